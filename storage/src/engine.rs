@@ -1,0 +1,187 @@
+//! [`Engine`]: atomic batches over a few named trees, durable now or later.
+//!
+//! Everything that must survive goes through here: the Raft log and vote (`raft/src/log_store.rs`)
+//! and the multi-version store. [`sled`] keeps it on disk with a [`journal`] in front, [`memory`]
+//! keeps the same contract without a disk, for simulation.
+
+use std::ops::{Bound, ControlFlow};
+
+use bytes::Bytes;
+use thiserror::Error;
+
+pub mod journal;
+pub mod memory;
+pub mod sled;
+
+/// The named trees; each is an ordered map of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tree {
+    /// Format version, node identity (R8), applied index.
+    Meta,
+    /// The Raft log.
+    Log,
+    /// Vote, committed and purged index: small records of `raft`.
+    Raft,
+    /// Every version of every key.
+    Versions,
+    /// What the state machine keeps beside the keys: outcomes of recent proposals (R10), leases.
+    State,
+}
+
+/// One change of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// Set a key.
+    Put {
+        /// Where.
+        tree: Tree,
+        /// The key.
+        key: Bytes,
+        /// Its value; any size up to the engine's bound, split inside where need be.
+        value: Bytes,
+    },
+    /// Remove one key.
+    Delete {
+        /// Where.
+        tree: Tree,
+        /// The key.
+        key: Bytes,
+    },
+    /// Remove all keys from `start` up to `before`, excluded.
+    DeleteRange {
+        /// Where.
+        tree: Tree,
+        /// The first.
+        start: Bytes,
+        /// The first that stays.
+        before: Bytes,
+    },
+}
+
+/// Changes that happen together or not at all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// In order: a later one wins over an earlier one of the same key.
+    pub writes: Vec<Write>,
+}
+
+impl Batch {
+    /// Sets `key` in `tree`.
+    pub fn put(&mut self, tree: Tree, key: impl Into<Bytes>, value: impl Into<Bytes>) {
+        self.writes.push(Write::Put { tree, key: key.into(), value: value.into() });
+    }
+
+    /// Removes `key` from `tree`.
+    pub fn delete(&mut self, tree: Tree, key: impl Into<Bytes>) {
+        self.writes.push(Write::Delete { tree, key: key.into() });
+    }
+
+    /// Removes the keys of `tree` from `start` up to `before`, excluded.
+    pub fn delete_range(&mut self, tree: Tree, start: impl Into<Bytes>, before: impl Into<Bytes>) {
+        self.writes.push(Write::DeleteRange { tree, start: start.into(), before: before.into() });
+    }
+
+    /// Whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+    }
+}
+
+/// When a batch must be on stable storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Before `write` returns: a real `fdatasync` (R1).
+    Now,
+    /// By the next [`Engine::sync`] or `Durability::Now`, in the order of the writes.
+    Later,
+}
+
+/// Why the engine could not do it. All are fatal to this member: it stops serving (R6).
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// The operating system refused.
+    #[error("{act} {path}")]
+    Io {
+        /// What was tried.
+        act: &'static str,
+        /// On which file.
+        path: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A record fails its checksum or cannot be what it claims to be.
+    #[error("{path}: damaged record at {offset}: {reason}")]
+    Damaged {
+        /// The file or tree.
+        path: String,
+        /// Where in it: a byte offset, or the key in hexadecimal.
+        offset: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The files were written by another format version.
+    #[error("{path}: format version {found}; this binary reads version {expected}")]
+    Version {
+        /// The file or tree.
+        path: String,
+        /// What is there.
+        found: u32,
+        /// What is understood.
+        expected: u32,
+    },
+    /// Another process has the directory open.
+    #[error("{path} is in use by another process{}", holder(*.pid))]
+    InUse {
+        /// The directory.
+        path: String,
+        /// Who has it, where known.
+        pid: Option<u32>,
+    },
+    /// An earlier error made the engine stop.
+    #[error("the engine has stopped after an earlier error: {reason}")]
+    Stopped {
+        /// That error.
+        reason: String,
+    },
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+}
+
+/// What a scan calls with each key and value; it ends the scan with [`ControlFlow::Break`].
+pub type Visit<'a> = dyn FnMut(&[u8], Bytes) -> ControlFlow<()> + 'a;
+
+/// Atomic batches over named trees. Calls block: never make them on an async worker.
+///
+/// An implementation must
+/// - apply a batch whole or not at all, through any crash;
+/// - return from a `Durability::Now` write only when that batch, and every batch written before it,
+///   is on stable storage;
+/// - after a crash, show a prefix of the written batches that holds at least all that were durable;
+/// - let reads see every batch whose `write` has returned;
+/// - refuse damaged or unknown records with their place, and never guess;
+/// - after one failed write or sync, refuse all later ones (a failed fsync cannot be retried).
+pub trait Engine: Send + Sync + 'static {
+    /// Applies a batch.
+    fn write(&self, batch: Batch, durability: Durability) -> Result<(), EngineError>;
+
+    /// Makes every batch written so far durable.
+    fn sync(&self) -> Result<(), EngineError>;
+
+    /// Reads one key.
+    fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Bytes>, EngineError>;
+
+    /// Visits the keys between two bounds in ascending order.
+    fn scan(
+        &self,
+        tree: Tree,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), EngineError>;
+
+    /// The greatest key of a tree with its value.
+    fn last(&self, tree: Tree) -> Result<Option<(Bytes, Bytes)>, EngineError>;
+}
