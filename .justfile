@@ -2,7 +2,7 @@
 
 # Everything that must pass before a change lands. Writes nothing.
 verify:
-    cargo run -p kontiki-tests --bin verify
+    cargo run -p kontiki-tests
 
 # Formats, and applies what clippy can apply by itself.
 fix:
