@@ -1,8 +1,17 @@
-//! The test harness: clusters of real processes, real clients, and one binary per tier.
+//! The test harness: clusters of real processes and real clients, one binary per tier.
 //!
 //! ```text
 //! tests/tidy.rs         the house keeps its rules
 //! tests/simulation.rs   a whole cluster in virtual time, one module per invariant
-//! tests/cluster.rs      real processes on real disks: killed, paused, partitioned, filled
+//! tests/cluster.rs      real processes on real disks: killed, paused, started again
 //! tests/e2e.rs          kubectl, containerd, and all of it at once
 //! ```
+//!
+//! A test starts what a user starts: the `kontiki` binary with the README's commands. It reads what
+//! a user reads: `cluster.json`, `kubeconfig`, the last line of `kontiki up`.
+
+pub mod image;
+pub mod kubectl;
+pub mod requirements;
+pub mod up;
+pub mod wait;
