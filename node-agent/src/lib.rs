@@ -1,1 +1,31 @@
-//! x
+//! One node: a client of the Kubernetes API that drives a container runtime to what the API asks
+//! for. It knows nothing of the store, of Raft or of how the API is served; any conformant API
+//! server would do.
+//!
+//! ```text
+//!   API servers                       this crate                                containerd
+//!  ┌───────────┐  list, watch  ┌────────┐  Pod   ┌────────────┐  steps  ┌─────────┐  CRI
+//!  │ any that  ├──────────────►│ pods   ├───────►│ pod_worker ├────────►│ runtime ├───────►
+//!  │ is alive  │               └────────┘        │  (a task   │◄────────┤         │◄───────
+//!  │           │◄──────────────  status  ◄───────┤  per pod)  │observed └─────────┘
+//!  │           │◄──────────────  node: Lease, Node status     │
+//!  │           ├──────────────►  server: logs  └────────────┘
+//!  └───────────┘  client
+//! ```
+//!
+//! Invariants:
+//!
+//! - **N1** Containers outlive the agent, and the agent outlives the control plane: a restart of
+//!   either stops no pod. The agent adopts what it finds in the runtime, its containerd runs in a
+//!   session of its own, and the last known pods are on disk (`checkpoint`).
+//! - **N2** Desired and observed meet through the pure `plan::plan`; every step is idempotent.
+//! - **R11** Silence is bounded: each call has a deadline, each stream keep-alives (`client`).
+
+pub mod config;
+pub mod preflight;
+
+pub mod agent;
+
+pub use agent::{Agent, AgentError, cleanup};
+pub use config::{AgentConfig, ClientTls, RuntimeChoice, ServingTls, Timers};
+pub use preflight::{Missing, preflight};
