@@ -1,1 +1,22 @@
-//! x
+//! The binary's chapter: the command line, and how the parts become processes.
+//!
+//! ```text
+//!  kontiki up ──starts and supervises──▶ kontiki server ×3      kontiki agent ×1
+//!   │  balancer (kubeconfig's address)     │                      └ kontiki-node-agent
+//!   └  cluster.json, logs                  ├ engine, store        (kontiki-storage)
+//!                                          ├ Raft node, etcd API  (kontiki-raft)
+//!                                          ├ Kubernetes API       (kontiki-api)
+//!                                          └ leader-only tasks: scheduler, controllers
+//! ```
+//!
+//! A verb of the command line is one file in [`cli`]. Flags are parsed by clap, laid over the
+//! environment and one TOML file by [`config`], then validated into a second type that the rest of
+//! the code takes. What runs until it is told to stop hangs on one tree of cancellation tokens
+//! ([`shutdown`]), stops in the reverse order of its start, and is joined.
+
+pub mod cli;
+pub mod config;
+pub mod pki;
+pub mod shutdown;
+pub mod telemetry;
+pub mod token;

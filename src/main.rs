@@ -1,1 +1,5 @@
-fn main() {}
+//! `kontiki`, the binary: see [`kontiki::cli`].
+
+fn main() -> std::process::ExitCode {
+    kontiki::cli::main()
+}
