@@ -1,4 +1,18 @@
 //! The Kubernetes API over any key-value store with revisions.
 
+pub mod object;
 pub mod quantity;
+pub mod status;
 pub mod validation;
+
+pub mod admission;
+pub mod authn;
+pub mod authz;
+pub mod context;
+pub mod registry;
+pub mod request_info;
+pub mod resources;
+
+pub mod client;
+pub mod informer;
+pub mod server;

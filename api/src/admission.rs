@@ -1,0 +1,89 @@
+//! Admission: what is decided on a write beyond its own kind's rules, by plugins in a fixed order.
+//! First all may change the object, then all may refuse it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::context::RequestContext;
+use crate::object::Object;
+use crate::registry::Registry;
+use crate::registry::strategy::Kind;
+use crate::status::Status;
+
+/// A write on its way.
+pub struct Admit<'a> {
+    /// Who and what.
+    pub ctx: &'a RequestContext,
+    /// The registry, to read other objects.
+    pub registry: &'a Registry,
+    /// The kind of the object.
+    pub kind: &'static Kind,
+    /// The subresource, or empty.
+    pub subresource: &'a str,
+    /// What is done.
+    pub operation: Operation,
+    /// The namespace, or empty.
+    pub namespace: &'a str,
+    /// The name; empty while it is not generated yet.
+    pub name: &'a str,
+    /// The stored object, on update and delete.
+    pub old: Option<&'a Object>,
+}
+
+/// What is done to the object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// It comes to be.
+    Create,
+    /// It changes.
+    Update,
+    /// It goes.
+    Delete,
+}
+
+/// One plugin. It must bound its own waits and leave nothing behind when the write is refused later.
+#[async_trait]
+pub trait Plugin: Send + Sync {
+    /// Its name, as messages give it.
+    fn name(&self) -> &'static str;
+
+    /// Changes the object on a create or an update.
+    async fn mutate(&self, _admit: &Admit<'_>, _object: &mut Object) -> Result<(), Status> {
+        Ok(())
+    }
+
+    /// Refuses the write, or not; on a delete there is no object.
+    async fn validate(&self, _admit: &Admit<'_>, _object: Option<&Object>) -> Result<(), Status> {
+        Ok(())
+    }
+}
+
+/// The plugins in their order.
+#[derive(Default, Clone)]
+pub struct Admission {
+    plugins: Vec<Arc<dyn Plugin>>,
+}
+
+impl Admission {
+    /// These plugins, in this order.
+    pub fn new(plugins: Vec<Arc<dyn Plugin>>) -> Self {
+        Self { plugins }
+    }
+
+    /// Lets all plugins change the object.
+    pub async fn mutate(&self, admit: &Admit<'_>, object: &mut Object) -> Result<(), Status> {
+        for plugin in &self.plugins {
+            plugin.mutate(admit, object).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets all plugins refuse the write.
+    pub async fn validate(&self, admit: &Admit<'_>, object: Option<&Object>) -> Result<(), Status> {
+        for plugin in &self.plugins {
+            plugin.validate(admit, object).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,271 @@
+//! [`Informers`]: the objects of a kind in memory, kept current by a watch, decoded once and shared
+//! by everybody in this process who reads them.
+//!
+//! A subscriber never blocks the others: one that falls behind is told [`Change::Resync`] and reads
+//! the whole state anew.
+
+mod reflector;
+
+use std::any::{Any, TypeId};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use kontiki_storage::kv::Kv;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::client::ApiType;
+use crate::object::Object;
+use crate::registry::scheme::Scheme;
+use crate::registry::strategy::Kind;
+use crate::status::Status;
+
+/// How many changes a subscriber may lag behind before it is told to resync.
+pub const SUBSCRIBER_QUEUE: usize = 1024;
+
+/// What happened to the objects of an informer.
+#[derive(Debug, Clone)]
+pub enum Change<T> {
+    /// An object is there that was not.
+    Added(Arc<T>),
+    /// An object changed.
+    Updated {
+        /// As it was.
+        old: Arc<T>,
+        /// As it is.
+        new: Arc<T>,
+    },
+    /// An object is gone; this is its last state.
+    Deleted(Arc<T>),
+    /// Changes were left out: look at everything anew with [`Informer::list`].
+    Resync,
+}
+
+/// Namespace and name.
+type Name = (String, String);
+
+/// Turns stored objects into those of the informer.
+type Decode<T> = fn(Object) -> Result<T, Status>;
+
+struct Cached<T> {
+    object: Arc<T>,
+    revision: u64,
+}
+
+struct Subscriber<T> {
+    queue: mpsc::Sender<Change<T>>,
+    /// It was told to resync; until it has made room, changes are left out.
+    lagging: bool,
+}
+
+/// The objects of one kind.
+pub struct Informer<T> {
+    kind: &'static Kind,
+    objects: RwLock<BTreeMap<Name, Cached<T>>>,
+    subscribers: Mutex<Vec<Subscriber<T>>>,
+    synced: watch::Sender<bool>,
+}
+
+impl<T: Send + Sync + 'static> Informer<T> {
+    fn new(kind: &'static Kind) -> Self {
+        Self {
+            kind,
+            objects: RwLock::default(),
+            subscribers: Mutex::default(),
+            synced: watch::Sender::new(false),
+        }
+    }
+
+    /// The kind of its objects.
+    pub fn kind(&self) -> &'static Kind {
+        self.kind
+    }
+
+    /// Waits until the first full list is in. Callers bound the wait.
+    pub async fn synced(&self) {
+        let mut synced = self.synced.subscribe();
+        // The sender lives as long as `self`, so waiting cannot fail.
+        drop(synced.wait_for(|synced| *synced).await);
+    }
+
+    /// Whether the first full list is in.
+    pub fn is_synced(&self) -> bool {
+        *self.synced.borrow()
+    }
+
+    /// One object; `namespace` is empty for what has none.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<T>> {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.objects.read().get(&key).map(|cached| Arc::clone(&cached.object))
+    }
+
+    /// All objects, in the order of namespace and name.
+    pub fn list(&self) -> Vec<Arc<T>> {
+        self.objects.read().values().map(|cached| Arc::clone(&cached.object)).collect()
+    }
+
+    /// The objects of one namespace.
+    pub fn list_in(&self, namespace: &str) -> Vec<Arc<T>> {
+        let from = (namespace.to_owned(), String::new());
+        self.objects
+            .read()
+            .range(from..)
+            .take_while(|((own, _), _)| own == namespace)
+            .map(|(_, cached)| Arc::clone(&cached.object))
+            .collect()
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.objects.read().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The changes from now on. What is there already is not sent: subscribe first, then
+    /// [`Informer::list`]. Cancel-safe to receive from.
+    pub fn subscribe(&self) -> mpsc::Receiver<Change<T>> {
+        let (queue, changes) = mpsc::channel(SUBSCRIBER_QUEUE);
+        self.subscribers.lock().push(Subscriber { queue, lagging: false });
+        changes
+    }
+
+    fn apply(&self, name: Name, revision: u64, object: T) {
+        let new = Arc::new(object);
+        let change = {
+            let mut objects = self.objects.write();
+            let cached = Cached { object: Arc::clone(&new), revision };
+            match objects.insert(name, cached) {
+                None => Change::Added(new),
+                Some(old) if old.revision == revision => return,
+                Some(old) => Change::Updated { old: old.object, new },
+            }
+        };
+        self.publish(&change);
+    }
+
+    fn delete(&self, name: &Name) {
+        let gone = self.objects.write().remove(name);
+        if let Some(gone) = gone {
+            self.publish(&Change::Deleted(gone.object));
+        }
+    }
+
+    /// Takes a full list: what is not in it is gone.
+    fn reset(&self, list: Vec<(Name, u64, T)>) {
+        let present: std::collections::BTreeSet<&Name> =
+            list.iter().map(|(name, _, _)| name).collect();
+        let gone: Vec<Name> = {
+            let objects = self.objects.read();
+            objects.keys().filter(|name| !present.contains(name)).cloned().collect()
+        };
+        for name in gone {
+            self.delete(&name);
+        }
+        for (name, revision, object) in list {
+            self.apply(name, revision, object);
+        }
+        self.synced.send_replace(true);
+    }
+
+    /// Hands a change to all. The last place of each queue is kept for `Resync`.
+    fn publish(&self, change: &Change<T>) {
+        self.subscribers.lock().retain_mut(|subscriber| {
+            if subscriber.queue.is_closed() {
+                return false;
+            }
+            let room = subscriber.queue.capacity();
+            subscriber.lagging &= room <= 1;
+            if room > 1 {
+                drop(subscriber.queue.try_send(change.copy()));
+            } else if !subscriber.lagging {
+                drop(subscriber.queue.try_send(Change::Resync));
+                subscriber.lagging = true;
+            }
+            true
+        });
+    }
+}
+
+impl<T> Change<T> {
+    /// A copy that shares the objects.
+    fn copy(&self) -> Self {
+        match self {
+            Self::Added(object) => Self::Added(Arc::clone(object)),
+            Self::Updated { old, new } => {
+                Self::Updated { old: Arc::clone(old), new: Arc::clone(new) }
+            }
+            Self::Deleted(object) => Self::Deleted(Arc::clone(object)),
+            Self::Resync => Self::Resync,
+        }
+    }
+}
+
+/// One informer per kind and type, started when it is first asked for.
+pub struct Informers {
+    kv: Arc<dyn Kv>,
+    scheme: Arc<Scheme>,
+    running: Mutex<HashMap<(TypeId, &'static str), Arc<dyn Any + Send + Sync>>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Informers {
+    pub(crate) fn new(kv: Arc<dyn Kv>, scheme: Arc<Scheme>) -> Self {
+        Self {
+            kv,
+            scheme,
+            running: Mutex::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// The informer of a type. Must be called within a tokio runtime.
+    ///
+    /// # Panics
+    /// When the server does not know the type's kind: the list in `resources` decides that.
+    pub fn of<K: ApiType>(&self) -> Arc<Informer<K>> {
+        let kind = self
+            .scheme
+            .kind(K::GROUP, K::VERSION, K::KIND)
+            .expect("a type with an informer must be among the served kinds");
+        self.start(kind, Object::into_typed)
+    }
+
+    /// The informer of a kind, with its objects as JSON.
+    pub fn objects(&self, kind: &'static Kind) -> Arc<Informer<Object>> {
+        self.start(kind, Ok)
+    }
+
+    /// Ends all informers and waits until they have.
+    pub async fn shutdown(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn start<T: Send + Sync + 'static>(
+        &self,
+        kind: &'static Kind,
+        decode: Decode<T>,
+    ) -> Arc<Informer<T>> {
+        let mut running = self.running.lock();
+        let entry = running.entry((TypeId::of::<T>(), kind.storage)).or_insert_with(|| {
+            let informer = Arc::new(Informer::<T>::new(kind));
+            self.tasks.spawn(reflector::run(
+                Arc::clone(&self.kv),
+                Arc::clone(&informer),
+                decode,
+                self.stop.clone(),
+            ));
+            informer
+        });
+        Arc::clone(entry).downcast().expect("an informer must have the type under which it is kept")
+    }
+}

@@ -1,0 +1,420 @@
+//! [`Kind`] and [`Strategy`]: all that the registry must know of one kind of object.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use kontiki_storage::kv::{Compare, Op};
+use serde_json::Value;
+
+use super::Registry;
+use crate::context::RequestContext;
+use crate::object::Object;
+use crate::request_info::Verb;
+use crate::status::{FieldError, Status};
+
+/// Whether objects of a kind live in namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Each in one namespace.
+    Namespaced,
+    /// In none.
+    Cluster,
+}
+
+/// A part of an object with a path of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subresource {
+    /// The last segment of its path.
+    pub name: &'static str,
+    /// The group and version of its document; `None` is that of the object.
+    pub group_version: Option<(&'static str, &'static str)>,
+    /// The kind of its document; `None` is that of the object.
+    pub kind: Option<&'static str>,
+    /// What can be done with it.
+    pub verbs: &'static [Verb],
+}
+
+impl Subresource {
+    /// What is observed, written by who observes.
+    pub const STATUS: Self = Self {
+        name: "status",
+        group_version: None,
+        kind: None,
+        verbs: &[Verb::Get, Verb::Patch, Verb::Update],
+    };
+    /// The number of replicas.
+    pub const SCALE: Self = Self {
+        name: "scale",
+        group_version: Some(("autoscaling", "v1")),
+        kind: Some("Scale"),
+        verbs: &[Verb::Get, Verb::Patch, Verb::Update],
+    };
+    /// The node a pod goes to.
+    pub const BINDING: Self = Self {
+        name: "binding",
+        group_version: None,
+        kind: Some("Binding"),
+        verbs: &[Verb::Create],
+    };
+    /// What a container printed.
+    pub const LOG: Self =
+        Self { name: "log", group_version: None, kind: None, verbs: &[Verb::Get] };
+    /// The finalizers of a namespace.
+    pub const FINALIZE: Self =
+        Self { name: "finalize", group_version: None, kind: None, verbs: &[Verb::Update] };
+    /// A polite deletion of a pod.
+    pub const EVICTION: Self = Self {
+        name: "eviction",
+        group_version: Some(("policy", "v1")),
+        kind: Some("Eviction"),
+        verbs: &[Verb::Create],
+    };
+}
+
+/// All verbs of an ordinary kind.
+pub const ALL_VERBS: &[Verb] = &[
+    Verb::Create,
+    Verb::Delete,
+    Verb::DeleteCollection,
+    Verb::Get,
+    Verb::List,
+    Verb::Patch,
+    Verb::Update,
+    Verb::Watch,
+];
+
+/// One kind of object in one version.
+pub struct Kind {
+    /// The API group; empty for the core.
+    pub group: &'static str,
+    /// The version.
+    pub version: &'static str,
+    /// The kind, as objects name it.
+    pub kind: &'static str,
+    /// The resource, as paths name it.
+    pub plural: &'static str,
+    /// The resource in the singular.
+    pub singular: &'static str,
+    /// Short names for `kubectl`.
+    pub short_names: &'static [&'static str],
+    /// Groups of resources for `kubectl get`: `all`.
+    pub categories: &'static [&'static str],
+    /// Whether its objects live in namespaces.
+    pub scope: Scope,
+    /// The folder of its objects under `/registry/`, as in etcd: `pods`, `services/specs`,
+    /// `minions`.
+    pub storage: &'static str,
+    /// The parts with paths of their own.
+    pub subresources: &'static [Subresource],
+    /// What can be done with it.
+    pub verbs: &'static [Verb],
+    /// Its rules.
+    pub strategy: &'static dyn Strategy,
+}
+
+impl Kind {
+    /// `apps/v1`, or `v1` for the core.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// Whether its objects live in namespaces.
+    pub fn is_namespaced(&self) -> bool {
+        self.scope == Scope::Namespaced
+    }
+
+    /// The subresource of that name.
+    pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
+        self.subresources.iter().find(|subresource| subresource.name == name)
+    }
+}
+
+impl std::fmt::Debug for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.kind, self.api_version())
+    }
+}
+
+/// A column of `kubectl get`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Column {
+    /// Its heading.
+    pub name: &'static str,
+    /// The OpenAPI type of its cells: `string`, `integer`, `date`, `boolean`.
+    pub kind: &'static str,
+    /// The OpenAPI format: `name` for the name column, otherwise empty.
+    pub format: &'static str,
+    /// What it says.
+    pub description: &'static str,
+    /// 0 always shown, greater only with `-o wide`.
+    pub priority: i32,
+}
+
+/// Where the number of replicas stands in a kind that can be scaled, as JSON pointers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScalePointers {
+    /// The wanted number.
+    pub spec_replicas: &'static str,
+    /// The observed number.
+    pub status_replicas: &'static str,
+    /// The selector of the pods: a `LabelSelector` or a plain map of labels.
+    pub selector: &'static str,
+}
+
+/// The rule for names of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameRule {
+    /// RFC 1123 subdomain: dots allowed, at most 253 characters.
+    DnsSubdomain,
+    /// RFC 1123 label: at most 63 characters.
+    DnsLabel,
+    /// RFC 1035 label: begins with a letter.
+    Rfc1035Label,
+    /// Whatever can stand in a path.
+    PathSegment,
+}
+
+/// Writes and conditions that belong to an object's own write: they happen in the same
+/// transaction, or not at all. When a condition fails, the admission hook is called anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attached {
+    /// What must hold.
+    pub compare: Vec<Compare>,
+    /// What is written with it.
+    pub ops: Vec<Op>,
+}
+
+/// The rules of one kind. Every method but the admission hooks is pure. The order on a write is
+/// `default`, admission plugins (mutating), `prepare_*`, `admit_*`, `validate*`, admission plugins
+/// (validating), the transaction.
+///
+/// The registry itself does what is the same for all kinds: names, uid, timestamps, labels and
+/// annotations, finalizers, immutability of metadata, resourceVersion, namespaces.
+#[async_trait]
+pub trait Strategy: Send + Sync {
+    /// Fills in what the client left out. Must be idempotent. Also called on what is read from a
+    /// patch or a client in process.
+    fn default(&self, _object: &mut Object) {}
+
+    /// The rule for its names.
+    fn name_rule(&self) -> NameRule {
+        NameRule::DnsSubdomain
+    }
+
+    /// Removes what a client may not set. The default drops `status`, where the kind has that
+    /// subresource (`has_status`), and starts `metadata.generation` at 1 where the kind has a spec.
+    fn prepare_for_create(&self, _ctx: &RequestContext, object: &mut Object) {
+        self.prepare_create_default(object);
+    }
+
+    /// Keeps of `old` what an update of the object itself may not change. The default keeps
+    /// `status` and counts `metadata.generation` up when anything outside metadata and status
+    /// changed.
+    fn prepare_for_update(&self, _ctx: &RequestContext, object: &mut Object, old: &Object) {
+        self.prepare_update_default(object, old);
+    }
+
+    /// Keeps of `old` what an update of the status may not change. The default keeps everything but
+    /// `status`, labels, annotations and finalizers.
+    fn prepare_status_update(&self, _ctx: &RequestContext, object: &mut Object, old: &Object) {
+        keep_all_but_status(object, old);
+    }
+
+    /// What is wrong with a new object.
+    fn validate(&self, _object: &Object) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// What is wrong with a change; called beside `validate` on the new object.
+    fn validate_update(&self, _object: &Object, _old: &Object) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// What is wrong with a change of the status.
+    fn validate_status_update(&self, _object: &Object, _old: &Object) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// What the client should be told though it is allowed: sent as `Warning` headers.
+    fn warnings(&self, _object: &Object, _old: Option<&Object>) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Whether the status is a part of its own.
+    fn has_status(&self) -> bool {
+        true
+    }
+
+    /// Whether the registry keeps `metadata.generation`.
+    fn has_generation(&self) -> bool {
+        true
+    }
+
+    /// Whether `PUT` to a name that does not exist creates it.
+    fn allows_create_on_update(&self) -> bool {
+        false
+    }
+
+    /// Whether an update without a resourceVersion is taken.
+    fn allows_unconditional_update(&self) -> bool {
+        true
+    }
+
+    /// The fields that field selectors may name, beyond `metadata.name` and `metadata.namespace`.
+    fn selectable(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// The value of one of them. The default follows the dots.
+    fn field(&self, object: &Object, path: &str) -> String {
+        match object.at(&format!("/{}", path.replace('.', "/"))) {
+            None | Some(Value::Null) => String::new(),
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+        }
+    }
+
+    /// The columns of its Table. The default is name and age.
+    fn columns(&self) -> &'static [Column] {
+        &DEFAULT_COLUMNS
+    }
+
+    /// The cells of one row, as many as there are columns.
+    fn row(&self, object: &Object, _now: Timestamp) -> Vec<Value> {
+        vec![
+            object.name().into(),
+            object.at("/metadata/creationTimestamp").cloned().unwrap_or(Value::Null),
+        ]
+    }
+
+    /// How long a deletion waits for who runs the object: `None` where deletion is at once. `asked`
+    /// is what the client gave.
+    fn deletion_grace_seconds(&self, _object: &Object, _asked: Option<i64>) -> Option<i64> {
+        None
+    }
+
+    /// Whether deletion without a `propagationPolicy` leaves the dependents alone.
+    fn orphans_by_default(&self) -> bool {
+        false
+    }
+
+    /// Where the replicas stand, in kinds with the subresource `scale`.
+    fn scale(&self) -> Option<ScalePointers> {
+        None
+    }
+
+    /// Called on a create where other objects must be read or claimed.
+    async fn admit_create(
+        &self,
+        _ctx: &RequestContext,
+        _registry: &Registry,
+        _object: &mut Object,
+    ) -> Result<Attached, Status> {
+        Ok(Attached::default())
+    }
+
+    /// Called on an update of the object itself, likewise.
+    async fn admit_update(
+        &self,
+        _ctx: &RequestContext,
+        _registry: &Registry,
+        _object: &mut Object,
+        _old: &Object,
+    ) -> Result<Attached, Status> {
+        Ok(Attached::default())
+    }
+
+    /// Called when the object is about to go for good.
+    async fn admit_delete(
+        &self,
+        _ctx: &RequestContext,
+        _registry: &Registry,
+        _old: &Object,
+    ) -> Result<Attached, Status> {
+        Ok(Attached::default())
+    }
+
+    /// What [`Strategy::prepare_for_create`] does by default, for those that add to it.
+    fn prepare_create_default(&self, object: &mut Object) {
+        if self.has_status() {
+            object.remove(&["status"]);
+        }
+        if self.has_generation() {
+            object.set_meta("generation", 1);
+        } else {
+            object.remove(&["metadata", "generation"]);
+        }
+    }
+
+    /// What [`Strategy::prepare_for_update`] does by default, for those that add to it.
+    fn prepare_update_default(&self, object: &mut Object, old: &Object) {
+        if self.has_status() {
+            keep(object, old, "status");
+        }
+        if self.has_generation() {
+            let grown = i64::from(content_changed(object, old));
+            object.set_meta("generation", old.generation() + grown);
+        }
+    }
+}
+
+/// The columns of kinds without their own.
+static DEFAULT_COLUMNS: [Column; 2] = [
+    Column {
+        name: "Name",
+        kind: "string",
+        format: "name",
+        description: "Name must be unique within a namespace.",
+        priority: 0,
+    },
+    Column {
+        name: "Created At",
+        kind: "date",
+        format: "",
+        description: "CreationTimestamp is a timestamp representing the server time when this \
+                      object was created.",
+        priority: 0,
+    },
+];
+
+/// Takes a top-level field from `old`.
+pub fn keep(object: &mut Object, old: &Object, field: &str) {
+    match old.value().get(field) {
+        Some(value) => object.set(&[field], value.clone()),
+        None => drop(object.remove(&[field])),
+    }
+}
+
+/// Takes everything but `metadata` and `status` from `old`, and the owners with it.
+pub fn keep_all_but_status(object: &mut Object, old: &Object) {
+    let mut kept = old.clone();
+    for field in ["metadata", "status"] {
+        kept.remove(&[field]);
+        if let Some(value) = object.remove(&[field]) {
+            kept.set(&[field], value);
+        }
+    }
+    match old.at("/metadata/ownerReferences") {
+        Some(owners) => kept.set_meta("ownerReferences", owners.clone()),
+        None => drop(kept.remove(&["metadata", "ownerReferences"])),
+    }
+    kept.set_meta("generation", old.generation());
+    *object = kept;
+}
+
+/// Whether anything but metadata and status differs.
+pub fn content_changed(object: &Object, old: &Object) -> bool {
+    let content = |object: &Object| {
+        let mut value = object.value().clone();
+        if let Some(map) = value.as_object_mut() {
+            for field in ["metadata", "status", "apiVersion", "kind"] {
+                map.remove(field);
+            }
+        }
+        value
+    };
+    content(object) != content(old)
+}
