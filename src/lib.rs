@@ -20,3 +20,8 @@ pub mod pki;
 pub mod shutdown;
 pub mod telemetry;
 pub mod token;
+
+pub mod leader_context;
+
+pub mod controllers;
+pub mod scheduler;

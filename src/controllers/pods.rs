@@ -1,0 +1,68 @@
+//! What the controllers ask of a pod: is it active, ready, available, terminating.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
+
+/// The pod's phase; empty where it has none yet.
+pub fn phase(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
+}
+
+/// Whether the pod has come to its end.
+pub fn is_terminal(pod: &Pod) -> bool {
+    matches!(phase(pod), "Succeeded" | "Failed")
+}
+
+/// Whether the pod is being deleted.
+pub fn is_terminating(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
+}
+
+/// Whether the pod counts towards what its controller wants: not at its end, not being deleted.
+pub fn is_active(pod: &Pod) -> bool {
+    !is_terminal(pod) && !is_terminating(pod)
+}
+
+/// The pod's condition of a type.
+pub fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
+    pod.status.as_ref()?.conditions.iter().flatten().find(|condition| condition.type_ == kind)
+}
+
+/// Whether the pod's condition `Ready` is true.
+pub fn is_ready(pod: &Pod) -> bool {
+    condition(pod, "Ready").is_some_and(|ready| ready.status == "True")
+}
+
+/// Since when the pod is ready, where it is and where that is known.
+pub fn ready_since(pod: &Pod) -> Option<Timestamp> {
+    condition(pod, "Ready")
+        .filter(|ready| ready.status == "True")
+        .and_then(|ready| ready.last_transition_time.as_ref())
+        .map(|time| time.0)
+}
+
+/// Whether the pod has been ready for `min_ready_seconds` at `now`.
+pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
+    if !is_ready(pod) {
+        return false;
+    }
+    min_ready_seconds == 0
+        || ready_since(pod).is_some_and(|since| {
+            now.duration_since(since) >= SignedDuration::from_secs(min_ready_seconds.into())
+        })
+}
+
+/// The most restarts of any of the pod's containers.
+pub fn max_restarts(pod: &Pod) -> i32 {
+    pod.status
+        .iter()
+        .flat_map(|status| status.container_statuses.iter().flatten())
+        .map(|container| container.restart_count)
+        .max()
+        .unwrap_or(0)
+}
+
+/// The name of the node the pod is bound to.
+pub fn node_name(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
+}

@@ -1,0 +1,6 @@
+//! ReplicaSets.
+
+pub mod plan;
+
+#[cfg(test)]
+mod tests;
