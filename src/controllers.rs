@@ -17,3 +17,10 @@ pub mod queue;
 
 pub mod deployment;
 pub mod replica_set;
+
+use crate::leader_context::LeaderContext;
+
+/// Runs all controllers until the context's token is cancelled, and joins them.
+pub async fn run(context: LeaderContext) {
+    context.token.cancelled().await;
+}

@@ -1,0 +1,56 @@
+//! What the leader's tasks (scheduler and controllers) are given when their server is elected.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kontiki_api::client::Client;
+use kontiki_api::informer::Informers;
+use tokio_util::sync::CancellationToken;
+
+/// All that a leader's task works with. Made anew for each term.
+#[derive(Clone)]
+pub struct LeaderContext {
+    /// The API, fenced by the term: what is written through it is refused once the term is past
+    /// (invariant R9).
+    pub client: Client,
+    /// The objects in memory. They run at every server all the time, so they are warm at once.
+    pub informers: Arc<Informers>,
+    /// Cancelled when the term, or the process, ends.
+    pub token: CancellationToken,
+    /// What the cluster was set up with.
+    pub settings: Arc<Settings>,
+}
+
+/// Settings of the leader's tasks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The addresses of all pods; each node gets a part of it.
+    pub cluster_cidr: (Ipv4Addr, u8),
+    /// How long the prefix of a node's part is.
+    pub node_cidr_mask: u8,
+    /// How long a node may be silent before it is held for unreachable.
+    pub node_monitor_grace: Duration,
+    /// How often the nodes are looked at.
+    pub node_monitor_period: Duration,
+    /// How many pods that have come to their end may stay, before the oldest are deleted.
+    pub terminated_pod_threshold: usize,
+    /// The certificate of the cluster's authority (PEM), which pods find in `kube-root-ca.crt`.
+    pub root_ca_pem: String,
+    /// How many keys of one controller are worked on at the same time.
+    pub workers: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            cluster_cidr: (Ipv4Addr::new(10, 244, 0, 0), 16),
+            node_cidr_mask: 24,
+            node_monitor_grace: Duration::from_secs(40),
+            node_monitor_period: Duration::from_secs(5),
+            terminated_pod_threshold: 12_500,
+            root_ca_pem: String::new(),
+            workers: 5,
+        }
+    }
+}
