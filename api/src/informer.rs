@@ -9,10 +9,11 @@ mod reflector;
 use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kontiki_storage::kv::Kv;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,6 +25,8 @@ use crate::status::Status;
 
 /// How many changes a subscriber may lag behind before it is told to resync.
 pub const SUBSCRIBER_QUEUE: usize = 1024;
+/// How often the store is asked for its progress while somebody waits for a revision.
+const PROGRESS_RETRY: Duration = Duration::from_millis(20);
 
 /// What happened to the objects of an informer.
 #[derive(Debug, Clone)]
@@ -66,6 +69,10 @@ pub struct Informer<T> {
     objects: RwLock<BTreeMap<Name, Cached<T>>>,
     subscribers: Mutex<Vec<Subscriber<T>>>,
     synced: watch::Sender<bool>,
+    /// Up to which revision every change is in.
+    revision: watch::Sender<u64>,
+    /// Somebody waits for a revision that no change may ever bring: ask the store how far it is.
+    progress_wanted: Notify,
 }
 
 impl<T: Send + Sync + 'static> Informer<T> {
@@ -75,6 +82,8 @@ impl<T: Send + Sync + 'static> Informer<T> {
             objects: RwLock::default(),
             subscribers: Mutex::default(),
             synced: watch::Sender::new(false),
+            revision: watch::Sender::new(0),
+            progress_wanted: Notify::new(),
         }
     }
 
@@ -93,6 +102,26 @@ impl<T: Send + Sync + 'static> Informer<T> {
     /// Whether the first full list is in.
     pub fn is_synced(&self) -> bool {
         *self.synced.borrow()
+    }
+
+    /// Up to which revision every change of the kind is in.
+    pub fn revision(&self) -> u64 {
+        *self.revision.borrow()
+    }
+
+    /// Waits until every change up to `revision` is in: who has just written something and reads
+    /// here next, or takes over from another server, waits for that. Callers bound the wait.
+    pub async fn reached(&self, revision: u64) {
+        let mut reached = self.revision.subscribe();
+        while *reached.borrow_and_update() < revision {
+            self.progress_wanted.notify_one();
+            // The sender lives as long as `self`; asked again in case the store was behind itself.
+            drop(tokio::time::timeout(PROGRESS_RETRY, reached.changed()).await);
+        }
+    }
+
+    fn advance(&self, revision: u64) {
+        self.revision.send_replace(revision);
     }
 
     /// One object; `namespace` is empty for what has none.

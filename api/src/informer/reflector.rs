@@ -61,6 +61,7 @@ async fn follow<T: Send + Sync + 'static>(
         None => list(kv, informer, decode, range.clone()).await?,
     };
     *at = Some(from);
+    informer.advance(from.get());
     let request = WatchRequest { range, start: Some(from.next()), prev_kv: false };
     let mut watcher = kv.watch(request).await?;
     while let Some(message) = watcher.next().await {
@@ -73,6 +74,7 @@ async fn follow<T: Send + Sync + 'static>(
                 *at = events.last().map(|event| event.kv.mod_revision).or(*at);
             }
         }
+        informer.advance(at.map_or(0, Revision::get));
     }
     Ok(())
 }
