@@ -9,9 +9,7 @@ use std::ops::{Bound, ControlFlow};
 use bytes::Bytes;
 use thiserror::Error;
 
-pub mod journal;
 pub mod memory;
-pub mod sled;
 
 /// The named trees; each is an ordered map of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -184,4 +182,14 @@ pub trait Engine: Send + Sync + 'static {
 
     /// The greatest key of a tree with its value.
     fn last(&self, tree: Tree) -> Result<Option<(Bytes, Bytes)>, EngineError>;
+}
+
+/// Whether no key can lie between two bounds (`BTreeMap::range` panics on some of these).
+pub(crate) fn is_empty_range(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
+    match (from, to) {
+        (Bound::Included(from), Bound::Included(to)) => from > to,
+        (Bound::Included(from) | Bound::Excluded(from), Bound::Excluded(to))
+        | (Bound::Excluded(from), Bound::Included(to)) => from >= to,
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+    }
 }

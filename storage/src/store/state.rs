@@ -1,0 +1,150 @@
+//! [`State`]: what the store keeps in memory, and its views for reading.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::codec::hex;
+use crate::engine::{Engine, EngineError, Tree};
+use crate::hash::RecentHashes;
+use crate::index::{Entry, KeyIndex, bounds};
+use crate::kv::{EventKind, KeyRange, KeyValue, Revision};
+use crate::layout::{self, Head, Version, VersionId};
+use crate::txn::{View, VisitKeys};
+
+/// The latest state whole, and where to find the past.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) head: Head,
+    /// Every key that exists, as shared bytes: a latest read never touches the engine.
+    pub(crate) latest: BTreeMap<Bytes, KeyValue>,
+    pub(crate) index: KeyIndex,
+    pub(crate) hashes: RecentHashes,
+}
+
+impl State {
+    /// An empty state with this head, to be filled with versions.
+    pub(crate) fn with_head(head: Head) -> Self {
+        let mut hashes = RecentHashes::default();
+        hashes.push(head.revision, head.hash);
+        Self { head, latest: BTreeMap::new(), index: KeyIndex::default(), hashes }
+    }
+
+    /// Adds the next version of history.
+    pub(crate) fn push(&mut self, id: VersionId, version: Version) {
+        let Version { kind, kv } = version;
+        let tombstone = kind == EventKind::Delete;
+        match self.latest.get_mut(&kv.key) {
+            Some(current) if !tombstone => {
+                self.index.push(&current.key, Entry { id, tombstone });
+                // The key's bytes are shared by all that know it.
+                let key = current.key.clone();
+                *current = KeyValue { key, ..kv };
+            }
+            Some(_) => {
+                self.index.push(&kv.key, Entry { id, tombstone });
+                self.latest.remove(&kv.key);
+            }
+            None => {
+                self.index.push(&kv.key, Entry { id, tombstone });
+                if !tombstone {
+                    self.latest.insert(kv.key.clone(), kv);
+                }
+            }
+        }
+    }
+
+    /// Where to find the keys of `range` as of a past revision: their latest values where those
+    /// are as old, else the places of their versions.
+    pub(crate) fn locate(&self, range: &KeyRange, at: Revision) -> Vec<Located> {
+        let exists = self.index.range(range).filter_map(|(key, history)| {
+            let id = history.at(at)?;
+            let latest = self.latest.get(key).filter(|kv| kv.mod_revision == id.revision);
+            Some(latest.map_or(Located::Past(id), |kv| Located::Latest(kv.clone())))
+        });
+        exists.collect()
+    }
+}
+
+/// Where a key at some revision is to be found.
+#[derive(Debug)]
+pub(crate) enum Located {
+    Latest(KeyValue),
+    Past(VersionId),
+}
+
+/// The state with its engine: what transactions are evaluated against. Whoever holds one must hold
+/// the writer's lock, so that nothing it locates is forgotten meanwhile.
+pub(crate) struct StateView<'a> {
+    pub(crate) state: &'a State,
+    pub(crate) engine: &'a dyn Engine,
+}
+
+impl View for StateView<'_> {
+    fn revision(&self) -> Revision {
+        self.state.head.revision
+    }
+
+    fn compacted(&self) -> Revision {
+        self.state.head.compacted
+    }
+
+    fn get(&self, key: &[u8]) -> Option<KeyValue> {
+        self.state.latest.get(key).cloned()
+    }
+
+    fn visit(
+        &self,
+        range: &KeyRange,
+        at: Option<Revision>,
+        visit: &mut VisitKeys<'_>,
+    ) -> Result<(), EngineError> {
+        let Some(at) = at else {
+            let mut keys = self.state.latest.range::<[u8], _>(bounds(range));
+            let _ = keys.try_for_each(|(_, kv)| visit(kv));
+            return Ok(());
+        };
+        for located in self.state.locate(range, at) {
+            let kv = match located {
+                Located::Latest(kv) => kv,
+                Located::Past(id) => must_read_version(self.engine, self.state.head.epoch, id)?.kv,
+            };
+            if visit(&kv).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads one version from the engine; `None` where it is not there.
+pub(crate) fn read_version(
+    engine: &dyn Engine,
+    epoch: u32,
+    id: VersionId,
+) -> Result<Option<Version>, EngineError> {
+    let key = id.key(epoch);
+    let Some(record) = engine.get(Tree::Versions, &key)? else { return Ok(None) };
+    let version = layout::decode_version(&key, &record)?;
+    if version.kv.mod_revision != id.revision {
+        return Err(damaged(&key, "it holds another revision than its key names"));
+    }
+    Ok(Some(version))
+}
+
+fn must_read_version(
+    engine: &dyn Engine,
+    epoch: u32,
+    id: VersionId,
+) -> Result<Version, EngineError> {
+    read_version(engine, epoch, id)?
+        .ok_or_else(|| damaged(&id.key(epoch), "the index names a version that is not there"))
+}
+
+pub(crate) fn damaged(key: &[u8], reason: &str) -> EngineError {
+    EngineError::Damaged {
+        path: "versions".to_owned(),
+        offset: hex(key),
+        reason: reason.to_owned(),
+    }
+}
