@@ -11,6 +11,7 @@ pub mod authz;
 pub mod context;
 pub mod registry;
 pub mod request_info;
+pub mod selectors;
 pub mod resources;
 
 pub mod client;

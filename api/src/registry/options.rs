@@ -144,6 +144,8 @@ pub enum Part {
     Status,
     /// The finalizers in a namespace's spec.
     Finalize,
+    /// The node of a pod; written by [`super::Registry::bind`] only.
+    Binding,
 }
 
 impl Part {
@@ -153,6 +155,7 @@ impl Part {
             Self::Main => "",
             Self::Status => "status",
             Self::Finalize => "finalize",
+            Self::Binding => "binding",
         }
     }
 }

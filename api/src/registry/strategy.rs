@@ -296,6 +296,20 @@ pub trait Strategy: Send + Sync {
         None
     }
 
+    /// Whether something beside `metadata.finalizers` and the grace period holds a terminating
+    /// object: a namespace's `spec.finalizers`.
+    fn is_held(&self, _object: &Object) -> bool {
+        false
+    }
+
+    /// What changes in an object whose deletion begins, beside its metadata.
+    fn begin_deletion(&self, _object: &mut Object) {}
+
+    /// Whether a finished deletion is answered with the object instead of a `Status`.
+    fn returns_deleted(&self) -> bool {
+        false
+    }
+
     /// Whether deletion without a `propagationPolicy` leaves the dependents alone.
     fn orphans_by_default(&self) -> bool {
         false

@@ -1,0 +1,124 @@
+//! Creating.
+
+use kontiki_storage::kv::{Compare, Consistency, Op, Revision};
+
+use super::strategy::{Attached, Kind};
+use super::stored::Committed;
+use super::{Registry, TRIES, key, metadata, stored};
+use crate::admission::{Admit, Operation};
+use crate::context::RequestContext;
+use crate::object::Object;
+use crate::status::Status;
+
+impl Registry {
+    /// Creates an object.
+    pub async fn create(
+        &self,
+        ctx: &RequestContext,
+        kind: &'static Kind,
+        namespace: &str,
+        mut object: Object,
+    ) -> Result<Object, Status> {
+        if !object.resource_version().is_empty() {
+            return Err(Status::bad_request(
+                "resourceVersion should not be set on objects to be created",
+            ));
+        }
+        object.set_type(&kind.api_version(), kind.kind);
+        metadata::place(&mut object, kind, namespace)?;
+        let is_generated = object.name().is_empty() && !object.generate_name().is_empty();
+        let mut consistency = Consistency::Serializable;
+        let mut taken = None;
+        for _ in 0..TRIES {
+            let guard =
+                self.namespace_guard(kind, namespace, object.name(), consistency).await?;
+            match self.try_create(ctx, kind, namespace, object.clone(), guard).await? {
+                Attempt::Done(object) => return Ok(object),
+                Attempt::Taken(name) if is_generated => taken = Some(name),
+                Attempt::Taken(name) => {
+                    return Err(Status::already_exists(kind.group, kind.plural, &name));
+                }
+                Attempt::Moved => consistency = Consistency::Linearizable,
+            }
+        }
+        Err(match taken {
+            Some(name) => Status::already_exists(kind.group, kind.plural, &name),
+            None => Status::server_timeout(kind.group, kind.plural, "create", 1),
+        })
+    }
+
+    async fn try_create(
+        &self,
+        ctx: &RequestContext,
+        kind: &'static Kind,
+        namespace: &str,
+        mut object: Object,
+        guard: Option<Compare>,
+    ) -> Result<Attempt, Status> {
+        let mut attached = self.admit_new(ctx, kind, namespace, &mut object).await?;
+        attached.compare.extend(guard);
+        let name = object.name().to_owned();
+        let key = key::object(kind, namespace, &name);
+        let bytes = stored::encode(&object)?;
+        if ctx.dry_run {
+            return Ok(match self.read(&key, Consistency::Linearizable).await? {
+                Some(_) => Attempt::Taken(name),
+                None => Attempt::Done(object),
+            });
+        }
+        let write = Op::put(key.clone(), bytes);
+        Ok(match self.commit(ctx, &key, Revision::ZERO, write, attached).await? {
+            Committed::At(revision) => {
+                object.set_meta("resourceVersion", revision.to_string());
+                Attempt::Done(object)
+            }
+            Committed::Refused(Some(_)) => Attempt::Taken(name),
+            Committed::Refused(None) => Attempt::Moved,
+        })
+    }
+
+    /// Everything that happens to a new object before it is written.
+    async fn admit_new(
+        &self,
+        ctx: &RequestContext,
+        kind: &'static Kind,
+        namespace: &str,
+        object: &mut Object,
+    ) -> Result<Attached, Status> {
+        let strategy = kind.strategy;
+        strategy.default(object);
+        let name = object.name().to_owned();
+        let admit = Admit {
+            ctx,
+            registry: self,
+            kind,
+            subresource: "",
+            operation: Operation::Create,
+            namespace,
+            name: &name,
+            old: None,
+        };
+        self.admission.mutate(&admit, object).await?;
+        metadata::fill_new(ctx, object);
+        strategy.prepare_for_create(ctx, object);
+        let attached = strategy.admit_create(ctx, self, object).await?;
+        let mut errors = metadata::validate(kind, object);
+        errors.extend(strategy.validate(object));
+        if !errors.is_empty() {
+            return Err(Status::invalid(kind.group, kind.kind, object.name(), &errors));
+        }
+        self.admission.validate(&admit, Some(object)).await?;
+        for warning in strategy.warnings(object, None) {
+            ctx.warn(warning);
+        }
+        Ok(attached)
+    }
+}
+
+enum Attempt {
+    Done(Object),
+    /// The name is in use.
+    Taken(String),
+    /// The namespace or something the strategy looked at has changed meanwhile.
+    Moved,
+}

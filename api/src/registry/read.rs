@@ -1,0 +1,191 @@
+//! Reading: one object, or a page of them.
+
+use kontiki_storage::kv::{Consistency, KeyRange, KvError, RangeRequest, RangeResponse, Revision};
+
+use super::options::{Freshness, ListOptions, ObjectList};
+use super::page::Token;
+use super::strategy::Kind;
+use super::{Registry, key, stored};
+use crate::context::RequestContext;
+use crate::object::Object;
+use crate::selectors::Selection;
+use crate::status::Status;
+
+/// How many keys are read at once where a selector decides which of them count.
+const SELECT_CHUNK: u64 = 500;
+
+/// Where a list begins and at which revision it is read.
+struct Start {
+    /// Where the page begins.
+    key: String,
+    /// The revision of all pages; `None` is the latest.
+    revision: Option<Revision>,
+    consistency: Consistency,
+}
+
+impl Registry {
+    /// Reads one object.
+    pub async fn get(
+        &self,
+        ctx: &RequestContext,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Object, Status> {
+        self.get_fresh(ctx, kind, namespace, name, Freshness::Latest).await
+    }
+
+    /// Reads one object as fresh as asked for.
+    pub async fn get_fresh(
+        &self,
+        _ctx: &RequestContext,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        freshness: Freshness,
+    ) -> Result<Object, Status> {
+        let key = key::object(kind, namespace, name);
+        let found = self.read(&key, consistency(freshness)).await?;
+        found
+            .map(|found| found.object)
+            .ok_or_else(|| Status::not_found(kind.group, kind.plural, name))
+    }
+
+    /// Reads a page of objects.
+    pub async fn list(
+        &self,
+        _ctx: &RequestContext,
+        kind: &'static Kind,
+        namespace: &str,
+        options: &ListOptions,
+    ) -> Result<ObjectList, Status> {
+        let selection =
+            Selection::parse(kind, &options.label_selector, &options.field_selector)?;
+        let folder = key::folder(kind, namespace);
+        let start = start(&folder, options)?;
+        if let (Some(name), true) = (selection.single_name(), !kind.is_namespaced() || !namespace.is_empty()) {
+            return self.list_single(kind, namespace, name, &start, &selection).await;
+        }
+        let mut list = ObjectList::default();
+        let mut next = Some(start.key.clone());
+        let mut revision = start.revision;
+        while let Some(from) = next.take() {
+            let wanted = options.limit.saturating_sub(list.items.len() as u64);
+            let request = RangeRequest {
+                revision,
+                limit: if options.limit == 0 { 0 } else { chunk(wanted, &selection) },
+                consistency: start.consistency,
+                ..RangeRequest::new(KeyRange::between(from, end_of(&folder)))
+            };
+            let response = match self.kv.range(request).await {
+                Err(KvError::Compacted { .. }) if !options.continue_token.is_empty() => {
+                    let token = Token { revision: None, start: start.key };
+                    return Err(Status::expired_continue(token.encode(&folder)));
+                }
+                other => other?,
+            };
+            let at = *revision.get_or_insert(response.revision);
+            list.resource_version = at.get();
+            next = take(&mut list, &response, options, &selection, &folder, at)?;
+        }
+        Ok(list)
+    }
+
+    /// The list of the one object that a field selector names.
+    async fn list_single(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        start: &Start,
+        selection: &Selection,
+    ) -> Result<ObjectList, Status> {
+        let request = RangeRequest {
+            revision: start.revision,
+            consistency: start.consistency,
+            ..RangeRequest::new(KeyRange::key(key::object(kind, namespace, name)))
+        };
+        let response = self.kv.range(request).await?;
+        let revision = start.revision.unwrap_or(response.revision);
+        let mut list = ObjectList { resource_version: revision.get(), ..ObjectList::default() };
+        for kv in &response.kvs {
+            list.items.push(stored::decode(kv)?);
+        }
+        list.items.retain(|object| selection.matches(object));
+        Ok(list)
+    }
+}
+
+/// Takes what is selected into the page. Gives the key to read on from where the page is not full
+/// yet; a full page gets its token.
+fn take(
+    list: &mut ObjectList,
+    response: &RangeResponse,
+    options: &ListOptions,
+    selection: &Selection,
+    folder: &str,
+    revision: Revision,
+) -> Result<Option<String>, Status> {
+    let mut last = None;
+    let mut seen = 0_u64;
+    for kv in &response.kvs {
+        let object = stored::decode(kv)?;
+        seen += 1;
+        last = Some(&kv.key);
+        if selection.matches(&object) {
+            list.items.push(object);
+            if options.limit > 0 && list.items.len() as u64 >= options.limit {
+                break;
+            }
+        }
+    }
+    let left = response.count.saturating_sub(seen);
+    let Some(last) = last.filter(|_| left > 0) else { return Ok(None) };
+    let next = format!("{}\0", String::from_utf8_lossy(last));
+    if options.limit == 0 || (list.items.len() as u64) < options.limit {
+        return Ok(Some(next));
+    }
+    list.continue_token = Token { revision: Some(revision), start: next }.encode(folder);
+    list.remaining = selection.is_everything().then_some(left);
+    Ok(None)
+}
+
+fn start(folder: &str, options: &ListOptions) -> Result<Start, Status> {
+    if !options.continue_token.is_empty() {
+        if !matches!(options.freshness, Freshness::Latest | Freshness::Any) {
+            return Err(Status::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
+        let token = Token::decode(&options.continue_token, folder)?;
+        let consistency = match token.revision {
+            Some(revision) => Consistency::NotOlderThan(revision),
+            None => Consistency::Linearizable,
+        };
+        return Ok(Start { key: token.start, revision: token.revision, consistency });
+    }
+    let revision = match options.freshness {
+        Freshness::Exact(revision) => Some(Revision::new(revision)),
+        _ => None,
+    };
+    Ok(Start { key: folder.to_owned(), revision, consistency: consistency(options.freshness) })
+}
+
+pub(super) fn consistency(freshness: Freshness) -> Consistency {
+    match freshness {
+        Freshness::Latest => Consistency::Linearizable,
+        Freshness::Any => Consistency::Serializable,
+        Freshness::NotOlderThan(revision) | Freshness::Exact(revision) => {
+            Consistency::NotOlderThan(Revision::new(revision))
+        }
+    }
+}
+
+fn chunk(wanted: u64, selection: &Selection) -> u64 {
+    if selection.is_everything() { wanted } else { wanted.max(SELECT_CHUNK) }
+}
+
+/// The first key after a folder, whose name ends with a slash.
+fn end_of(folder: &str) -> String {
+    format!("{}0", folder.trim_end_matches('/'))
+}

@@ -1,0 +1,105 @@
+//! Between the store's bytes and objects. Stored objects carry no resourceVersion: it is the
+//! revision of their key, and is put in when they are read (invariant A1).
+
+use kontiki_storage::kv::{
+    Compare, Consistency, KeyRange, KeyValue, Op, OpResponse, Proposal, RangeRequest, Revision,
+    Txn, TxnResponse,
+};
+
+use super::Registry;
+use super::strategy::Attached;
+use crate::context::RequestContext;
+use crate::object::Object;
+use crate::status::Status;
+
+/// The most bytes an object may have, encoded: etcd's limit for a request.
+pub const OBJECT_BYTES_MAX: usize = 3 << 19;
+
+/// An object with the revision of its last change.
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    pub(super) object: Object,
+    pub(super) revision: Revision,
+}
+
+/// What a write transaction did.
+pub(super) enum Committed {
+    /// It is done, at this revision.
+    At(Revision),
+    /// A condition did not hold; this is what the key holds.
+    Refused(Option<Stored>),
+}
+
+/// Decodes a stored object and puts its resourceVersion in.
+pub(crate) fn decode(kv: &KeyValue) -> Result<Object, Status> {
+    decode_at(kv, kv.mod_revision)
+}
+
+/// Decodes a stored object and says another revision than its own: that of its deletion.
+pub(crate) fn decode_at(kv: &KeyValue, revision: Revision) -> Result<Object, Status> {
+    let mut object = Object::from_stored(&kv.value).map_err(|error| {
+        Status::internal(format!("reading {}: {error}", String::from_utf8_lossy(&kv.key)))
+    })?;
+    object.set_meta("resourceVersion", revision.to_string());
+    Ok(object)
+}
+
+/// Encodes an object for the store.
+pub(super) fn encode(object: &Object) -> Result<Vec<u8>, Status> {
+    let mut stored = object.clone();
+    stored.remove(&["metadata", "resourceVersion"]);
+    stored.remove(&["metadata", "selfLink"]);
+    let bytes = stored.to_bytes();
+    if bytes.len() > OBJECT_BYTES_MAX {
+        return Err(Status::too_large(format!("limit is {OBJECT_BYTES_MAX}")));
+    }
+    Ok(bytes)
+}
+
+impl Registry {
+    /// Reads one key.
+    pub(super) async fn read(
+        &self,
+        key: &str,
+        consistency: Consistency,
+    ) -> Result<Option<Stored>, Status> {
+        let request =
+            RangeRequest { consistency, ..RangeRequest::new(KeyRange::key(key.to_owned())) };
+        let response = self.kv.range(request).await?;
+        response.kvs.first().map(stored).transpose()
+    }
+
+    /// Writes one key, if it is still at `expected` (zero: not there) and what is attached holds.
+    pub(super) async fn commit(
+        &self,
+        ctx: &RequestContext,
+        key: &str,
+        expected: Revision,
+        write: Op,
+        attached: Attached,
+    ) -> Result<Committed, Status> {
+        let mut txn = Txn {
+            compare: vec![Compare::unchanged_since(key.to_owned(), expected)],
+            success: vec![write],
+            failure: vec![Op::get(key.to_owned())],
+        };
+        txn.compare.extend(attached.compare);
+        txn.success.extend(attached.ops);
+        let response = self.kv.txn(Proposal { txn, fence: ctx.fence }).await?;
+        if response.succeeded {
+            return Ok(Committed::At(response.revision));
+        }
+        Ok(Committed::Refused(first_read(&response)?))
+    }
+}
+
+fn first_read(response: &TxnResponse) -> Result<Option<Stored>, Status> {
+    match response.responses.first() {
+        Some(OpResponse::Range(range)) => range.kvs.first().map(stored).transpose(),
+        _ => Err(Status::internal("the store answered a read with something else")),
+    }
+}
+
+fn stored(kv: &KeyValue) -> Result<Stored, Status> {
+    Ok(Stored { object: decode(kv)?, revision: kv.mod_revision })
+}

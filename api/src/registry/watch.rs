@@ -1,0 +1,203 @@
+//! Watching objects: the store's events as a client sees them through its selectors (R5).
+//!
+//! An object that begins to be selected is ADDED, one that ceases to be is DELETED, whatever
+//! happened to its key. A watcher that the store closed for being slow resumes by itself; one that
+//! cannot resume ends with 410.
+
+use std::collections::VecDeque;
+
+use kontiki_storage::kv::{
+    Event, EventKind, KeyRange, KeyValue, KvError, RangeRequest, Revision, WatchMessage,
+    WatchRequest, Watcher,
+};
+
+use super::options::Freshness;
+use super::read::consistency;
+use super::strategy::Kind;
+use super::{Registry, key, stored};
+use crate::context::RequestContext;
+use crate::object::Object;
+use crate::selectors::Selection;
+use crate::status::Status;
+
+/// Where a watch begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WatchStart {
+    /// After this revision.
+    After(u64),
+    /// With what is there, each object as ADDED, then what happens.
+    State(Freshness),
+    /// The same, with a bookmark after the last object that was there (`sendInitialEvents`).
+    MarkedState(Freshness),
+    /// With what happens from now on.
+    Now,
+}
+
+/// What a client sees.
+#[derive(Debug, Clone, PartialEq)]
+pub enum WatchEvent {
+    /// An object is there, or begins to be selected.
+    Added(Object),
+    /// A selected object changed.
+    Modified(Object),
+    /// An object is gone, or ceases to be selected: its last state, with the revision of the event.
+    Deleted(Object),
+    /// Everything up to this revision was sent.
+    Bookmark {
+        /// The revision.
+        revision: u64,
+        /// Whether this ends the objects that were there at the start.
+        ends_initial: bool,
+    },
+}
+
+/// A watch under way. Dropping it ends it.
+pub struct ObjectWatch {
+    registry: std::sync::Arc<Registry>,
+    range: KeyRange,
+    selection: Selection,
+    watcher: Watcher,
+    /// The store has closed the watcher, and it must be resumed.
+    is_closed: bool,
+    /// Everything up to here is in `pending` or sent.
+    seen: Revision,
+    pending: VecDeque<Pending>,
+}
+
+/// An event not looked at yet.
+enum Pending {
+    Initial(KeyValue),
+    EndOfInitial(Revision),
+    Event(Event),
+    Progress(Revision),
+}
+
+impl Registry {
+    /// Begins a watch.
+    pub async fn watch(
+        self: &std::sync::Arc<Self>,
+        _ctx: &RequestContext,
+        kind: &'static Kind,
+        namespace: &str,
+        selection: Selection,
+        start: WatchStart,
+    ) -> Result<ObjectWatch, Status> {
+        let range = match (selection.single_name(), kind.is_namespaced() && namespace.is_empty()) {
+            (Some(name), false) => KeyRange::key(key::object(kind, namespace, name)),
+            _ => KeyRange::prefix(key::folder(kind, namespace)),
+        };
+        let (mut pending, mut after) = (VecDeque::new(), None);
+        match start {
+            WatchStart::After(revision) => after = Some(Revision::new(revision)),
+            WatchStart::Now => {}
+            WatchStart::State(freshness) | WatchStart::MarkedState(freshness) => {
+                let request = RangeRequest {
+                    consistency: consistency(freshness),
+                    ..RangeRequest::new(range.clone())
+                };
+                let response = self.kv.range(request).await?;
+                pending.extend(response.kvs.into_iter().map(Pending::Initial));
+                if matches!(start, WatchStart::MarkedState(_)) {
+                    pending.push_back(Pending::EndOfInitial(response.revision));
+                }
+                after = Some(response.revision);
+            }
+        }
+        let seen = after.unwrap_or_else(|| self.kv.revision());
+        let watcher = self.open(&range, seen).await?;
+        Ok(ObjectWatch {
+            registry: std::sync::Arc::clone(self),
+            range,
+            selection,
+            watcher,
+            is_closed: false,
+            seen,
+            pending,
+        })
+    }
+
+    async fn open(&self, range: &KeyRange, after: Revision) -> Result<Watcher, KvError> {
+        let request =
+            WatchRequest { range: range.clone(), start: Some(after.next()), prev_kv: true };
+        self.kv.watch(request).await
+    }
+}
+
+impl ObjectWatch {
+    /// The next event; `None` when the server shuts down. After an error there is nothing more.
+    /// Cancel-safe: events are queued in `self` before they are looked at.
+    pub async fn next(&mut self) -> Option<Result<WatchEvent, Status>> {
+        loop {
+            while let Some(pending) = self.pending.pop_front() {
+                match self.look(pending) {
+                    Ok(None) => {}
+                    Ok(Some(event)) => return Some(Ok(event)),
+                    Err(status) => return Some(Err(status)),
+                }
+            }
+            if self.is_closed {
+                match self.registry.open(&self.range, self.seen).await {
+                    Ok(watcher) => self.watcher = watcher,
+                    Err(error) => return Some(Err(error.into())),
+                }
+                self.is_closed = false;
+            }
+            match self.watcher.next().await? {
+                Ok(WatchMessage::Events(events)) => {
+                    if let Some(last) = events.last() {
+                        self.seen = last.kv.mod_revision;
+                    }
+                    self.pending.extend(events.into_iter().map(Pending::Event));
+                }
+                Ok(WatchMessage::Progress(revision)) => {
+                    self.seen = self.seen.max(revision);
+                    self.pending.push_back(Pending::Progress(revision));
+                }
+                Err(KvError::SlowWatcher { .. }) => self.is_closed = true,
+                Err(error) => return Some(Err(error.into())),
+            }
+        }
+    }
+
+    /// Asks for a bookmark soon, also when nothing happens.
+    pub fn request_progress(&self) {
+        self.watcher.request_progress();
+    }
+
+    fn look(&self, pending: Pending) -> Result<Option<WatchEvent>, Status> {
+        match pending {
+            Pending::Initial(kv) => {
+                let object = stored::decode(&kv)?;
+                Ok(self.selection.matches(&object).then_some(WatchEvent::Added(object)))
+            }
+            Pending::EndOfInitial(revision) => {
+                Ok(Some(WatchEvent::Bookmark { revision: revision.get(), ends_initial: true }))
+            }
+            Pending::Progress(revision) => {
+                Ok(Some(WatchEvent::Bookmark { revision: revision.get(), ends_initial: false }))
+            }
+            Pending::Event(event) => self.see(&event),
+        }
+    }
+
+    fn see(&self, event: &Event) -> Result<Option<WatchEvent>, Status> {
+        let revision = event.kv.mod_revision;
+        let before = match &event.prev_kv {
+            Some(kv) => Some(stored::decode_at(kv, revision)?)
+                .filter(|object| self.selection.matches(object)),
+            None => None,
+        };
+        let after = match event.kind {
+            EventKind::Put => {
+                Some(stored::decode(&event.kv)?).filter(|object| self.selection.matches(object))
+            }
+            EventKind::Delete => None,
+        };
+        Ok(match (before, after) {
+            (None, None) => None,
+            (None, Some(object)) => Some(WatchEvent::Added(object)),
+            (Some(_), Some(object)) => Some(WatchEvent::Modified(object)),
+            (Some(object), None) => Some(WatchEvent::Deleted(object)),
+        })
+    }
+}
