@@ -1,7 +1,5 @@
 //! Who may do what.
 
-use std::sync::Arc;
-
 use crate::authn::{MASTERS, NODES, UNAUTHENTICATED, User};
 use crate::request_info::Verb;
 use crate::status::Status;

@@ -235,11 +235,14 @@ impl<T> Change<T> {
     }
 }
 
+/// An `Informer<T>` whose `T` is told by its key.
+type AnyInformer = Arc<dyn Any + Send + Sync>;
+
 /// One informer per kind and type, started when it is first asked for.
 pub struct Informers {
     kv: Arc<dyn Kv>,
     scheme: Arc<Scheme>,
-    running: Mutex<HashMap<(TypeId, &'static str), Arc<dyn Any + Send + Sync>>>,
+    running: Mutex<HashMap<(TypeId, &'static str), AnyInformer>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }

@@ -11,8 +11,8 @@ pub mod authz;
 pub mod context;
 pub mod registry;
 pub mod request_info;
-pub mod selectors;
 pub mod resources;
+pub mod selectors;
 
 pub mod client;
 pub mod informer;

@@ -24,7 +24,11 @@ impl Registry {
         let target_kind = binding.str_at("/target/kind");
         let mut errors = Vec::new();
         if !matches!(target_kind, "" | "Node") {
-            errors.push(FieldError::not_supported("target.kind", target_kind, &["Node", "<empty>"]));
+            errors.push(FieldError::not_supported(
+                "target.kind",
+                target_kind,
+                &["Node", "<empty>"],
+            ));
         }
         if node.is_empty() {
             errors.push(FieldError::required("target.name", ""));
@@ -46,8 +50,9 @@ fn bound(
     node: &str,
     now: &str,
 ) -> Result<Object, Status> {
-    let refuse =
-        |why: String| Err(Status::conflict(kind.group, &format!("{}/binding", kind.plural), old.name(), why));
+    let refuse = |why: String| {
+        Err(Status::conflict(kind.group, &format!("{}/binding", kind.plural), old.name(), why))
+    };
     let uid = binding.uid();
     if !uid.is_empty() && uid != old.uid() {
         return refuse(format!(
@@ -56,7 +61,10 @@ fn bound(
         ));
     }
     if old.is_terminating() {
-        return refuse(format!("pod {} is being deleted, cannot be assigned to a host", old.name()));
+        return refuse(format!(
+            "pod {} is being deleted, cannot be assigned to a host",
+            old.name()
+        ));
     }
     let current = old.str_at("/spec/nodeName");
     if !current.is_empty() {

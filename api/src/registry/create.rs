@@ -2,8 +2,8 @@
 
 use kontiki_storage::kv::{Compare, Consistency, Op, Revision};
 
-use super::strategy::{Attached, Kind};
 use super::stored::Committed;
+use super::strategy::{Attached, Kind};
 use super::{Registry, TRIES, key, metadata, stored};
 use crate::admission::{Admit, Operation};
 use crate::context::RequestContext;
@@ -30,8 +30,7 @@ impl Registry {
         let mut consistency = Consistency::Serializable;
         let mut taken = None;
         for _ in 0..TRIES {
-            let guard =
-                self.namespace_guard(kind, namespace, object.name(), consistency).await?;
+            let guard = self.namespace_guard(kind, namespace, object.name(), consistency).await?;
             match self.try_create(ctx, kind, namespace, object.clone(), guard).await? {
                 Attempt::Done(object) => return Ok(object),
                 Attempt::Taken(name) if is_generated => taken = Some(name),

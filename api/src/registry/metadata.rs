@@ -43,9 +43,13 @@ pub(super) fn place(object: &mut Object, kind: &Kind, namespace: &str) -> Result
 
 /// Sets what only the server knows of a new object.
 pub(super) fn fill_new(ctx: &RequestContext, object: &mut Object) {
-    for field in
-        ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "managedFields"]
-    {
+    for field in [
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "resourceVersion",
+        "managedFields",
+    ] {
         object.remove(&["metadata", field]);
     }
     object.set_meta("uid", uuid::Uuid::new_v4().to_string());
@@ -188,7 +192,11 @@ fn validate_owners(object: &Object, errors: &mut Vec<FieldError>) {
             if value.is_empty() {
                 errors.push(FieldError::required(
                     format!("{path}.{field}"),
-                    if field == "apiVersion" { "version must not be empty" } else { "must not be empty" },
+                    if field == "apiVersion" {
+                        "version must not be empty"
+                    } else {
+                        "must not be empty"
+                    },
                 ));
             }
         }
@@ -216,7 +224,9 @@ fn validate_finalizers(object: &Object, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::invalid("metadata.finalizers", *finalizer, why));
         }
     }
-    if finalizers.contains(&super::delete::ORPHAN) && finalizers.contains(&super::delete::FOREGROUND) {
+    if finalizers.contains(&super::delete::ORPHAN)
+        && finalizers.contains(&super::delete::FOREGROUND)
+    {
         errors.push(FieldError::invalid(
             "metadata.finalizers",
             json!(finalizers),

@@ -59,11 +59,12 @@ impl Registry {
         namespace: &str,
         options: &ListOptions,
     ) -> Result<ObjectList, Status> {
-        let selection =
-            Selection::parse(kind, &options.label_selector, &options.field_selector)?;
+        let selection = Selection::parse(kind, &options.label_selector, &options.field_selector)?;
         let folder = key::folder(kind, namespace);
         let start = start(&folder, options)?;
-        if let (Some(name), true) = (selection.single_name(), !kind.is_namespaced() || !namespace.is_empty()) {
+        if let (Some(name), true) =
+            (selection.single_name(), !kind.is_namespaced() || !namespace.is_empty())
+        {
             return self.list_single(kind, namespace, name, &start, &selection).await;
         }
         let mut list = ObjectList::default();

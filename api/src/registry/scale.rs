@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{Registry, patching};
 use super::options::{Part, Patch};
 use super::strategy::{Kind, ScalePointers};
 use super::update::Target;
+use super::{Registry, patching};
 use crate::context::RequestContext;
 use crate::object::Object;
 use crate::selectors::LabelSelector;

@@ -13,7 +13,7 @@ use crate::object::Object;
 use crate::status::Status;
 
 /// The most bytes an object may have, encoded: etcd's limit for a request.
-pub const OBJECT_BYTES_MAX: usize = 3 << 19;
+pub(crate) const OBJECT_BYTES_MAX: usize = 3 << 19;
 
 /// An object with the revision of its last change.
 #[derive(Debug, Clone)]

@@ -62,8 +62,11 @@ impl Registry {
         let target = Target { kind, part, namespace, name };
         let has_version = !object.resource_version().is_empty();
         if !has_version && !kind.strategy.allows_unconditional_update() {
-            let error =
-                FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
+            let error = FieldError::invalid(
+                "metadata.resourceVersion",
+                0,
+                "must be specified for an update",
+            );
             return Err(Status::invalid(kind.group, kind.kind, name, &[error]));
         }
         let change = |_: &Object| Ok(object.clone());
@@ -111,11 +114,8 @@ impl Registry {
         let change = |old: &Object| {
             let mut patched = check(patching::apply(kind, old, patch)?)?;
             if patched.name() != name {
-                let error = FieldError::invalid(
-                    "metadata.name",
-                    patched.name(),
-                    "field is immutable",
-                );
+                let error =
+                    FieldError::invalid("metadata.name", patched.name(), "field is immutable");
                 return Err(Status::invalid(kind.group, kind.kind, name, &[error]));
             }
             metadata::place(&mut patched, kind, namespace)?;
@@ -318,11 +318,8 @@ fn check_preconditions(target: Target<'_>, object: &Object, old: &Object) -> Res
         return Ok(());
     }
     if version.parse::<u64>().is_err() {
-        let error = FieldError::invalid(
-            "metadata.resourceVersion",
-            version,
-            "must be an unsigned integer",
-        );
+        let error =
+            FieldError::invalid("metadata.resourceVersion", version, "must be an unsigned integer");
         return Err(Status::invalid(kind.group, kind.kind, name, &[error]));
     }
     Err(Status::modified(kind.group, kind.plural, name))

@@ -47,8 +47,7 @@ impl FieldSelector {
 }
 
 fn term(part: &str, whole: &str) -> Result<Term, String> {
-    let invalid =
-        || format!("invalid selector: '{whole}'; can't understand '{part}'");
+    let invalid = || format!("invalid selector: '{whole}'; can't understand '{part}'");
     let at = part.find('=').ok_or_else(invalid)?;
     let (left, right) = part.split_at(at);
     let (path, is_equal) = match left.strip_suffix('!') {

@@ -220,9 +220,7 @@ impl Parser {
             "in" => (Operator::In, self.values()?),
             "notin" => (Operator::NotIn, self.values()?),
             other => {
-                return Err(format!(
-                    "found '{other}', expected: in, notin, =, ==, !=, gt, lt"
-                ));
+                return Err(format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt"));
             }
         };
         for value in &values {
@@ -297,15 +295,35 @@ mod tests {
     fn each_operator_selects_what_it_says() {
         let labels = [("app", "web"), ("size", "3"), ("empty", "")];
         for selector in [
-            "", "app=web", "app==web", "app", "!db", "app!=db", "db!=x", "app in (db, web)",
-            "app notin (db)", "db notin (x)", "size>2", "size<4", "app=web,size", "empty=",
-            "empty in (,x)", " app = web , !db ",
+            "",
+            "app=web",
+            "app==web",
+            "app",
+            "!db",
+            "app!=db",
+            "db!=x",
+            "app in (db, web)",
+            "app notin (db)",
+            "db notin (x)",
+            "size>2",
+            "size<4",
+            "app=web,size",
+            "empty=",
+            "empty in (,x)",
+            " app = web , !db ",
         ] {
             assert!(selects(selector, &labels), "{selector}");
         }
-        for selector in
-            ["app=db", "!app", "db", "app in (db)", "app notin (web)", "size>3", "app>1", "app=web,db"]
-        {
+        for selector in [
+            "app=db",
+            "!app",
+            "db",
+            "app in (db)",
+            "app notin (web)",
+            "size>3",
+            "app>1",
+            "app=web,db",
+        ] {
             assert!(!selects(selector, &labels), "{selector}");
         }
     }
