@@ -107,8 +107,18 @@ impl Store {
     /// Applies commands in order and returns what each came to, in their order. It is
     /// deterministic. An error is fatal: the store applies nothing more.
     pub fn apply(&self, batch: ApplyBatch) -> Result<Vec<ApplyOutcome>, StoreError> {
+        self.apply_with(batch, |_, _| {})
+    }
+
+    /// [`Store::apply`], where `add` adds to the same batch of the engine what can only be said
+    /// once the outcomes are known. The sidecar's rules hold for what it adds.
+    pub fn apply_with(
+        &self,
+        batch: ApplyBatch,
+        add: impl FnOnce(&[ApplyOutcome], &mut Batch),
+    ) -> Result<Vec<ApplyOutcome>, StoreError> {
         self.shared.refuse_if_failed()?;
-        apply::apply(&self.shared, batch).inspect_err(|error| self.shared.fail(error))
+        apply::apply(&self.shared, batch, add).inspect_err(|error| self.shared.fail(error))
     }
 
     /// The engine beneath.

@@ -30,7 +30,11 @@ impl Writer {
 }
 
 /// See [`super`] for the order of things.
-pub(super) fn apply(shared: &Shared, batch: ApplyBatch) -> Result<Vec<ApplyOutcome>, StoreError> {
+pub(super) fn apply(
+    shared: &Shared,
+    batch: ApplyBatch,
+    add: impl FnOnce(&[ApplyOutcome], &mut Batch),
+) -> Result<Vec<ApplyOutcome>, StoreError> {
     let mut writer = shared.writer.lock();
     let ApplyBatch { commands, applied, sidecar } = batch;
 
@@ -50,6 +54,7 @@ pub(super) fn apply(shared: &Shared, batch: ApplyBatch) -> Result<Vec<ApplyOutco
     });
     drop(state);
 
+    add(&outcomes, &mut staged.writes);
     staged.head.put_into(&mut staged.writes);
     shared.engine.write(std::mem::take(&mut staged.writes), Durability::Later)?;
 
