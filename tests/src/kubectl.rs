@@ -1,5 +1,6 @@
 //! An unmodified kubectl, as a user runs it.
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -16,6 +17,16 @@ impl Kubectl {
     /// The kubectl on the path.
     pub fn new(kubeconfig: &Path) -> Self {
         Self::with_program(Path::new("kubectl"), kubeconfig)
+    }
+
+    /// Every kubectl on the path: versions differ in what they send.
+    pub fn all(kubeconfig: &Path) -> Vec<Self> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        env::split_paths(&path)
+            .map(|folder| folder.join("kubectl"))
+            .filter(|program| program.exists())
+            .map(|program| Self::with_program(&program, kubeconfig))
+            .collect()
     }
 
     /// Another kubectl.

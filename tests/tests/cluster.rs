@@ -1,0 +1,106 @@
+//! Real processes on real disks: three servers under `kontiki up`, killed, paused, started again.
+//! Each test is one story, told from the start of a cluster to its end.
+
+use std::time::Duration;
+
+use kontiki_tests::requirements;
+use kontiki_tests::up::{self, Up};
+use kontiki_tests::wait;
+use rustix::process::{Pid, Signal, test_kill_process};
+
+/// Three servers, and no pods: what needs no root.
+const SERVERS: &[&str] = &["--servers", "3", "--agents", "0", "--runtime", "none"];
+
+#[test]
+fn a_cluster_comes_back_with_its_objects_after_ctrl_c() {
+    if !requirements::met(&["kubectl"], false) {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder must be had");
+    let data_dir = folder.path().join("data");
+
+    let mut first = Up::start_in(&data_dir, SERVERS);
+    assert!(first.ready.starts_with("ready: 3 servers"), "{}", first.ready);
+    let kubectl = first.kubectl();
+    kubectl.ok(&["create", "configmap", "kept", "--from-literal=raft=balsa"]);
+    let before = kubectl.json(&["get", "configmap", "kept"]);
+    let processes = first.cluster().servers;
+    first.interrupt();
+    for server in &processes {
+        let pid = Pid::from_raw(server.pid).expect("cluster.json must have process ids");
+        assert!(test_kill_process(pid).is_err(), "{} must be gone", server.name);
+    }
+
+    let second = Up::start_in(&data_dir, SERVERS);
+    let after = second.kubectl().json(&["get", "configmap", "kept"]);
+    assert_eq!(before["metadata"]["uid"], after["metadata"]["uid"]);
+    assert_eq!(before["metadata"]["resourceVersion"], after["metadata"]["resourceVersion"]);
+    assert_eq!(after["data"]["raft"], "balsa");
+}
+
+#[test]
+fn leaders_killed_again_and_again_lose_nothing() {
+    let up = Up::start(SERVERS);
+    let chaos = up.kontiki(&["chaos", "leader-kill", "--count", "3", "--interval", "2"]);
+    let printed = String::from_utf8_lossy(&chaos.stdout);
+    let complaint = String::from_utf8_lossy(&chaos.stderr);
+    assert!(chaos.status.success(), "{printed}{complaint}");
+    all_members_agree(&up);
+}
+
+#[test]
+fn a_killed_server_is_started_again_and_catches_up() {
+    if !requirements::met(&["kubectl"], false) {
+        return;
+    }
+    let up = Up::start(SERVERS);
+    let kubectl = up.kubectl();
+    let killed = up.leader();
+    up::signal(&killed, Signal::KILL);
+    wait::until("a write after the kill", Duration::from_secs(10), || {
+        kubectl.attempt(&["create", "configmap", "after-the-kill"])
+    });
+    wait::until("the killed server under a new process id", Duration::from_secs(20), || {
+        let now = up.cluster().servers.into_iter().find(|server| server.name == killed.name);
+        now.filter(|server| server.pid != killed.pid).ok_or_else(|| "the old id".to_owned())
+    });
+    all_members_agree(&up);
+}
+
+#[test]
+fn a_paused_leader_is_replaced_and_serves_nothing_stale_when_it_wakes() {
+    if !requirements::met(&["kubectl"], false) {
+        return;
+    }
+    let up = Up::start(SERVERS);
+    let kubectl = up.kubectl();
+    kubectl.ok(&["create", "configmap", "paused", "--from-literal=step=before"]);
+    let paused = up.leader();
+    up::signal(&paused, Signal::STOP);
+    wait::until("a write past the paused leader", Duration::from_secs(15), || {
+        let patch = r#"{"data":{"step":"while-paused"}}"#;
+        let arguments = ["patch", "configmap", "paused", "--type=merge", "-p", patch];
+        kubectl.attempt(&[&arguments[..], &["--request-timeout=3s"]].concat())
+    });
+    up::signal(&paused, Signal::CONT);
+    for _ in 0..20 {
+        let step = kubectl.ok(&["get", "configmap", "paused", "-o", "jsonpath={.data.step}"]);
+        assert_eq!(step, "while-paused", "a read must see what was acknowledged before it (R4)");
+    }
+    all_members_agree(&up);
+}
+
+/// R6: at one common revision all three have one hash.
+fn all_members_agree(up: &Up) {
+    wait::until("three members with equal state", Duration::from_secs(30), || {
+        let status = up.status()?;
+        let servers = status["servers"].as_array().ok_or_else(|| status.to_string())?;
+        let seen: Vec<_> = servers
+            .iter()
+            .filter(|server| server["revision"].is_u64() && !server["hash"].is_null())
+            .map(|server| (server["revision"].clone(), server["hash"].clone()))
+            .collect();
+        let equal = seen.windows(2).all(|pair| pair[0] == pair[1]);
+        (seen.len() == 3 && equal).then_some(()).ok_or_else(|| format!("{seen:?}"))
+    });
+}
