@@ -10,17 +10,66 @@
 //! refused (invariant R9). Each file has a `reconcile` that reads, writes and waits, and a `plan`
 //! that decides and does nothing else.
 
+pub mod events;
+pub mod metrics;
+pub mod own_writes;
+pub mod queue;
+pub mod runtime;
+
 pub mod labels;
 pub mod owners;
 pub mod pods;
-pub mod queue;
 
 pub mod deployment;
 pub mod replica_set;
 
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Namespace;
+use kontiki_api::client::Client;
+use kontiki_api::registry::options::ListOptions;
+use kontiki_api::status::Status;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
 use crate::leader_context::LeaderContext;
+
+/// How soon a store that cannot answer is asked again for the revision to begin with.
+const BEGIN_RETRY: Duration = Duration::from_millis(50);
 
 /// Runs all controllers until the context's token is cancelled, and joins them.
 pub async fn run(context: LeaderContext) {
-    context.token.cancelled().await;
+    let Some(begin) = begin(&context.client, &context.token).await else { return };
+    let token = context.token.child_token();
+    let (events, writer) = events::recorder(context.client.clone(), token);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(writer);
+    tasks.spawn(deployment::controller(&context, begin, &events).run());
+    tasks.spawn(replica_set::controller(&context, begin, &events).run());
+    drop(events);
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a controller has ended");
+        }
+    }
+}
+
+/// The revision at which the term begins: what was written before it, by whichever leader, must be
+/// in the informers before anything is decided. `None` when the token is cancelled.
+pub async fn begin(client: &Client, token: &CancellationToken) -> Option<u64> {
+    loop {
+        match token.run_until_cancelled(latest_revision(client)).await? {
+            Ok(revision) => return Some(revision),
+            Err(status) => {
+                tracing::debug!(%status, "the store does not say yet at which revision to begin");
+                token.run_until_cancelled(tokio::time::sleep(BEGIN_RETRY)).await?;
+            }
+        }
+    }
+}
+
+async fn latest_revision(client: &Client) -> Result<u64, Status> {
+    let one = ListOptions { limit: 1, ..ListOptions::default() };
+    let list = client.list_objects(client.kind_of::<Namespace>()?, "", &one).await?;
+    Ok(list.resource_version)
 }

@@ -8,6 +8,8 @@ use kontiki_api::client::Client;
 use kontiki_api::informer::Informers;
 use tokio_util::sync::CancellationToken;
 
+use crate::controllers::metrics::LeaderMetrics;
+
 /// All that a leader's task works with. Made anew for each term.
 #[derive(Clone)]
 pub struct LeaderContext {
@@ -20,6 +22,8 @@ pub struct LeaderContext {
     pub token: CancellationToken,
     /// What the cluster was set up with.
     pub settings: Arc<Settings>,
+    /// What its tasks count; the same through all terms of a server.
+    pub metrics: Arc<LeaderMetrics>,
 }
 
 /// Settings of the leader's tasks.

@@ -227,6 +227,10 @@ impl Draft {
         }
         set.spec.get_or_insert_default().replicas = Some(to);
         let set = Box::new(set.clone());
+        // One write a ReplicaSet: this one has what an earlier step changed.
+        self.steps.retain(
+            |step| !matches!(step, Step::Update(earlier) if earlier.metadata.uid == set.metadata.uid),
+        );
         self.steps.push(if from == to { Step::Update(set) } else { Step::Scale { set, from } });
         from != to
     }

@@ -11,8 +11,8 @@ use crate::controllers::owners;
 
 const NOW: Timestamp = Timestamp::constant(1_700_000_000, 0);
 
-fn web() -> Option<BTreeMap<String, String>> {
-    Some(BTreeMap::from([("app".to_owned(), "web".to_owned())]))
+fn web() -> BTreeMap<String, String> {
+    BTreeMap::from([("app".to_owned(), "web".to_owned())])
 }
 
 fn set(replicas: i32) -> ReplicaSet {
@@ -26,9 +26,9 @@ fn set(replicas: i32) -> ReplicaSet {
         },
         spec: Some(ReplicaSetSpec {
             replicas: Some(replicas),
-            selector: LabelSelector { match_labels: web(), ..LabelSelector::default() },
+            selector: LabelSelector { match_labels: Some(web()), ..LabelSelector::default() },
             template: Some(PodTemplateSpec {
-                metadata: Some(ObjectMeta { labels: web(), ..ObjectMeta::default() }),
+                metadata: Some(ObjectMeta { labels: Some(web()), ..ObjectMeta::default() }),
                 spec: None,
             }),
             ..ReplicaSetSpec::default()
@@ -44,7 +44,7 @@ fn pod(name: &str) -> Make {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
             uid: Some(name.to_owned()),
-            labels: web(),
+            labels: Some(web()),
             owner_references: Some(vec![owners::controller_reference(&set(1))]),
             ..ObjectMeta::default()
         },
@@ -141,7 +141,7 @@ fn the_smaller_loss_is_deleted_first() {
             )]));
         }
     };
-    let rows = [
+    let rows = vec![
         ("not bound", pod("a").ready_for(9), pod("b").on("n")),
         (
             "pending",
