@@ -2,6 +2,9 @@
 
 pub mod object;
 pub mod quantity;
+pub mod schema;
+
+pub mod codec;
 pub mod status;
 pub mod validation;
 
@@ -13,6 +16,8 @@ pub mod registry;
 pub mod request_info;
 pub mod resources;
 pub mod selectors;
+
+pub mod openapi;
 
 pub mod client;
 pub mod informer;

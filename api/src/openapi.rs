@@ -1,0 +1,3 @@
+//! OpenAPI: what kubectl reads to explain, validate and merge.
+
+pub mod roots;
