@@ -64,7 +64,17 @@ async fn follow<T: Send + Sync + 'static>(
     informer.advance(from.get());
     let request = WatchRequest { range, start: Some(from.next()), prev_kv: false };
     let mut watcher = kv.watch(request).await?;
-    while let Some(message) = watcher.next().await {
+    loop {
+        // Both arms are cancel-safe: a message stays queued, and a lost wish for progress is wished
+        // again by who waits.
+        let message = tokio::select! {
+            message = watcher.next() => message,
+            () = informer.progress_wanted.notified() => {
+                watcher.request_progress();
+                continue;
+            }
+        };
+        let Some(message) = message else { return Ok(()) };
         match message? {
             WatchMessage::Progress(revision) => *at = Some(revision),
             WatchMessage::Events(events) => {
@@ -76,7 +86,6 @@ async fn follow<T: Send + Sync + 'static>(
         }
         informer.advance(at.map_or(0, Revision::get));
     }
-    Ok(())
 }
 
 async fn list<T: Send + Sync + 'static>(
