@@ -2,10 +2,16 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{config, telemetry};
 
+pub mod agent;
+pub mod down;
+pub mod server;
+pub mod status;
+pub mod up;
 pub mod version;
 
 /// The exit code of a mistake in flags, environment or configuration file.
@@ -58,6 +64,16 @@ pub enum Output {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Boot a cluster on this machine and keep it running.
+    Up(up::Flags),
+    /// Stop what `up` started, and clean up after it.
+    Down(down::Flags),
+    /// Say how each server of a cluster is.
+    Status(status::Flags),
+    /// Run one server of the control plane.
+    Server(server::Flags),
+    /// Run one node's agent.
+    Agent(agent::Flags),
     /// Print the version and what it speaks.
     Version(version::Flags),
 }
@@ -75,6 +91,11 @@ fn run(cli: Cli) -> ExitCode {
         return fail(&error);
     }
     let done = match cli.verb {
+        Verb::Up(flags) => up::run(&cli.global, flags),
+        Verb::Down(flags) => down::run(&flags),
+        Verb::Status(flags) => status::run(&flags),
+        Verb::Server(flags) => server::run(flags),
+        Verb::Agent(flags) => agent::run(flags),
         Verb::Version(flags) => version::run(&flags),
     };
     match done {
@@ -87,4 +108,19 @@ fn run(cli: Cli) -> ExitCode {
 fn fail(error: &anyhow::Error) -> ExitCode {
     eprintln!("error: {error:#}");
     ExitCode::FAILURE
+}
+
+/// The asynchronous runtime of a verb, with that many workers; one keeps everything on this thread.
+fn runtime(threads: Option<usize>) -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = match threads {
+        Some(0) => anyhow::bail!("--runtime-threads 0: expected at least 1"),
+        Some(1) => tokio::runtime::Builder::new_current_thread(),
+        Some(count) => {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(count);
+            builder
+        }
+        None => tokio::runtime::Builder::new_multi_thread(),
+    };
+    builder.enable_all().build().context("start the asynchronous runtime")
 }

@@ -16,12 +16,26 @@
 
 pub mod cli;
 pub mod config;
-pub mod pki;
 pub mod shutdown;
 pub mod telemetry;
+
+pub mod pki;
 pub mod token;
+
+pub mod enroll;
+pub mod member;
+pub mod server;
 
 pub mod leader_context;
 
 pub mod controllers;
 pub mod scheduler;
+
+pub mod client;
+pub mod cluster_file;
+pub mod cluster_status;
+pub mod kubeconfig;
+pub mod process;
+
+pub mod balancer;
+pub mod up;

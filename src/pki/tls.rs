@@ -146,3 +146,11 @@ impl ServerCertVerifier for PinnedAuthority {
         self.algorithms.supported_schemes()
     }
 }
+
+/// The hash by which a token pins this authority.
+pub fn pin_of(what: &str, ca_pem: &str) -> Result<[u8; 32], PkiError> {
+    match certificates(what, ca_pem)?.first() {
+        Some(cert) => Ok(ca_hash(cert)),
+        None => Err(malformed(what, "no certificate in it")),
+    }
+}

@@ -1,0 +1,246 @@
+//! `kontiki server`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use crate::server::config::{Origin, ServerConfig};
+use crate::token::{Role, Token};
+
+/// Flags of `kontiki server`.
+#[derive(Debug, Args)]
+pub struct Flags {
+    /// The server's name; unique in its cluster.
+    #[arg(long, env = "KONTIKI_NAME", default_value = "server-1")]
+    name: String,
+    /// What the server keeps. It belongs to one member of one cluster for good.
+    #[arg(
+        long,
+        env = "KONTIKI_DATA_DIR",
+        default_value = "./kontiki-data/server",
+        value_name = "DIR"
+    )]
+    data_dir: PathBuf,
+    /// Begin a new cluster, where the data directory does not hold a member already.
+    #[arg(long, env = "KONTIKI_INIT")]
+    init: bool,
+    /// Join a cluster through one of its servers (several may be named), where the data directory
+    /// does not hold a member already.
+    #[arg(long, env = "KONTIKI_JOIN", value_name = "URL", value_delimiter = ',')]
+    join: Vec<String>,
+    /// The cluster's token for servers.
+    #[arg(long, env = "KONTIKI_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// File that holds the token.
+    #[arg(long, env = "KONTIKI_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Where to serve the Kubernetes API.
+    #[arg(
+        long,
+        env = "KONTIKI_API_LISTEN",
+        default_value = "0.0.0.0:6443",
+        value_name = "ADDRESS"
+    )]
+    api_listen: SocketAddr,
+    /// Where to listen for other members.
+    #[arg(
+        long,
+        env = "KONTIKI_RAFT_LISTEN",
+        default_value = "0.0.0.0:6453",
+        value_name = "ADDRESS"
+    )]
+    raft_listen: SocketAddr,
+    /// Where to serve the etcd API: plain text, so on loopback only.
+    #[arg(
+        long,
+        env = "KONTIKI_ETCD_LISTEN",
+        default_value = "127.0.0.1:6463",
+        value_name = "ADDRESS"
+    )]
+    etcd_listen: SocketAddr,
+    /// The host at which clients and nodes reach this server; by default this machine's address.
+    #[arg(long, env = "KONTIKI_ADVERTISE", value_name = "HOST")]
+    advertise: Option<String>,
+    /// The host at which other members reach this server; by default as --advertise.
+    #[arg(long, env = "KONTIKI_PEER_ADVERTISE", value_name = "HOST")]
+    peer_advertise: Option<String>,
+    /// Worker threads; by default half the cores, from one to four.
+    #[arg(long, env = "KONTIKI_RUNTIME_THREADS", value_name = "COUNT")]
+    runtime_threads: Option<usize>,
+}
+
+impl Flags {
+    /// Checks what the flags say together.
+    fn validate(self) -> anyhow::Result<ServerConfig> {
+        check_name("--name", &self.name)?;
+        if !self.etcd_listen.ip().is_loopback() {
+            bail!(
+                "--etcd-listen {}: the etcd API has no authentication; expected a loopback address \
+                 such as 127.0.0.1:6463",
+                self.etcd_listen
+            );
+        }
+        let token = read_token(self.token, self.token_file.as_deref(), Role::Server)?;
+        let origin = origin(self.init, self.join, token)?;
+        let advertise =
+            self.advertise.unwrap_or_else(|| default_advertise(self.api_listen.ip()).to_string());
+        Ok(ServerConfig {
+            name: self.name,
+            data_dir: std::path::absolute(&self.data_dir)
+                .with_context(|| format!("make {} absolute", self.data_dir.display()))?,
+            origin,
+            api_listen: self.api_listen,
+            raft_listen: self.raft_listen,
+            etcd_listen: self.etcd_listen,
+            peer_advertise: self.peer_advertise.unwrap_or_else(|| advertise.clone()),
+            advertise,
+        })
+    }
+}
+
+/// Runs one server until it is told to stop.
+pub fn run(flags: Flags) -> anyhow::Result<ExitCode> {
+    let threads = flags.runtime_threads;
+    let config = flags.validate()?;
+    super::runtime(Some(threads.unwrap_or_else(default_threads)))?
+        .block_on(crate::server::run(config))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn origin(init: bool, join: Vec<String>, token: Option<Token>) -> anyhow::Result<Origin> {
+    match (init, join.is_empty(), token) {
+        (true, false, _) => {
+            bail!("--init begins a new cluster, --join enters one: give one of them")
+        }
+        (true, true, _) => Ok(Origin::Init),
+        (false, false, Some(token)) => {
+            for url in &join {
+                check_url("--join", url)?;
+            }
+            Ok(Origin::Join { servers: join, token })
+        }
+        (false, false, None) => bail!(
+            "--join needs --token or --token-file: the first server keeps it in \
+             DATA-DIR/server-token"
+        ),
+        (false, true, _) => Ok(Origin::Resume),
+    }
+}
+
+/// A token from a flag or a file.
+pub(super) fn read_token(
+    token: Option<String>,
+    file: Option<&Path>,
+    role: Role,
+) -> anyhow::Result<Option<Token>> {
+    let (source, text) = match (token, file) {
+        (Some(_), Some(_)) => bail!("--token and --token-file are both given: give one of them"),
+        (Some(token), None) => ("--token".to_owned(), token),
+        (None, Some(path)) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("--token-file {}", path.display()))?;
+            (format!("--token-file {}", path.display()), text)
+        }
+        (None, None) => return Ok(None),
+    };
+    let token = text.parse::<Token>().and_then(|token| token.expect_role(role)).context(source)?;
+    Ok(Some(token))
+}
+
+/// Refuses what is no URL of a server.
+pub(super) fn check_url(flag: &str, url: &str) -> anyhow::Result<()> {
+    let parsed = reqwest::Url::parse(url);
+    match parsed {
+        Ok(parsed) if parsed.scheme() == "https" && parsed.host().is_some() => Ok(()),
+        _ => bail!("{flag} {url}: expected a URL such as https://192.0.2.2:6443"),
+    }
+}
+
+/// Names become object names, host names and certificates: RFC 1123 labels.
+pub(super) fn check_name(flag: &str, name: &str) -> anyhow::Result<()> {
+    let fits = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.'
+    };
+    let edge = |byte: Option<&u8>| byte.is_some_and(|byte| *byte != b'-' && *byte != b'.');
+    let bytes = name.as_bytes();
+    if bytes.len() <= 253
+        && bytes.iter().all(|b| fits(*b))
+        && edge(bytes.first())
+        && edge(bytes.last())
+    {
+        return Ok(());
+    }
+    bail!(
+        "{flag} {name:?}: expected lower-case letters, digits, '-' and '.', beginning and ending \
+         with a letter or digit"
+    )
+}
+
+fn default_advertise(listen: IpAddr) -> IpAddr {
+    if listen.is_unspecified() { super::up::primary_address() } else { listen }
+}
+
+/// One worker for two cores: what a server does is bound by CPU, and every further worker costs
+/// wake-ups across threads. More than four did not pay.
+fn default_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / 2).clamp(1, 4)
+}
+
+/// The loopback address, for what only this machine may reach.
+pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Verb};
+
+    fn validate(line: &str) -> anyhow::Result<ServerConfig> {
+        let args = line.split_whitespace().map(Into::into);
+        let cli: Cli = crate::config::parse(args).unwrap();
+        match cli.verb {
+            Verb::Server(flags) => flags.validate(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refused(line: &str) -> String {
+        format!("{:#}", validate(line).unwrap_err())
+    }
+
+    #[test]
+    fn joining_needs_a_token_for_servers() {
+        assert!(
+            refused("kontiki server --join https://[::1]:6443").contains("--join needs --token")
+        );
+        let node = Token::derive(b"cert", b"key", Role::Node);
+        let line = format!("kontiki server --join https://[::1]:6443 --token {node}");
+        assert!(refused(&line).contains("--token: this is a node token; a server token is needed"));
+        let line = "kontiki server --join https://[::1]:6443 --token secret";
+        assert!(refused(line).contains("--token: the token is malformed; expected KT1"));
+    }
+
+    #[test]
+    fn flags_that_contradict_each_other_are_named() {
+        let error = refused("kontiki server --init --join https://[::1]:6443");
+        assert!(error.contains("give one of them"), "{error}");
+        let error = refused("kontiki server --init --etcd-listen 0.0.0.0:2379");
+        assert!(error.contains("expected a loopback address"), "{error}");
+        let error = refused("kontiki server --init --name Server_1");
+        assert!(error.contains("--name \"Server_1\": expected lower-case"), "{error}");
+        let token = Token::derive(b"cert", b"key", Role::Server);
+        let error = refused(&format!("kontiki server --join 10.0.0.1 --token {token}"));
+        assert!(error.contains("expected a URL such as"), "{error}");
+    }
+
+    #[test]
+    fn peers_use_the_advertised_host_unless_told_otherwise() {
+        let config = validate("kontiki server --init --advertise 192.0.2.9").unwrap();
+        assert_eq!(config.peer_advertise, "192.0.2.9");
+        let config = validate("kontiki server --init --api-listen 127.0.0.1:1").unwrap();
+        assert_eq!(config.advertise, "127.0.0.1");
+    }
+}

@@ -1,0 +1,281 @@
+//! What `kontiki up` starts: names, ports, directories and command lines. Pure: it looks at nothing.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// Servers at most: so many ports lie between two kinds.
+pub const SERVERS_MAX: u16 = 9;
+/// Agents at most on one machine.
+pub const AGENTS_MAX: u16 = 9;
+/// The last port used, counted from the base port.
+const PORTS: u16 = 30;
+const RAFT_PORTS: u16 = 10;
+const ETCD_PORTS: u16 = 20;
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Which container runtime the agents of `up` drive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Runtime {
+    /// A containerd of their own.
+    Containerd,
+    /// None: the control plane alone.
+    None,
+}
+
+/// The flags of `kontiki up`, validated.
+#[derive(Debug, Clone)]
+pub struct UpConfig {
+    /// How many servers.
+    pub servers: u16,
+    /// How many agents.
+    pub agents: u16,
+    /// Where everything lives; absolute.
+    pub data_dir: PathBuf,
+    /// The first port.
+    pub base_port: u16,
+    /// What runs pods.
+    pub runtime: Runtime,
+    /// Folder of image archives for the agents.
+    pub images: Option<PathBuf>,
+    /// Where the agents send every pull.
+    pub registry_mirror: Option<String>,
+    /// Install what is missing.
+    pub install_packages: bool,
+    /// Start again what dies.
+    pub restart: bool,
+    /// Worker threads of each server's runtime.
+    pub runtime_threads: Option<usize>,
+    /// The address of this machine that pods reach servers at.
+    pub node_ip: IpAddr,
+    /// What the children log.
+    pub log: String,
+}
+
+/// One server to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerPlan {
+    /// `server-1`.
+    pub name: String,
+    /// What it keeps.
+    pub data_dir: PathBuf,
+    /// Where its log goes.
+    pub log: PathBuf,
+    /// Where it serves the Kubernetes API, as seen from this machine.
+    pub api: SocketAddr,
+    /// Where its peers reach it.
+    pub raft: SocketAddr,
+    /// Where it speaks etcd.
+    pub etcd: SocketAddr,
+}
+
+/// One agent to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentPlan {
+    /// The name of its node.
+    pub name: String,
+    /// What it keeps.
+    pub data_dir: PathBuf,
+    /// Where its log goes.
+    pub log: PathBuf,
+}
+
+/// How a server comes by its cluster. What it finds in its own directory wins over it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// It begins a new one.
+    Init,
+    /// It joins one through any of these servers.
+    Join(Vec<SocketAddr>),
+}
+
+/// Everything to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The address in the kubeconfig.
+    pub balancer: SocketAddr,
+    /// The servers.
+    pub servers: Vec<ServerPlan>,
+    /// The agents.
+    pub agents: Vec<AgentPlan>,
+}
+
+impl Plan {
+    /// The plan for a configuration.
+    pub fn new(config: &UpConfig) -> Self {
+        let at = |offset: u16| SocketAddr::new(LOOPBACK, config.base_port + offset);
+        let log = |name: &str| config.data_dir.join("logs").join(format!("{name}.log"));
+        let server = |number: u16| {
+            let name = format!("server-{number}");
+            ServerPlan {
+                data_dir: config.data_dir.join(&name),
+                log: log(&name),
+                api: at(number),
+                raft: at(RAFT_PORTS + number),
+                etcd: at(ETCD_PORTS + number),
+                name,
+            }
+        };
+        let agent = |number: u16| {
+            let name = format!("agent-{number}");
+            AgentPlan { data_dir: config.data_dir.join(&name), log: log(&name), name }
+        };
+        Self {
+            balancer: at(0),
+            servers: (1..=config.servers).map(server).collect(),
+            agents: (1..=config.agents).map(agent).collect(),
+        }
+    }
+
+    /// Every address that must be free, with the flag that moves it.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let of_servers =
+            self.servers.iter().flat_map(|server| [server.api, server.raft, server.etcd]);
+        std::iter::once(self.balancer).chain(of_servers).collect()
+    }
+
+    /// How server `index` comes by its cluster, when `known[i]` says whether server `i` has one in
+    /// its directory. Only where none has is a new cluster begun, and then by the first: a server
+    /// whose directory was lost must never begin a second one beside its peers.
+    pub fn origin(&self, index: usize, known: &[bool]) -> Origin {
+        if index == 0 && !known.contains(&true) {
+            return Origin::Init;
+        }
+        let others = self.servers.iter().enumerate().filter(|(other, _)| *other != index);
+        Origin::Join(others.map(|(_, server)| server.api).collect())
+    }
+}
+
+/// The highest base port whose last port still is one.
+pub const fn base_port_max() -> u16 {
+    u16::MAX - PORTS
+}
+
+/// The command line of a server.
+pub fn server_args(
+    config: &UpConfig,
+    server: &ServerPlan,
+    origin: &Origin,
+    token_file: &Path,
+) -> Vec<OsString> {
+    // Pods reach the API at the machine's own address; peers of one machine need none but loopback.
+    let api_host =
+        if config.runtime == Runtime::None { LOOPBACK } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+    let mut args = Args::new("server", config);
+    args.flag("--name", &server.name);
+    args.flag("--data-dir", &server.data_dir);
+    args.flag("--api-listen", SocketAddr::new(api_host, server.api.port()).to_string());
+    args.flag("--raft-listen", server.raft.to_string());
+    args.flag("--etcd-listen", server.etcd.to_string());
+    args.flag("--advertise", config.node_ip.to_string());
+    args.flag("--peer-advertise", LOOPBACK.to_string());
+    if let Some(threads) = config.runtime_threads {
+        args.flag("--runtime-threads", threads.to_string());
+    }
+    match origin {
+        Origin::Init => args.0.push("--init".into()),
+        Origin::Join(servers) => {
+            for server in servers {
+                args.flag("--join", format!("https://{server}"));
+            }
+            args.flag("--token-file", token_file);
+        }
+    }
+    args.0
+}
+
+/// The command line of an agent.
+pub fn agent_args(
+    config: &UpConfig,
+    plan: &Plan,
+    agent: &AgentPlan,
+    token_file: &Path,
+) -> Vec<OsString> {
+    let mut args = Args::new("agent", config);
+    args.flag("--node-name", &agent.name);
+    args.flag("--data-dir", &agent.data_dir);
+    args.flag("--token-file", token_file);
+    args.flag("--node-ip", config.node_ip.to_string());
+    for server in &plan.servers {
+        args.flag("--server", format!("https://{}", server.api));
+    }
+    if let Some(images) = &config.images {
+        args.flag("--images", images);
+    }
+    if let Some(mirror) = &config.registry_mirror {
+        args.flag("--registry-mirror", mirror);
+    }
+    args.0
+}
+
+struct Args(Vec<OsString>);
+
+impl Args {
+    fn new(verb: &str, config: &UpConfig) -> Self {
+        Self(vec![verb.into(), "--log".into(), config.log.clone().into()])
+    }
+
+    fn flag(&mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) {
+        self.0.extend([name.into(), value.as_ref().into()]);
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    pub(in crate::up) fn config(data_dir: &Path) -> UpConfig {
+        UpConfig {
+            servers: 3,
+            agents: 1,
+            data_dir: data_dir.into(),
+            base_port: 6443,
+            runtime: Runtime::None,
+            images: None,
+            registry_mirror: None,
+            install_packages: false,
+            restart: true,
+            runtime_threads: None,
+            node_ip: LOOPBACK,
+            log: "info".into(),
+        }
+    }
+
+    #[test]
+    fn no_two_things_share_a_port_and_all_lie_within_thirty() {
+        let config = UpConfig { servers: SERVERS_MAX, ..config(Path::new("/data")) };
+        let addresses = Plan::new(&config).addresses();
+        let distinct: HashSet<_> = addresses.iter().collect();
+        assert_eq!(distinct.len(), addresses.len());
+        let within = config.base_port..config.base_port + PORTS;
+        assert!(addresses.iter().all(|address| within.contains(&address.port())));
+    }
+
+    #[test]
+    fn only_the_first_server_of_an_empty_directory_begins_a_cluster() {
+        let plan = Plan::new(&config(Path::new("/data")));
+        let new = [false, false, false];
+        assert_eq!(plan.origin(0, &new), Origin::Init);
+        assert!(matches!(plan.origin(1, &new), Origin::Join(_)));
+        let lost_its_disk = [false, true, true];
+        let others = vec![plan.servers[1].api, plan.servers[2].api];
+        assert_eq!(plan.origin(0, &lost_its_disk), Origin::Join(others));
+    }
+
+    #[test]
+    fn the_command_lines_are_ones_that_we_understand() {
+        let config = config(Path::new("/data"));
+        let plan = Plan::new(&config);
+        let token = Path::new("/data/token");
+        let parse = |args: Vec<OsString>| {
+            crate::config::parse(std::iter::once("kontiki".into()).chain(args)).unwrap()
+        };
+        for (index, server) in plan.servers.iter().enumerate() {
+            let origin = plan.origin(index, &[false; 3]);
+            parse(server_args(&config, server, &origin, token));
+        }
+        parse(agent_args(&config, &plan, &plan.agents[0], token));
+    }
+}
