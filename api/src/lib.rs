@@ -5,6 +5,7 @@ pub mod quantity;
 pub mod schema;
 
 pub mod codec;
+pub mod patch;
 pub mod status;
 pub mod validation;
 

@@ -212,6 +212,16 @@ impl Status {
         Self::new(400, Reason::BadRequest, message)
     }
 
+    /// 422: the request was understood and cannot be carried out on this object.
+    pub fn unprocessable(message: impl Into<String>) -> Self {
+        Self::new(
+            422,
+            Reason::Invalid,
+            "the server rejected our request due to an error in our request",
+        )
+        .with_cause("UnexpectedServerResponse", message, "")
+    }
+
     /// 405: this resource does not have that verb.
     pub fn method_not_supported(group: &str, resource: &str, verb: &str) -> Self {
         let what = qualified(group, resource);

@@ -1,0 +1,117 @@
+//! Patches: a current object and a change to the object wanted. Pure, value to value.
+//!
+//! | content type | what |
+//! |---|---|
+//! | `application/json-patch+json` | a list of operations (RFC 6902) |
+//! | `application/merge-patch+json` | maps merged, lists replaced (RFC 7386) |
+//! | `application/strategic-merge-patch+json` | maps merged, lists merged by their merge keys |
+//!
+//! The result is not checked against its type: [`crate::codec::conform`] does that.
+
+mod json;
+mod order;
+mod strategic;
+
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::schema::Type;
+use crate::status::Status;
+
+pub use json::OPERATIONS_MAX;
+
+/// The media types of patches.
+pub const MEDIA_TYPES: [&str; 3] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
+
+/// The kind of a patch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatchType {
+    /// Operations.
+    Json,
+    /// Maps merged.
+    Merge,
+    /// Maps and lists merged.
+    Strategic,
+}
+
+/// Why a patch cannot be applied.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PatchError {
+    /// It is no patch of its kind.
+    #[error("{0}")]
+    Malformed(String),
+    /// It does not fit the object.
+    #[error("{0}")]
+    Rejected(String),
+    /// It has too many operations, or makes the object too large.
+    #[error("{0}")]
+    TooLarge(String),
+}
+
+impl From<PatchError> for Status {
+    fn from(error: PatchError) -> Self {
+        match error {
+            PatchError::Malformed(why) => Self::bad_request(why),
+            PatchError::Rejected(why) => Self::unprocessable(why),
+            PatchError::TooLarge(why) => Self::too_large(why),
+        }
+    }
+}
+
+impl PatchType {
+    /// The kind that a `Content-Type` names.
+    pub fn of_content_type(content_type: &str) -> Option<Self> {
+        match content_type.split(';').next()?.trim().to_ascii_lowercase().as_str() {
+            "application/json-patch+json" => Some(Self::Json),
+            "application/merge-patch+json" => Some(Self::Merge),
+            "application/strategic-merge-patch+json" => Some(Self::Strategic),
+            _ => None,
+        }
+    }
+
+    /// Reads a patch of this kind.
+    pub fn read(self, body: &[u8]) -> Result<Value, PatchError> {
+        let patch: Value = serde_json::from_slice(body)
+            .map_err(|error| PatchError::Malformed(format!("error decoding patch: {error}")))?;
+        let fits = match self {
+            Self::Json => patch.is_array(),
+            Self::Merge | Self::Strategic => patch.is_object(),
+        };
+        if fits {
+            return Ok(patch);
+        }
+        let wanted = if self == Self::Json { "an array of operations" } else { "an object" };
+        Err(PatchError::Malformed(format!("error decoding patch: it must be {wanted}")))
+    }
+}
+
+/// The object after a patch. `schema` is the object's type; without one, a strategic patch has no
+/// merge keys to go by and replaces lists.
+pub fn apply(
+    patch_type: PatchType,
+    current: &Value,
+    patch: &Value,
+    schema: Option<&'static Type>,
+) -> Result<Value, PatchError> {
+    let patched = match patch_type {
+        PatchType::Json => json::apply(current, patch)?,
+        PatchType::Merge => {
+            let mut value = current.clone();
+            json_patch::merge(&mut value, patch);
+            value
+        }
+        PatchType::Strategic => strategic::apply(current, patch, schema)?,
+    };
+    if patched.is_object() {
+        Ok(patched)
+    } else {
+        Err(PatchError::Rejected("a patch must leave an object".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests;
