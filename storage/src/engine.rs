@@ -1,15 +1,23 @@
 //! [`Engine`]: atomic batches over a few named trees, durable now or later.
 //!
 //! Everything that must survive goes through here: the Raft log and vote (`raft/src/log_store.rs`)
-//! and the multi-version store. [`sled`] keeps it on disk with a [`journal`] in front, [`memory`]
-//! keeps the same contract without a disk, for simulation.
+//! and the multi-version store. [`disk`] keeps it in sled with a journal in front, [`memory`] keeps the
+//! same contract without a disk, for simulation.
 
 use std::ops::{Bound, ControlFlow};
+use std::path::Path;
 
 use bytes::Bytes;
 use thiserror::Error;
 
+pub mod disk;
+mod journal;
+mod lock;
 pub mod memory;
+mod overlay;
+mod page;
+mod pages;
+mod sled;
 
 /// The named trees; each is an ordered map of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -182,6 +190,14 @@ pub trait Engine: Send + Sync + 'static {
 
     /// The greatest key of a tree with its value.
     fn last(&self, tree: Tree) -> Result<Option<(Bytes, Bytes)>, EngineError>;
+}
+
+/// The error of an act on a path, for `map_err`.
+pub(crate) fn io_error(
+    act: &'static str,
+    path: &Path,
+) -> impl FnOnce(std::io::Error) -> EngineError {
+    move |source| EngineError::Io { act, path: path.display().to_string(), source }
 }
 
 /// Whether no key can lie between two bounds (`BTreeMap::range` panics on some of these).

@@ -15,7 +15,8 @@
 //!          │         └─▶ WatchHub ─▶ watchers
 //!          ▼
 //!        Engine (trait): atomic batches over named trees
-//!          └─ memory engine: the same contract without a disk
+//!          ├─ DiskEngine: journal (acknowledged) ─▶ overlay ─▶ pages in sled
+//!          └─ MemoryEngine: the same contract without a disk, for simulation
 //! ```
 //!
 //! # Invariants
@@ -32,20 +33,37 @@
 //!
 //! Apply uses no clock, no randomness and no order of a hash map.
 
-pub mod kv;
-pub mod local;
-pub mod range;
+// What is asked of a store.
 pub mod revision;
 
-mod compact;
-mod hash;
-mod index;
-pub mod snapshot;
+pub mod range;
+
+pub mod kv;
+
+pub mod local;
+
+// How it is done.
 pub mod store;
+
 pub(crate) mod txn;
+
+mod index;
+
+mod compact;
+
+mod hash;
+
 pub mod watch;
 
-pub mod codec;
-pub mod engine;
-pub mod error;
+pub mod snapshot;
+
+// What it stands on.
 pub mod layout;
+
+pub mod codec;
+
+pub mod engine;
+
+pub mod error;
+
+pub mod testing;
