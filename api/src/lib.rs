@@ -18,6 +18,7 @@ pub mod request_info;
 pub mod resources;
 pub mod selectors;
 
+pub mod discovery;
 pub mod openapi;
 
 pub mod client;

@@ -1,0 +1,216 @@
+//! Discovery: which groups, versions and resources there are. kubectl asks before anything else.
+//!
+//! Two forms say the same: the classic one, a document per group and version, and the aggregated
+//! one, everything below `/api` or `/apis` in one document. The client chooses by `Accept`, so an
+//! answer must carry `Vary: Accept`. All documents are made once, from the kinds.
+
+mod aggregated;
+mod classic;
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::registry::strategy::{Kind, Subresource};
+use crate::request_info::Verb;
+
+/// The form in which a client takes the list of everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// `APIVersions`, `APIGroupList`.
+    Classic,
+    /// `APIGroupDiscoveryList` of `apidiscovery.k8s.io/v2`.
+    V2,
+    /// `APIGroupDiscoveryList` of `apidiscovery.k8s.io/v2beta1`.
+    V2Beta1,
+}
+
+/// What of discovery is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path<'a> {
+    /// `/api`
+    Api,
+    /// `/apis`
+    Apis,
+    /// `/apis/GROUP`
+    Group(&'a str),
+    /// `/api/VERSION` (with an empty group) and `/apis/GROUP/VERSION`
+    GroupVersion(&'a str, &'a str),
+}
+
+/// A document, ready to be sent.
+#[derive(Clone, Debug)]
+pub struct Document {
+    /// Its bytes.
+    pub body: Bytes,
+    /// Its media type.
+    pub content_type: &'static str,
+    /// Its entity tag, quoted.
+    pub etag: String,
+}
+
+/// Every document of discovery.
+#[derive(Debug)]
+pub struct Discovery {
+    api: HashMap<Form, Document>,
+    apis: HashMap<Form, Document>,
+    groups: HashMap<&'static str, Document>,
+    versions: Vec<(&'static str, &'static str, Document)>,
+}
+
+/// One version of a group and its kinds.
+struct GroupVersion<'a> {
+    group: &'static str,
+    version: &'static str,
+    kinds: Vec<&'a Kind>,
+}
+
+const JSON: &str = "application/json";
+
+impl Form {
+    const ALL: [Self; 3] = [Self::Classic, Self::V2, Self::V2Beta1];
+
+    /// The first form that `Accept` names; the classic one otherwise.
+    pub fn of_accept(accept: &str) -> Self {
+        for range in accept.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            if !matches!(parts.next(), Some("application/json")) {
+                continue;
+            }
+            let (mut version, mut aggregated, mut group) = (None, false, false);
+            for parameter in parts {
+                match parameter.split_once('=') {
+                    Some(("v", text)) => version = Some(text),
+                    Some(("as", "APIGroupDiscoveryList")) => aggregated = true,
+                    Some(("g", "apidiscovery.k8s.io")) => group = true,
+                    _ => {}
+                }
+            }
+            match version {
+                Some("v2") if aggregated && group => return Self::V2,
+                Some("v2beta1") if aggregated && group => return Self::V2Beta1,
+                None if !aggregated => return Self::Classic,
+                _ => {}
+            }
+        }
+        Self::Classic
+    }
+
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Classic => JSON,
+            Self::V2 => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+            Self::V2Beta1 => {
+                "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
+            }
+        }
+    }
+}
+
+impl Discovery {
+    /// The documents for these kinds, groups in the order of the kinds. `server_address` is what
+    /// `/api` gives as the way here, host and port; empty gives none.
+    pub fn new(kinds: &[&'static Kind], server_address: &str) -> Self {
+        let all = group_versions(kinds);
+        let (core, named): (Vec<_>, Vec<_>) = all.iter().partition(|gv| gv.group.is_empty());
+        let documents = |of: &[&GroupVersion<'_>], classic: Value| {
+            Form::ALL
+                .into_iter()
+                .map(|form| {
+                    let value = match form {
+                        Form::Classic => classic.clone(),
+                        Form::V2 => aggregated::list(of, "v2"),
+                        Form::V2Beta1 => aggregated::list(of, "v2beta1"),
+                    };
+                    (form, Document::new(&value, form.content_type()))
+                })
+                .collect()
+        };
+        Self {
+            api: documents(&core, classic::api_versions(&core, server_address)),
+            apis: documents(&named, classic::api_group_list(&named)),
+            groups: classic::groups(&named)
+                .into_iter()
+                .map(|(name, value)| (name, Document::new(&value, JSON)))
+                .collect(),
+            versions: all
+                .iter()
+                .map(|gv| {
+                    let value = classic::api_resource_list(gv);
+                    (gv.group, gv.version, Document::new(&value, JSON))
+                })
+                .collect(),
+        }
+    }
+
+    /// The document of a path, in the form that `accept` asks for; nothing where there is none.
+    pub fn document(&self, path: Path<'_>, accept: &str) -> Option<&Document> {
+        match path {
+            Path::Api => self.api.get(&Form::of_accept(accept)),
+            Path::Apis => self.apis.get(&Form::of_accept(accept)),
+            Path::Group(name) => self.groups.get(name),
+            Path::GroupVersion(group, version) => {
+                let mut versions = self.versions.iter();
+                let found = versions.find(|(g, v, _)| (*g, *v) == (group, version));
+                found.map(|(_, _, document)| document)
+            }
+        }
+    }
+}
+
+impl Document {
+    fn new(value: &Value, content_type: &'static str) -> Self {
+        let body = Bytes::from(value.to_string());
+        let etag = etag(&body);
+        Self { body, content_type, etag }
+    }
+}
+
+/// The entity tag of a content, quoted.
+pub(crate) fn etag(content: &[u8]) -> String {
+    format!("\"{}\"", hash(content))
+}
+
+/// The hash of a content, as `?hash=` and entity tags carry it.
+pub(crate) fn hash(content: &[u8]) -> String {
+    use std::fmt::Write as _;
+    Sha256::digest(content).iter().fold(String::with_capacity(64), |mut hex, byte| {
+        write!(hex, "{byte:02X}").expect("a string takes all");
+        hex
+    })
+}
+
+fn group_versions<'a>(kinds: &[&'a Kind]) -> Vec<GroupVersion<'a>> {
+    let mut all: Vec<GroupVersion<'a>> = Vec::new();
+    for kind in kinds {
+        match all.iter_mut().find(|gv| (gv.group, gv.version) == (kind.group, kind.version)) {
+            Some(gv) => gv.kinds.push(kind),
+            None => all.push(GroupVersion {
+                group: kind.group,
+                version: kind.version,
+                kinds: vec![kind],
+            }),
+        }
+    }
+    for gv in &mut all {
+        gv.kinds.sort_by_key(|kind| kind.plural);
+    }
+    all
+}
+
+fn verbs(verbs: &[Verb]) -> Vec<&'static str> {
+    let mut names: Vec<&'static str> = verbs.iter().map(|verb| verb.as_str()).collect();
+    names.sort_unstable();
+    names
+}
+
+/// Group, version and kind of a subresource's document.
+fn subresource_kind(kind: &Kind, sub: &Subresource) -> (&'static str, &'static str, &'static str) {
+    let (group, version) = sub.group_version.unwrap_or((kind.group, kind.version));
+    (group, version, sub.kind.unwrap_or(kind.kind))
+}
+
+#[cfg(test)]
+mod tests;
