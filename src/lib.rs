@@ -39,3 +39,5 @@ pub mod process;
 
 pub mod balancer;
 pub mod up;
+
+pub mod chaos;

@@ -1,4 +1,4 @@
-//! TLS on the client's side: whom to trust, and who one is.
+//! TLS: whom to trust, and who one is.
 
 use std::sync::Arc;
 
@@ -7,8 +7,10 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
+    SignatureScheme,
 };
 
 use super::{Identity, PkiError};
@@ -30,13 +32,50 @@ pub fn client_config(
         .with_safe_default_protocol_versions()
         .map_err(tls)?
         .with_root_certificates(roots(what, ca_pem)?);
-    let Some(identity) = identity else {
-        return Ok(builder.with_no_client_auth());
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => {
+            let (chain, key) = certified_key(what, identity)?;
+            builder.with_client_auth_cert(chain, key).map_err(tls)?
+        }
     };
+    config.alpn_protocols = vec![b"h2".into(), b"http/1.1".into()];
+    Ok(config)
+}
+
+/// A server that presents `identity`, and knows clients by certificates of `client_ca_pem`. Who
+/// shows none is let through, as anonymous; who shows one that is expired or of another authority
+/// is refused in the handshake.
+pub fn server_config(
+    what: &str,
+    identity: &Identity,
+    client_ca_pem: &str,
+) -> Result<ServerConfig, PkiError> {
+    let tls = |source| PkiError::Tls { what: what.into(), source };
+    let clients = Arc::new(roots(what, client_ca_pem)?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(clients, provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| malformed(what, &error))?;
+    let (chain, key) = certified_key(what, identity)?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(tls)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(tls)?;
+    config.alpn_protocols = vec![b"h2".into(), b"http/1.1".into()];
+    Ok(config)
+}
+
+fn certified_key(
+    what: &str,
+    identity: &Identity,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
     let chain = certificates(what, &identity.cert_pem)?;
     let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())
         .map_err(|error| malformed(what, &error))?;
-    builder.with_client_auth_cert(chain, key).map_err(tls)
+    Ok((chain, key))
 }
 
 /// A client that trusts the one authority whose certificate has this SHA-256.
