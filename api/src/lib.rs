@@ -10,12 +10,14 @@ pub mod status;
 pub mod validation;
 
 pub mod admission;
+pub mod allocate;
 pub mod authn;
 pub mod authz;
 pub mod context;
 pub mod registry;
 pub mod request_info;
 pub mod resources;
+pub mod table;
 pub mod selectors;
 
 pub mod discovery;
