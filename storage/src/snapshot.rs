@@ -190,7 +190,9 @@ impl Installer {
                 self.versions += pairs.len() as u64;
                 let mut batch = Batch::default();
                 for (key, record) in pairs {
-                    batch.put(Tree::Versions, VersionId::of_key(&key)?.key(self.epoch), record);
+                    let id = VersionId::of_key(&key);
+                    let id = id.map_err(|error| snapshot_error(&error.to_string()))?;
+                    batch.put(Tree::Versions, id.key(self.epoch), record);
                 }
                 self.shared.engine.write(batch, Durability::Later)?;
             }
@@ -210,7 +212,11 @@ impl Installer {
         let Some((head, sidecar)) = header else {
             return Err(snapshot_error("its first chunk is missing"));
         };
-        install(&shared, &Head { epoch, ..head }, sidecar).inspect_err(|error| shared.fail(error))
+        install(&shared, &Head { epoch, ..head }, sidecar).inspect_err(|error| {
+            if !matches!(error, StoreError::Snapshot { .. }) {
+                shared.fail(error);
+            }
+        })
     }
 }
 
@@ -228,7 +234,8 @@ fn install(
     if head.revision < before.revision {
         return Err(snapshot_error("it is older than the state it would replace (R3)"));
     }
-    let state = open::load_epoch(&*shared.engine, head.clone())?;
+    let state = open::load_epoch(&*shared.engine, head.clone())
+        .map_err(|error| snapshot_error(&error.to_string()))?;
     let mut batch = Batch::default();
     batch.delete_range(Tree::State, Bytes::new(), Bytes::from_static(&[u8::MAX; 32]));
     for (key, value) in sidecar {

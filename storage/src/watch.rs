@@ -32,7 +32,7 @@ pub(crate) use hub::WatchHub;
 pub(crate) use replay::ReplayThread;
 
 /// How many messages a watcher may lag behind before it is closed as [`KvError::SlowWatcher`].
-pub const WATCHER_QUEUE: usize = 1024;
+pub const WATCHER_QUEUE: usize = if cfg!(test) { 64 } else { 1024 };
 
 /// The most events of a message, except that those of one revision are never divided.
 pub const MESSAGE_EVENTS: usize = 256;
