@@ -161,7 +161,7 @@ impl Discovery {
 }
 
 impl Document {
-    fn new(value: &Value, content_type: &'static str) -> Self {
+    pub(crate) fn new(value: &Value, content_type: &'static str) -> Self {
         let body = Bytes::from(value.to_string());
         let etag = etag(&body);
         Self { body, content_type, etag }
@@ -207,7 +207,10 @@ fn verbs(verbs: &[Verb]) -> Vec<&'static str> {
 }
 
 /// Group, version and kind of a subresource's document.
-fn subresource_kind(kind: &Kind, sub: &Subresource) -> (&'static str, &'static str, &'static str) {
+pub(crate) fn subresource_kind(
+    kind: &Kind,
+    sub: &Subresource,
+) -> (&'static str, &'static str, &'static str) {
     let (group, version) = sub.group_version.unwrap_or((kind.group, kind.version));
     (group, version, sub.kind.unwrap_or(kind.kind))
 }
