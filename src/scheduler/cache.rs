@@ -1,0 +1,359 @@
+//! What the scheduler knows of the nodes and of the pods on them.
+//!
+//! A pod that was given a node is *assumed* to be there until the informer shows it bound, so that
+//! the next pod finds the room taken. A snapshot shares the nodes' states: what changes afterwards
+//! is copied first.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+
+use super::resources::{self, Resources};
+use crate::controllers::{owners, pods};
+
+/// A pod with what the plugins ask of it, worked out once.
+#[derive(Debug)]
+pub struct PodInfo {
+    /// The pod.
+    pub pod: Arc<Pod>,
+    /// What it asks for.
+    pub requests: Resources,
+    /// The same with defaults, for comparing nodes.
+    pub counted: Resources,
+    /// The ports of the node it wants.
+    pub host_ports: Vec<HostPort>,
+}
+
+/// A port of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    /// The address; `0.0.0.0` is all of them.
+    pub ip: String,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// The number.
+    pub port: i32,
+}
+
+impl HostPort {
+    /// Whether both cannot be had at once.
+    pub fn conflicts_with(&self, other: &Self) -> bool {
+        const ANY: &str = "0.0.0.0";
+        self.port == other.port
+            && self.protocol == other.protocol
+            && (self.ip == other.ip || self.ip == ANY || other.ip == ANY)
+    }
+}
+
+impl PodInfo {
+    /// Works out a pod.
+    pub fn new(pod: Arc<Pod>) -> Self {
+        let requests = resources::requests(&pod);
+        let counted = requests.or_default();
+        let host_ports = host_ports(&pod);
+        Self { pod, requests, counted, host_ports }
+    }
+
+    /// Its uid.
+    pub fn uid(&self) -> &str {
+        owners::uid(&self.pod.metadata)
+    }
+
+    /// Its namespace.
+    pub fn namespace(&self) -> &str {
+        owners::namespace(&self.pod.metadata)
+    }
+
+    /// Its priority.
+    pub fn priority(&self) -> i32 {
+        self.pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0)
+    }
+}
+
+fn host_ports(pod: &Pod) -> Vec<HostPort> {
+    let Some(spec) = &pod.spec else { return Vec::new() };
+    let sidecars = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    spec.containers
+        .iter()
+        .chain(sidecars)
+        .flat_map(|container| container.ports.iter().flatten())
+        .filter_map(|port| {
+            let number = port.host_port.filter(|number| *number > 0)?;
+            let ip = port.host_ip.clone().filter(|ip| !ip.is_empty());
+            Some(HostPort {
+                ip: ip.unwrap_or_else(|| "0.0.0.0".to_owned()),
+                protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+                port: number,
+            })
+        })
+        .collect()
+}
+
+/// A node with what is on it.
+#[derive(Debug, Clone)]
+pub struct NodeInfo {
+    /// The node; an empty one where only its pods are known yet.
+    pub node: Arc<Node>,
+    /// Its pods by uid.
+    pub pods: BTreeMap<String, Arc<PodInfo>>,
+    /// What it offers.
+    pub allocatable: Resources,
+    /// How many pods it takes.
+    pub max_pods: i64,
+    /// What its pods ask for.
+    pub requested: Resources,
+    /// The same with defaults.
+    pub counted: Resources,
+}
+
+impl NodeInfo {
+    /// A node without pods.
+    pub fn new(node: Arc<Node>) -> Self {
+        let mut info = Self {
+            node: Arc::default(),
+            pods: BTreeMap::new(),
+            allocatable: Resources::default(),
+            max_pods: 0,
+            requested: Resources::default(),
+            counted: Resources::default(),
+        };
+        info.set_node(node);
+        info
+    }
+
+    fn set_node(&mut self, node: Arc<Node>) {
+        let allocatable =
+            node.status.as_ref().and_then(|status| status.allocatable.clone()).unwrap_or_default();
+        self.max_pods = allocatable
+            .get("pods")
+            .and_then(|quantity| quantity.0.parse::<kontiki_api::quantity::Quantity>().ok())
+            .map_or(0, kontiki_api::quantity::Quantity::value);
+        self.allocatable = Resources::of(&allocatable);
+        self.node = node;
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        owners::name(&self.node.metadata)
+    }
+
+    /// A label of it.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.node.metadata.labels.as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// Puts a pod on it.
+    pub fn add(&mut self, pod: Arc<PodInfo>) {
+        self.remove(pod.uid());
+        self.requested.add(&pod.requests);
+        self.counted.add(&pod.counted);
+        self.pods.insert(pod.uid().to_owned(), pod);
+    }
+
+    /// Takes a pod off it.
+    pub fn remove(&mut self, uid: &str) {
+        if let Some(pod) = self.pods.remove(uid) {
+            self.requested.sub(&pod.requests);
+            self.counted.sub(&pod.counted);
+        }
+    }
+}
+
+/// The nodes at one moment, in the order of their names.
+pub type Snapshot = Vec<Arc<NodeInfo>>;
+
+/// Where a pod is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    node: String,
+    /// Not yet seen there by the informer.
+    assumed: bool,
+}
+
+/// The nodes and their pods.
+#[derive(Debug, Default)]
+pub struct Cache {
+    nodes: BTreeMap<String, Arc<NodeInfo>>,
+    /// Names of nodes that exist; others in `nodes` only have pods.
+    known: HashSet<String>,
+    places: HashMap<String, Place>,
+}
+
+impl Cache {
+    /// The nodes as they are now.
+    pub fn snapshot(&self) -> Snapshot {
+        self.nodes
+            .iter()
+            .filter(|(name, _)| self.known.contains(*name))
+            .map(|(_, node)| Arc::clone(node))
+            .collect()
+    }
+
+    /// Takes a node's state.
+    pub fn apply_node(&mut self, node: Arc<Node>) {
+        let name = owners::name(&node.metadata).to_owned();
+        self.known.insert(name.clone());
+        match self.nodes.get_mut(&name) {
+            Some(info) => Arc::make_mut(info).set_node(node),
+            None => {
+                self.nodes.insert(name, Arc::new(NodeInfo::new(node)));
+            }
+        }
+    }
+
+    /// Forgets a node; its pods stay known until they are deleted.
+    pub fn delete_node(&mut self, name: &str) {
+        self.known.remove(name);
+        if self.nodes.get(name).is_some_and(|node| node.pods.is_empty()) {
+            self.nodes.remove(name);
+        }
+    }
+
+    /// Takes a bound pod's state. One that has come to its end takes no room.
+    pub fn apply_pod(&mut self, pod: &Arc<Pod>) {
+        let Some(node) = pods::node_name(pod).filter(|_| !pods::is_terminal(pod)) else {
+            return self.delete_pod(owners::uid(&pod.metadata));
+        };
+        let info = Arc::new(PodInfo::new(Arc::clone(pod)));
+        self.put(info, node.to_owned(), false);
+    }
+
+    /// Forgets a pod.
+    pub fn delete_pod(&mut self, uid: &str) {
+        let Some(place) = self.places.remove(uid) else { return };
+        if let Some(info) = self.nodes.get_mut(&place.node) {
+            Arc::make_mut(info).remove(uid);
+            if info.pods.is_empty() && !self.known.contains(&place.node) {
+                self.nodes.remove(&place.node);
+            }
+        }
+    }
+
+    /// Takes a pod to be on a node before that is seen.
+    pub fn assume(&mut self, pod: Arc<PodInfo>, node: &str) {
+        self.put(pod, node.to_owned(), true);
+    }
+
+    /// Takes back what was assumed, unless the pod has been seen bound meanwhile.
+    pub fn forget(&mut self, uid: &str) {
+        if self.places.get(uid).is_some_and(|place| place.assumed) {
+            self.delete_pod(uid);
+        }
+    }
+
+    /// Whether the pod has a place, seen or assumed.
+    pub fn has_pod(&self, uid: &str) -> bool {
+        self.places.contains_key(uid)
+    }
+
+    /// Takes the whole state anew; what is assumed of pods that still exist unbound stays.
+    pub fn reset(&mut self, nodes: Vec<Arc<Node>>, all_pods: &[Arc<Pod>]) {
+        let names: Vec<String> = self.known.iter().cloned().collect();
+        for name in names {
+            if !nodes.iter().any(|node| owners::name(&node.metadata) == name) {
+                self.delete_node(&name);
+            }
+        }
+        for node in nodes {
+            self.apply_node(node);
+        }
+        let present: HashMap<&str, &Arc<Pod>> =
+            all_pods.iter().map(|pod| (owners::uid(&pod.metadata), pod)).collect();
+        let gone: Vec<String> =
+            self.places.keys().filter(|uid| !present.contains_key(uid.as_str())).cloned().collect();
+        for uid in gone {
+            self.delete_pod(&uid);
+        }
+        for pod in all_pods.iter().filter(|pod| pods::node_name(pod).is_some()) {
+            self.apply_pod(pod);
+        }
+    }
+
+    fn put(&mut self, pod: Arc<PodInfo>, node: String, assumed: bool) {
+        let uid = pod.uid().to_owned();
+        self.delete_pod(&uid);
+        let info = self
+            .nodes
+            .entry(node.clone())
+            .or_insert_with(|| Arc::new(NodeInfo::new(Arc::default())));
+        Arc::make_mut(info).add(pod);
+        self.places.insert(uid, Place { node, assumed });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{node, pod};
+    use super::*;
+
+    fn cpu_of(cache: &Cache, name: &str) -> i64 {
+        cache.snapshot().iter().find(|node| node.name() == name).unwrap().requested.cpu_milli
+    }
+
+    #[test]
+    fn what_is_assumed_takes_room_until_it_is_seen_or_taken_back() {
+        let mut cache = Cache::default();
+        cache.apply_node(node("n").cpu("4").arc());
+        let one = pod("one").cpu("1").arc();
+        cache.assume(Arc::new(PodInfo::new(Arc::clone(&one))), "n");
+        assert_eq!(cpu_of(&cache, "n"), 1000);
+        cache.forget("one");
+        assert_eq!(cpu_of(&cache, "n"), 0);
+
+        cache.assume(Arc::new(PodInfo::new(one)), "n");
+        cache.apply_pod(&pod("one").cpu("1").on("n").arc());
+        cache.forget("one");
+        assert_eq!(cpu_of(&cache, "n"), 1000, "what was seen is not taken back");
+    }
+
+    #[test]
+    fn pods_at_their_end_and_deleted_ones_make_room() {
+        let mut cache = Cache::default();
+        cache.apply_node(node("n").cpu("4").arc());
+        cache.apply_pod(&pod("one").cpu("1").on("n").arc());
+        cache.apply_pod(&pod("two").cpu("2").on("n").arc());
+        assert_eq!(cpu_of(&cache, "n"), 3000);
+        cache.apply_pod(&pod("one").cpu("1").on("n").phase("Succeeded").arc());
+        assert_eq!(cpu_of(&cache, "n"), 2000);
+        cache.delete_pod("two");
+        assert_eq!(cpu_of(&cache, "n"), 0);
+    }
+
+    #[test]
+    fn a_node_that_comes_after_its_pods_has_them() {
+        let mut cache = Cache::default();
+        cache.apply_pod(&pod("early").cpu("1").on("late").arc());
+        assert!(cache.snapshot().is_empty(), "pods alone make no node");
+        cache.apply_node(node("late").cpu("4").arc());
+        assert_eq!(cpu_of(&cache, "late"), 1000);
+        cache.delete_node("late");
+        assert!(cache.snapshot().is_empty());
+    }
+
+    #[test]
+    fn a_snapshot_does_not_change_with_the_cache() {
+        let mut cache = Cache::default();
+        cache.apply_node(node("n").cpu("4").arc());
+        let before = cache.snapshot();
+        cache.apply_pod(&pod("one").cpu("1").on("n").arc());
+        assert_eq!(before[0].requested.cpu_milli, 0);
+    }
+
+    #[test]
+    fn a_reset_drops_what_is_gone_and_keeps_what_is_assumed() {
+        let mut cache = Cache::default();
+        cache.apply_node(node("n").cpu("4").arc());
+        cache.apply_node(node("gone").cpu("4").arc());
+        cache.apply_pod(&pod("deleted").cpu("1").on("n").arc());
+        let waiting = pod("waiting").cpu("2").arc();
+        cache.assume(Arc::new(PodInfo::new(Arc::clone(&waiting))), "n");
+        cache.reset(vec![node("n").cpu("4").arc()], &[waiting]);
+        assert_eq!(cache.snapshot().len(), 1);
+        assert_eq!(cpu_of(&cache, "n"), 2000);
+    }
+}

@@ -1,0 +1,205 @@
+//! The scheduling cycle: one pod, all nodes; filter, score, choose. It only decides.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use super::cache::{NodeInfo, PodInfo, Snapshot};
+use super::framework::{Filter, MAX_SCORE, Rejection, Score};
+
+/// A node for the pod, or why there is none.
+pub type Outcome = Result<Arc<NodeInfo>, Unschedulable>;
+
+/// Why no node can have a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unschedulable {
+    /// How many nodes there are.
+    pub nodes: usize,
+    /// How many nodes each reason is for.
+    pub reasons: BTreeMap<Cow<'static, str>, usize>,
+    /// The filters that rejected a node, by name.
+    pub rejected_by: Vec<&'static str>,
+    /// The nodes that other pods' leaving could open.
+    pub resolvable: Vec<String>,
+}
+
+impl Unschedulable {
+    /// In Kubernetes' words: `0/3 nodes are available: 1 node(s) …, 2 Insufficient cpu.`
+    pub fn message(&self) -> String {
+        if self.nodes == 0 {
+            return "no nodes available to schedule pods".to_owned();
+        }
+        let all = self.nodes;
+        let mut message = format!("0/{all} nodes are available: {}.", listed(&self.reasons));
+        let hopeless = all - self.resolvable.len();
+        let mut preemption: BTreeMap<Cow<'static, str>, usize> = BTreeMap::new();
+        if hopeless > 0 {
+            preemption.insert("Preemption is not helpful for scheduling".into(), hopeless);
+        }
+        if !self.resolvable.is_empty() {
+            preemption.insert(
+                "No preemption victims found for incoming pod".into(),
+                self.resolvable.len(),
+            );
+        }
+        // Writing to a String cannot fail.
+        let _written =
+            write!(message, " preemption: 0/{all} nodes are available: {}.", listed(&preemption));
+        message
+    }
+}
+
+/// `1 this, 2 that`, sorted as texts.
+fn listed(reasons: &BTreeMap<Cow<'static, str>, usize>) -> String {
+    let mut parts: Vec<String> =
+        reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    parts.sort_unstable();
+    parts.join(", ")
+}
+
+/// Finds a node for the pod.
+pub fn schedule(
+    pod: &PodInfo,
+    nodes: &Snapshot,
+    filters: &[&dyn Filter],
+    scores: &[&dyn Score],
+) -> Outcome {
+    let feasible = feasible(pod, nodes, filters)?;
+    if let [only] = feasible.as_slice() {
+        return Ok(Arc::clone(only));
+    }
+    let totals = totals(pod, &feasible, nodes, scores);
+    let best = (0..feasible.len())
+        .max_by_key(|position| (totals[*position], lot(pod.uid(), feasible[*position].name())))
+        .expect("there must be a feasible node where no reason was found against all");
+    Ok(Arc::clone(&feasible[best]))
+}
+
+fn feasible(
+    pod: &PodInfo,
+    nodes: &Snapshot,
+    filters: &[&dyn Filter],
+) -> Result<Snapshot, Unschedulable> {
+    let prepared: Vec<_> = filters
+        .iter()
+        .filter_map(|filter| Some((filter.name(), filter.prepare(pod, nodes)?)))
+        .collect();
+    let mut feasible = Snapshot::new();
+    let mut why = Unschedulable {
+        nodes: nodes.len(),
+        reasons: BTreeMap::new(),
+        rejected_by: vec![],
+        resolvable: vec![],
+    };
+    for node in nodes {
+        let rejected =
+            prepared.iter().find_map(|(name, filter)| Some((*name, filter(node).err()?)));
+        match rejected {
+            None => feasible.push(Arc::clone(node)),
+            Some((name, rejection)) => why.note(node, name, rejection),
+        }
+    }
+    if feasible.is_empty() { Err(why) } else { Ok(feasible) }
+}
+
+impl Unschedulable {
+    fn note(&mut self, node: &NodeInfo, filter: &'static str, rejection: Rejection) {
+        if !self.rejected_by.contains(&filter) {
+            self.rejected_by.push(filter);
+        }
+        if rejection.resolvable {
+            self.resolvable.push(node.name().to_owned());
+        }
+        for reason in rejection.reasons {
+            *self.reasons.entry(reason).or_default() += 1;
+        }
+    }
+}
+
+fn totals(pod: &PodInfo, feasible: &Snapshot, nodes: &Snapshot, scores: &[&dyn Score]) -> Vec<i64> {
+    let mut totals = vec![0; feasible.len()];
+    for score in scores {
+        let Some(prepared) = score.prepare(pod, feasible, nodes) else { continue };
+        let mut raw: Vec<i64> = feasible.iter().map(|node| prepared(node)).collect();
+        score.normalize().apply(&mut raw);
+        for (total, own) in totals.iter_mut().zip(raw) {
+            assert!(
+                (0..=MAX_SCORE).contains(&own),
+                "{} must score within its scale: {own}",
+                score.name()
+            );
+            *total += own * score.weight();
+        }
+    }
+    totals
+}
+
+/// Decides among equals: another node for another pod, but always the same for the same two.
+fn lot(uid: &str, node: &str) -> u64 {
+    uid.bytes().chain([0]).chain(node.bytes()).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        let hash: u64 = hash ^ u64::from(byte);
+        hash.wrapping_mul(0x0100_0000_01b3).rotate_left(23)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::super::plugins::{FILTERS, SCORES};
+    use super::super::testing::{node, pod};
+    use super::*;
+
+    fn place(pod: &PodInfo, nodes: &Snapshot) -> Outcome {
+        schedule(pod, nodes, FILTERS, SCORES)
+    }
+
+    #[test]
+    fn the_reasons_are_counted_and_said_in_kubernetes_words() {
+        let nodes = vec![
+            node("a").taint("node.kubernetes.io/not-ready", "", "NoSchedule").info(vec![]),
+            node("b").info(vec![pod("x").cpu("4").info()]),
+            node("c").info(vec![pod("y").cpu("4").info()]),
+            node("d").unschedulable().info(vec![]),
+        ];
+        let why = place(&pod("p").cpu("1").info(), &nodes).unwrap_err();
+        assert_eq!(
+            why.message(),
+            "0/4 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/not-ready: }, \
+             1 node(s) were unschedulable, 2 Insufficient cpu. preemption: 0/4 nodes are available: \
+             2 No preemption victims found for incoming pod, 2 Preemption is not helpful for scheduling."
+        );
+        assert_eq!(why.rejected_by, ["TaintToleration", "NodeResourcesFit", "NodeUnschedulable"]);
+        assert_eq!(why.resolvable, ["b", "c"]);
+    }
+
+    #[test]
+    fn without_nodes_that_is_said() {
+        let why = place(&pod("p").info(), &vec![]).unwrap_err();
+        assert_eq!(why.message(), "no nodes available to schedule pods");
+    }
+
+    #[test]
+    fn the_emptier_node_is_chosen() {
+        let nodes = vec![
+            node("full").info(vec![pod("x").cpu("3").request("memory", "6Gi").info()]),
+            node("empty").info(vec![]),
+        ];
+        let chosen = place(&pod("p").cpu("500m").request("memory", "1Gi").info(), &nodes).unwrap();
+        assert_eq!(chosen.name(), "empty");
+    }
+
+    #[test]
+    fn equals_share_the_pods_and_each_pod_has_its_node() {
+        let nodes: Snapshot = ["a", "b", "c"].map(|name| node(name).info(vec![])).to_vec();
+        let mut shares: HashMap<String, usize> = HashMap::new();
+        for number in 0..300 {
+            let wanting = pod(&format!("pod-{number}")).info();
+            let first = place(&wanting, &nodes).unwrap();
+            assert_eq!(first.name(), place(&wanting, &nodes).unwrap().name());
+            *shares.entry(first.name().to_owned()).or_default() += 1;
+        }
+        assert!(shares.len() == 3 && shares.values().all(|share| *share > 50), "{shares:?}");
+    }
+}

@@ -1,0 +1,302 @@
+//! Pods say which other pods they must or would rather be near to, or far from.
+
+use std::collections::{HashMap, HashSet};
+
+use k8s_openapi::api::core::v1::{Affinity, PodAffinityTerm, WeightedPodAffinityTerm};
+
+use crate::controllers::labels::{self, Labels};
+use crate::scheduler::cache::{NodeInfo, PodInfo, Snapshot};
+use crate::scheduler::framework::{
+    ClusterEvent, Filter, NodeFilter, NodeScore, Normalize, Rejection, Score,
+};
+
+const NOT_NEAR: &str = "node(s) didn't match pod affinity rules";
+const TOO_NEAR: &str = "node(s) didn't match pod anti-affinity rules";
+const UNWELCOME: &str = "node(s) didn't satisfy existing pods anti-affinity rules";
+
+/// The filter and the score.
+pub(super) struct InterPodAffinity;
+
+/// A label of nodes with a value: where some pods are.
+type Place = (String, String);
+
+fn affinity(pod: &PodInfo) -> Option<&Affinity> {
+    pod.pod.spec.as_ref()?.affinity.as_ref()
+}
+
+fn must_be_near(pod: &PodInfo) -> &[PodAffinityTerm] {
+    affinity(pod)
+        .and_then(|affinity| affinity.pod_affinity.as_ref())
+        .and_then(|near| near.required_during_scheduling_ignored_during_execution.as_deref())
+        .unwrap_or_default()
+}
+
+fn must_be_far(pod: &PodInfo) -> &[PodAffinityTerm] {
+    affinity(pod)
+        .and_then(|affinity| affinity.pod_anti_affinity.as_ref())
+        .and_then(|far| far.required_during_scheduling_ignored_during_execution.as_deref())
+        .unwrap_or_default()
+}
+
+/// The pod's preferences, those to be far with a negative weight.
+fn preferences(pod: &PodInfo) -> impl Iterator<Item = (i64, &PodAffinityTerm)> {
+    let near = affinity(pod)
+        .and_then(|affinity| affinity.pod_affinity.as_ref())
+        .and_then(|near| near.preferred_during_scheduling_ignored_during_execution.as_deref())
+        .unwrap_or_default();
+    let far = affinity(pod)
+        .and_then(|affinity| affinity.pod_anti_affinity.as_ref())
+        .and_then(|far| far.preferred_during_scheduling_ignored_during_execution.as_deref())
+        .unwrap_or_default();
+    let weighted =
+        |sign: i64| move |term: &'_ WeightedPodAffinityTerm| sign * i64::from(term.weight);
+    near.iter()
+        .map(move |term| (weighted(1)(term), &term.pod_affinity_term))
+        .chain(far.iter().map(move |term| (weighted(-1)(term), &term.pod_affinity_term)))
+}
+
+/// Whether the term, which `holder` has, means `other`.
+fn means(term: &PodAffinityTerm, holder: &PodInfo, other: &PodInfo) -> bool {
+    let Some(selector) = &term.label_selector else { return false };
+    is_in_namespaces(term, holder, other.namespace())
+        && labels::matches(selector, other.pod.metadata.labels.as_ref())
+}
+
+/// A term without namespaces is about the holder's. Namespaces are selected by their name label.
+fn is_in_namespaces(term: &PodAffinityTerm, holder: &PodInfo, namespace: &str) -> bool {
+    let listed = term.namespaces.as_deref().unwrap_or_default();
+    if listed.iter().any(|one| one == namespace) {
+        return true;
+    }
+    match &term.namespace_selector {
+        None => listed.is_empty() && holder.namespace() == namespace,
+        Some(selector) => {
+            let own =
+                Labels::from([("kubernetes.io/metadata.name".to_owned(), namespace.to_owned())]);
+            labels::matches(selector, Some(&own))
+        }
+    }
+}
+
+fn place(term: &PodAffinityTerm, node: &NodeInfo) -> Option<Place> {
+    node.label(&term.topology_key).map(|value| (term.topology_key.clone(), value.to_owned()))
+}
+
+fn is_at(node: &NodeInfo, places: &HashSet<Place>) -> bool {
+    places.iter().any(|(key, value)| node.label(key) == Some(value.as_str()))
+}
+
+/// The places of the pods that a term means.
+fn places_of(term: &PodAffinityTerm, pod: &PodInfo, nodes: &Snapshot) -> HashSet<Place> {
+    nodes
+        .iter()
+        .filter(|node| node.pods.values().any(|other| means(term, pod, other)))
+        .filter_map(|node| place(term, node))
+        .collect()
+}
+
+/// The places to which pods that are there let no such pod come.
+fn unwelcome_places(pod: &PodInfo, nodes: &Snapshot) -> HashSet<Place> {
+    let mut places = HashSet::new();
+    for node in nodes {
+        for other in node.pods.values() {
+            let against = must_be_far(other).iter().filter(|term| means(term, other, pod));
+            places.extend(against.filter_map(|term| place(term, node)));
+        }
+    }
+    places
+}
+
+impl Filter for InterPodAffinity {
+    fn name(&self) -> &'static str {
+        "InterPodAffinity"
+    }
+
+    fn prepare<'a>(&'a self, pod: &'a PodInfo, nodes: &'a Snapshot) -> Option<NodeFilter<'a>> {
+        let near: Vec<(&PodAffinityTerm, HashSet<Place>)> =
+            must_be_near(pod).iter().map(|term| (term, places_of(term, pod, nodes))).collect();
+        let far: HashSet<Place> =
+            must_be_far(pod).iter().flat_map(|term| places_of(term, pod, nodes)).collect();
+        let unwelcome = unwelcome_places(pod, nodes);
+        if near.is_empty() && far.is_empty() && unwelcome.is_empty() {
+            return None;
+        }
+        // The first pod of a group that wants to be together has nobody to be near to yet.
+        let is_first = near.iter().all(|(term, places)| places.is_empty() && means(term, pod, pod));
+        Some(Box::new(move |node| {
+            let is_near = near.iter().all(|(term, places)| match place(term, node) {
+                None => false,
+                Some(place) => is_first || places.contains(&place),
+            });
+            if !is_near {
+                return Err(Rejection::by_node(NOT_NEAR));
+            }
+            if is_at(node, &far) {
+                return Err(Rejection::by_pods(TOO_NEAR));
+            }
+            if is_at(node, &unwelcome) {
+                return Err(Rejection::by_pods(UNWELCOME));
+            }
+            Ok(())
+        }))
+    }
+
+    fn wakes_on(&self, event: ClusterEvent) -> bool {
+        event != ClusterEvent::NodeTaints
+    }
+}
+
+impl Score for InterPodAffinity {
+    fn name(&self) -> &'static str {
+        "InterPodAffinity"
+    }
+
+    fn weight(&self) -> i64 {
+        2
+    }
+
+    fn normalize(&self) -> Normalize {
+        Normalize::Stretch
+    }
+
+    fn prepare<'a>(
+        &'a self,
+        pod: &'a PodInfo,
+        _feasible: &'a Snapshot,
+        nodes: &'a Snapshot,
+    ) -> Option<NodeScore<'a>> {
+        let mut worth: HashMap<Place, i64> = HashMap::new();
+        for node in nodes {
+            for other in node.pods.values() {
+                let own = preferences(pod).filter(|(_, term)| means(term, pod, other));
+                let theirs = preferences(other).filter(|(_, term)| means(term, other, pod));
+                // Whoever had to be near to such a pod is glad of another.
+                let glad = must_be_near(other)
+                    .iter()
+                    .filter(|term| means(term, other, pod))
+                    .map(|term| (1, term));
+                for (weight, term) in own.chain(theirs).chain(glad) {
+                    if let Some(place) = place(term, node) {
+                        *worth.entry(place).or_default() += weight;
+                    }
+                }
+            }
+        }
+        if worth.is_empty() {
+            return None;
+        }
+        Some(Box::new(move |node| {
+            worth
+                .iter()
+                .filter(|((key, value), _)| node.label(key) == Some(value.as_str()))
+                .map(|(_, weight)| weight)
+                .sum()
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use k8s_openapi::api::core::v1::{PodAffinity, PodAntiAffinity};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+    use super::*;
+    use crate::scheduler::testing::{MakePod, node, pod};
+
+    const HOST: &str = "kubernetes.io/hostname";
+
+    fn term(app: &str) -> PodAffinityTerm {
+        PodAffinityTerm {
+            topology_key: HOST.to_owned(),
+            label_selector: Some(LabelSelector {
+                match_labels: Some(Labels::from([("app".to_owned(), app.to_owned())])),
+                ..LabelSelector::default()
+            }),
+            ..PodAffinityTerm::default()
+        }
+    }
+
+    fn far_from(pod: MakePod, app: &str) -> Arc<PodInfo> {
+        pod.affinity(|affinity| {
+            affinity.pod_anti_affinity = Some(PodAntiAffinity {
+                required_during_scheduling_ignored_during_execution: Some(vec![term(app)]),
+                ..PodAntiAffinity::default()
+            });
+        })
+        .info()
+    }
+
+    fn near_to(pod: MakePod, app: &str) -> Arc<PodInfo> {
+        pod.affinity(|affinity| {
+            affinity.pod_affinity = Some(PodAffinity {
+                required_during_scheduling_ignored_during_execution: Some(vec![term(app)]),
+                ..PodAffinity::default()
+            });
+        })
+        .info()
+    }
+
+    fn outcome(pod: &PodInfo, nodes: &Snapshot) -> Vec<Result<(), Rejection>> {
+        let filter = Filter::prepare(&InterPodAffinity, pod, nodes).unwrap();
+        nodes.iter().map(|node| filter(node)).collect()
+    }
+
+    #[test]
+    fn anti_affinity_keeps_apart_in_both_directions() {
+        let db = pod("db").label("app", "db");
+        let nodes = vec![node("a").info(vec![db.info()]), node("b").info(vec![])];
+        let shy = far_from(pod("shy").label("app", "web"), "db");
+        assert_eq!(outcome(&shy, &nodes), [Err(Rejection::by_pods(TOO_NEAR)), Ok(())]);
+
+        let nodes = vec![node("a").info(vec![shy]), node("b").info(vec![])];
+        let db = pod("db2").label("app", "db").info();
+        assert_eq!(outcome(&db, &nodes), [Err(Rejection::by_pods(UNWELCOME)), Ok(())]);
+    }
+
+    #[test]
+    fn affinity_needs_company_except_for_the_first_of_a_group() {
+        let db = pod("db").label("app", "db").info();
+        let nodes = vec![node("a").info(vec![db]), node("b").info(vec![])];
+        let fond = near_to(pod("fond"), "db");
+        assert_eq!(outcome(&fond, &nodes), [Ok(()), Err(Rejection::by_node(NOT_NEAR))]);
+
+        let empty = vec![node("a").info(vec![])];
+        assert_eq!(outcome(&fond, &empty), [Err(Rejection::by_node(NOT_NEAR))]);
+        let first = near_to(pod("first").label("app", "group"), "group");
+        assert_eq!(outcome(&first, &empty), [Ok(())]);
+    }
+
+    #[test]
+    fn a_term_is_about_its_own_namespace_unless_it_says_others() {
+        let mut other = pod("db").label("app", "db");
+        other.0.metadata.namespace = Some("prod".to_owned());
+        let other = other.info();
+        let holder = pod("web").info();
+        assert!(!means(&term("db"), &holder, &other));
+        let named = PodAffinityTerm { namespaces: Some(vec!["prod".to_owned()]), ..term("db") };
+        assert!(means(&named, &holder, &other));
+        let all =
+            PodAffinityTerm { namespace_selector: Some(LabelSelector::default()), ..term("db") };
+        assert!(means(&all, &holder, &other));
+    }
+
+    #[test]
+    fn preferences_weigh_places() {
+        let db = pod("db").label("app", "db").info();
+        let nodes = vec![node("a").info(vec![db]), node("b").info(vec![])];
+        let fond = pod("fond")
+            .affinity(|affinity| {
+                affinity.pod_anti_affinity = Some(PodAntiAffinity {
+                    preferred_during_scheduling_ignored_during_execution: Some(vec![
+                        WeightedPodAffinityTerm { weight: 30, pod_affinity_term: term("db") },
+                    ]),
+                    ..PodAntiAffinity::default()
+                });
+            })
+            .info();
+        let score = Score::prepare(&InterPodAffinity, &fond, &nodes, &nodes).unwrap();
+        assert_eq!((score(&nodes[0]), score(&nodes[1])), (-30, 0));
+    }
+}
