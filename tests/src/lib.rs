@@ -4,6 +4,7 @@
 //! tests/tidy.rs         the house keeps its rules
 //! tests/simulation.rs   a whole cluster in virtual time, one module per invariant
 //! tests/cluster.rs      real processes on real disks: killed, paused, started again
+//! tests/faults.rs       damaged, full, foreign, doubly used: each refused in so many words
 //! tests/e2e.rs          kubectl, containerd, and all of it at once
 //! ```
 //!
@@ -12,6 +13,8 @@
 
 pub mod image;
 pub mod kubectl;
+pub mod ports;
 pub mod requirements;
+pub mod server;
 pub mod up;
 pub mod wait;

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -14,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::kubectl::Kubectl;
-use crate::wait;
+use crate::{ports, wait};
 
 /// How long a cluster may take to be ready here: a debug build on a machine with other load.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -98,7 +97,7 @@ impl Up {
     /// # Panics
     /// When it is not ready in time.
     pub fn start_in(data_dir: &Path, arguments: &[&str]) -> Self {
-        let port = free_ports().to_string();
+        let port = ports::free().to_string();
         let started = Instant::now();
         let mut child = Command::new(binary())
             .args(["up", "--data-dir"])
@@ -240,13 +239,4 @@ fn collect_lines(child: &mut Child, lines: Arc<Mutex<VecDeque<String>>>) {
             lines.lock().expect("no reader panics while it holds this").push_back(line);
         }
     });
-}
-
-/// The first of thirty ports that nobody listens on.
-fn free_ports() -> u16 {
-    let seed = u16::try_from(std::process::id() % 600).unwrap_or(0);
-    (0..600u16)
-        .map(|step| 20_000 + (seed + step) % 600 * 30)
-        .find(|&base| (base..base + 30).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()))
-        .expect("some ports must be free")
 }
