@@ -1,0 +1,68 @@
+//! Proposals and read indexes at this very member, if it leads.
+
+use openraft::ReadPolicy;
+use openraft::errors::{ClientWriteError, RaftError};
+use tokio::time::Instant;
+
+use crate::command::{Command, Outcome};
+use crate::proto;
+use crate::types::Raft;
+
+/// What one attempt at a proposal came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    /// It was applied.
+    Applied(Outcome),
+    /// It was not taken: this attempt did nothing.
+    NotDone(String),
+    /// It may or may not be applied yet.
+    Unknown(String),
+}
+
+/// Proposes at this member and waits until it is applied.
+pub(crate) async fn propose(raft: &Raft, command: Command, deadline: Instant) -> Attempt {
+    let Ok(written) = tokio::time::timeout_at(deadline, raft.client_write(command)).await else {
+        return Attempt::Unknown("no quorum acknowledged it in time".to_owned());
+    };
+    match written {
+        Ok(response) => Attempt::Applied(response.data),
+        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
+            Attempt::NotDone("this member does not lead".to_owned())
+        }
+        Err(RaftError::APIError(error)) => Attempt::Unknown(error.to_string()),
+        Err(RaftError::Fatal(error)) => Attempt::Unknown(error.to_string()),
+    }
+}
+
+/// The index up to which a read that begins now must have applied (R4): of a round of heartbeats
+/// that a quorum answers in this leader's term.
+pub(crate) async fn read_index(raft: &Raft) -> Result<u64, String> {
+    let linearizer =
+        raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|error| error.to_string())?;
+    Ok(linearizer.read_log_id().index())
+}
+
+impl Attempt {
+    pub(crate) fn into_message(self) -> proto::Proposed {
+        use proto::proposed::Result as R;
+        let result = match self {
+            Self::Applied(outcome) => R::Outcome(outcome.encode()),
+            Self::NotDone(reason) => R::NotLeader(reason),
+            Self::Unknown(reason) => R::Unknown(reason),
+        };
+        proto::Proposed { result: Some(result) }
+    }
+
+    pub(crate) fn from_message(message: proto::Proposed) -> Self {
+        use proto::proposed::Result as R;
+        match message.result {
+            Some(R::Outcome(bytes)) => match Outcome::decode(&bytes) {
+                Ok(outcome) => Self::Applied(outcome),
+                Err(error) => Self::Unknown(format!("the leader's answer: {error}")),
+            },
+            Some(R::NotLeader(reason) | R::Busy(reason)) => Self::NotDone(reason),
+            Some(R::Unknown(reason)) => Self::Unknown(reason),
+            None => Self::Unknown("the leader's answer is empty".to_owned()),
+        }
+    }
+}

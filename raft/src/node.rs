@@ -1,0 +1,346 @@
+//! A member of the cluster, assembled: log, state machine, network and the tasks around them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kontiki_storage::kv::Kv;
+use kontiki_storage::layout::Identity;
+use kontiki_storage::store::Store;
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::errors::{InitializeError, RaftError};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::blocking;
+use crate::config::NodeConfig;
+use crate::error::NodeError;
+use crate::forward::{self, Forward};
+use crate::grpc::{self, GrpcTransport};
+use crate::log_store::{LogStore, next_incarnation};
+use crate::network::Network;
+use crate::peer::PeerService;
+use crate::proposals::Proposals;
+use crate::read_index::{self, ReadIndex};
+use crate::state_machine::StateMachine;
+use crate::status::{Leadership, MemberStatus, NodeStatus, Role};
+use crate::transport::{PeerClient, Transport};
+use crate::types::{Member, NodeId, Raft};
+
+mod campaign;
+mod kv;
+mod leader;
+mod leadership;
+mod settings;
+
+/// How long a leader that shuts down waits for another to take over.
+const HAND_OVER: Duration = Duration::from_secs(1);
+
+/// A running member. Clones share it.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+/// What the parts of a node share.
+pub(crate) struct Inner {
+    config: NodeConfig,
+    raft: Raft,
+    store: Store,
+    log: LogStore,
+    peer: Arc<PeerService>,
+    transport: Arc<dyn Transport>,
+    proposals: Proposals,
+    forwards: mpsc::Sender<Forward>,
+    reads: ReadIndex,
+    applied: watch::Receiver<u64>,
+    leadership: watch::Receiver<Leadership>,
+    token: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// What is read from the disk at a start.
+struct Opened {
+    incarnation: u64,
+    store: Store,
+    log: LogStore,
+    machine: StateMachine,
+}
+
+impl Opened {
+    fn open(config: &NodeConfig) -> Result<Self, NodeError> {
+        check_identity(config)?;
+        let incarnation = next_incarnation(&*config.engine)?;
+        let store = Store::open(Arc::clone(&config.engine))?;
+        let log = LogStore::open(Arc::clone(&config.engine), config.blocking)?;
+        let machine = StateMachine::open(store.clone(), log.clone(), config.blocking)?;
+        Ok(Self { incarnation, store, log, machine })
+    }
+}
+
+/// R8: a data directory serves the one node that it was made for.
+fn check_identity(config: &NodeConfig) -> Result<(), NodeError> {
+    let ours = Identity { cluster: config.cluster_id.clone(), node: config.node_id };
+    match Identity::read(&*config.engine)? {
+        None => Ok(ours.write(&*config.engine)?),
+        Some(found) if found == ours => Ok(()),
+        Some(found) => Err(NodeError::Identity {
+            cluster: ours.cluster,
+            node: ours.node,
+            found_cluster: found.cluster,
+            found_node: found.node,
+        }),
+    }
+}
+
+fn stopped(error: impl ToString) -> NodeError {
+    NodeError::Stopped { reason: error.to_string() }
+}
+
+impl Node {
+    /// Starts a member over gRPC. It takes part once [`Node::serve`] runs and it is a member:
+    /// through [`Node::bootstrap`], or added by another.
+    pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
+        let transport =
+            GrpcTransport::new(&config.cluster_id, config.tls.clone(), config.timers.connect)?;
+        Self::start_on(config, Arc::new(transport)).await
+    }
+
+    /// Starts a member on another network: a simulation's.
+    pub async fn start_on(
+        config: NodeConfig,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Self, NodeError> {
+        let opening = config.clone();
+        let opened = blocking::offload(config.blocking, move || Opened::open(&opening)).await;
+        let Opened { incarnation, store, log, machine } =
+            opened.ok_or_else(|| stopped("opening was interrupted"))??;
+        let applied = machine.subscribe_applied();
+        let network = Network {
+            me: config.node_id,
+            transport: Arc::clone(&transport),
+            blocking: config.blocking,
+        };
+        let settings = settings::openraft(&config)?;
+        let raft = Raft::new(config.node_id, settings, network, log.clone(), machine)
+            .await
+            .map_err(stopped)?;
+        let peer = Arc::new(PeerService {
+            id: config.node_id,
+            raft: raft.clone(),
+            store: store.clone(),
+            blocking: config.blocking,
+            receiving: Semaphore::new(1),
+        });
+        let (forwards, forward_queue) = forward::channel();
+        let (reads, read_queue) = ReadIndex::channel();
+        let (leadership_sender, leadership) = watch::channel(Leadership::default());
+        let inner = Arc::new(Inner {
+            proposals: Proposals::new(config.node_id, incarnation),
+            token: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            config,
+            raft,
+            store,
+            log,
+            peer,
+            transport,
+            forwards,
+            reads,
+            applied,
+            leadership,
+        });
+        inner.spawn(forward::run(forward_queue, inner.token.clone()));
+        inner.spawn(leadership::run(inner.raft.clone(), leadership_sender, inner.token.clone()));
+        inner.spawn(campaign::run(Arc::clone(&inner)));
+        let round = {
+            let inner = Arc::clone(&inner);
+            move || {
+                let inner = Arc::clone(&inner);
+                async move { inner.read_round().await }
+            }
+        };
+        inner.spawn(read_index::run(read_queue, inner.token.clone(), round));
+        Ok(Self { inner })
+    }
+
+    /// Makes a new cluster of `members`, of which this must be one. Once in a cluster's life, at
+    /// one of its members.
+    pub async fn bootstrap(&self, members: BTreeMap<NodeId, Member>) -> Result<(), NodeError> {
+        match self.inner.raft.initialize(members).await {
+            Ok(()) => Ok(()),
+            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {
+                Err(NodeError::AlreadyBootstrapped)
+            }
+            Err(RaftError::APIError(error)) => {
+                Err(NodeError::Membership { reason: error.to_string() })
+            }
+            Err(RaftError::Fatal(error)) => Err(stopped(error)),
+        }
+    }
+
+    /// Whether this member belongs to a cluster: it was bootstrapped, or has heard of one.
+    pub async fn is_initialized(&self) -> Result<bool, NodeError> {
+        self.inner.raft.is_initialized().await.map_err(stopped)
+    }
+
+    /// The replicated store.
+    pub fn kv(&self) -> Arc<dyn Kv> {
+        Arc::new(kv::NodeKv(Arc::clone(&self.inner)))
+    }
+
+    /// This member's copy of the store, for reading what it is.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// This node's number.
+    pub fn id(&self) -> NodeId {
+        self.inner.config.node_id
+    }
+
+    /// The cluster's name.
+    pub fn cluster_id(&self) -> &str {
+        &self.inner.config.cluster_id
+    }
+
+    /// What this member does for its peers.
+    pub fn peer_service(&self) -> Arc<PeerService> {
+        Arc::clone(&self.inner.peer)
+    }
+
+    /// Follows who leads.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.clone()
+    }
+
+    /// Serves peers on `listener` until `token` is cancelled or the node is shut down.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        token: CancellationToken,
+    ) -> Result<(), grpc::PeerServeError> {
+        let stop = self.inner.token.child_token();
+        let NodeConfig { cluster_id, tls, .. } = &self.inner.config;
+        let peer = Arc::clone(&self.inner.peer);
+        tokio::select! {
+            served = grpc::serve(peer, cluster_id, listener, tls.as_ref(), stop) => served,
+            () = token.cancelled() => Ok(()),
+        }
+    }
+
+    /// Where this node stands.
+    pub fn status(&self) -> NodeStatus {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let (revision, hash) = self.inner.store.hash();
+        let leadership = *self.inner.leadership.borrow();
+        let index = |id: &Option<crate::types::LogId>| id.as_ref().map_or(0, |id| id.index);
+        NodeStatus {
+            id: self.id(),
+            members: members(metrics.membership_config.membership()),
+            leader: leadership.leader,
+            term: leadership.term,
+            last_log_index: metrics.last_log_index.unwrap_or_default(),
+            committed_index: index(&metrics.local_committed),
+            applied_index: *self.inner.applied.borrow(),
+            revision,
+            compacted: self.inner.store.compacted(),
+            hash,
+            failed: metrics.running_state.as_ref().err().map(ToString::to_string),
+        }
+    }
+
+    /// Adds a member that follows the log without a vote; returns when it has caught up. Callable
+    /// at any member, like all changes of members.
+    pub async fn add_learner(&self, id: NodeId, member: Member) -> Result<(), NodeError> {
+        self.inner.change_member(crate::membership::Change::AddLearner(id, member)).await
+    }
+
+    /// Gives a learner a vote.
+    pub async fn promote(&self, id: NodeId) -> Result<(), NodeError> {
+        self.inner.change_member(crate::membership::Change::Promote(id)).await
+    }
+
+    /// Takes a member out.
+    pub async fn remove(&self, id: NodeId) -> Result<(), NodeError> {
+        self.inner.change_member(crate::membership::Change::Remove(id)).await
+    }
+
+    /// Hands leadership over, if this member has it, and waits for its successor.
+    pub async fn hand_over(&self) {
+        let mut leadership = self.inner.leadership.clone();
+        if leadership.borrow().leader != Some(self.id()) {
+            return;
+        }
+        let Some(successor) = self.inner.successor() else { return };
+        if self.inner.raft.trigger().transfer_leader(successor).await.is_err() {
+            return;
+        }
+        let me = self.id();
+        let taken = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != me));
+        if tokio::time::timeout(HAND_OVER, taken).await.is_err() {
+            tracing::warn!(successor, "no member took leadership over in time");
+        }
+    }
+
+    /// Hands leadership over and stops: nothing is served any more, and all that was acknowledged
+    /// is on disk.
+    pub async fn shutdown(&self) {
+        self.hand_over().await;
+        self.stop().await;
+    }
+
+    /// Stops at once, without handing over.
+    pub async fn stop(&self) {
+        self.inner.token.cancel();
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::error!(%error, "raft did not end in order");
+        }
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+        self.inner.log.close().await;
+    }
+}
+
+fn members(membership: &crate::types::Membership) -> Vec<MemberStatus> {
+    let voters: Vec<NodeId> = membership.voter_ids().collect();
+    let status = |(id, member): (&NodeId, &Member)| MemberStatus {
+        id: *id,
+        member: member.clone(),
+        role: if voters.contains(id) { Role::Voter } else { Role::Learner },
+    };
+    membership.nodes().map(status).collect()
+}
+
+impl Inner {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    fn me(&self) -> NodeId {
+        self.config.node_id
+    }
+
+    /// A client of another member.
+    fn client(&self, id: NodeId) -> Result<Arc<dyn PeerClient>, String> {
+        let member = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.membership_config.get_node(&id).cloned()
+        };
+        let member = member.ok_or_else(|| format!("node {id} is not known here"))?;
+        self.transport.client(id, &member).map_err(|error| error.to_string())
+    }
+
+    /// The other voter whose log is the longest, as the leader knows it.
+    fn successor(&self) -> Option<NodeId> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let replication = metrics.replication.as_ref()?;
+        let voters = metrics.membership_config.voter_ids().filter(|id| *id != self.me());
+        voters.max_by_key(|id| replication.get(id).cloned().flatten().map(|log_id| log_id.index))
+    }
+}

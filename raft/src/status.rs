@@ -1,0 +1,67 @@
+//! What a node tells of itself.
+
+use kontiki_storage::kv::{Revision, Term};
+use serde::{Deserialize, Serialize};
+
+use crate::types::{Member, NodeId};
+
+/// Who leads, as this node knows it. Leader-only tasks follow it (R9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Leadership {
+    /// The leader, where one is known.
+    pub leader: Option<NodeId>,
+    /// Its term, or the last one seen.
+    pub term: Term,
+    /// Whether this node leads and can serve: it has applied the first entry of its own term, and
+    /// with it everything acknowledged before.
+    pub is_local: bool,
+}
+
+/// What part a member has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It votes, and counts for a quorum.
+    Voter,
+    /// It follows the log and has no say.
+    Learner,
+}
+
+/// A member of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// Its number.
+    pub id: NodeId,
+    /// Its name and addresses.
+    #[serde(flatten)]
+    pub member: Member,
+    /// Its part.
+    pub role: Role,
+}
+
+/// Where a node stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// The node.
+    pub id: NodeId,
+    /// All members that it knows of, by number.
+    pub members: Vec<MemberStatus>,
+    /// The leader, where one is known.
+    pub leader: Option<NodeId>,
+    /// The term.
+    pub term: Term,
+    /// The last entry of its log.
+    pub last_log_index: u64,
+    /// The last entry known to be committed.
+    pub committed_index: u64,
+    /// The last entry applied.
+    pub applied_index: u64,
+    /// The store's revision.
+    pub revision: Revision,
+    /// History before this revision is forgotten.
+    pub compacted: Revision,
+    /// The rolling hash of the state at `revision` (R6).
+    pub hash: u64,
+    /// Why it has stopped, where it has.
+    pub failed: Option<String>,
+}
