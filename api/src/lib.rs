@@ -17,8 +17,8 @@ pub mod context;
 pub mod registry;
 pub mod request_info;
 pub mod resources;
-pub mod table;
 pub mod selectors;
+pub mod table;
 
 pub mod discovery;
 pub mod openapi;

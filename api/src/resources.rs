@@ -59,3 +59,8 @@ fn check_change(
     rules(&mut errors, &At::root(object.value()), &At::root(old.value()));
     errors.into_vec()
 }
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

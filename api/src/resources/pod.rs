@@ -1,6 +1,5 @@
 //! Pod: containers that live and die together on one node.
 
-pub mod binding;
 pub mod print;
 pub mod priority;
 pub mod qos;
@@ -184,3 +183,6 @@ fn grace_seconds(object: &Object, asked: Option<i64>) -> Option<i64> {
         seconds => Some(seconds),
     }
 }
+
+#[cfg(test)]
+mod tests;

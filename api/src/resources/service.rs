@@ -206,3 +206,6 @@ pub fn is_external(spec: &Value) -> bool {
 pub fn needs_health_check(spec: &Value) -> bool {
     str_of(spec, "type") == "LoadBalancer" && str_of(spec, "externalTrafficPolicy") == "Local"
 }
+
+#[cfg(test)]
+mod tests;
