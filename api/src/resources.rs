@@ -6,18 +6,25 @@ pub mod pod_spec;
 pub mod workload;
 
 pub mod config_map;
+pub mod controller_revision;
+pub mod cron_job;
+pub mod daemon_set;
 pub mod deployment;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod event;
+pub mod job;
 pub mod lease;
 pub mod namespace;
 pub mod node;
 pub mod pod;
+pub mod pod_template;
 pub mod replica_set;
+pub mod replication_controller;
 pub mod secret;
 pub mod service;
 pub mod service_account;
+pub mod stateful_set;
 
 use crate::object::Object;
 use crate::registry::strategy::Kind;
@@ -33,11 +40,18 @@ pub static KINDS: &[&Kind] = &[
     &namespace::KIND,
     &node::KIND,
     &pod::KIND,
+    &pod_template::KIND,
+    &replication_controller::KIND,
     &secret::KIND,
     &service::KIND,
     &service_account::KIND,
+    &controller_revision::KIND,
+    &daemon_set::KIND,
     &deployment::KIND,
     &replica_set::KIND,
+    &stateful_set::KIND,
+    &cron_job::KIND,
+    &job::KIND,
     &lease::KIND,
     &endpoint_slice::KIND,
 ];

@@ -1,7 +1,7 @@
 //! ConfigMap: configuration that pods read.
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{check, check_change};
 use crate::object::Object;
@@ -79,7 +79,7 @@ impl Strategy for ConfigMap {
 
     fn row(&self, object: &Object, now: Timestamp) -> Vec<Value> {
         let entries =
-            |pointer: &str| object.at(pointer).and_then(Value::as_object).map_or(0, |m| m.len());
+            |pointer: &str| object.at(pointer).and_then(Value::as_object).map_or(0, Map::len);
         let count = entries("/data") + entries("/binaryData");
         vec![object.name().into(), count.into(), table::age(object, now)]
     }

@@ -134,7 +134,7 @@ fn strategy(errors: &mut Errors, at: &At<'_>) {
     let rolling = at.at("rollingUpdate");
     match at.at("type").str() {
         "Recreate" if rolling.is_set() => {
-            errors.forbidden(&rolling, "may not be specified when strategy `type` is 'Recreate'")
+            errors.forbidden(&rolling, "may not be specified when strategy `type` is 'Recreate'");
         }
         "Recreate" => {}
         "RollingUpdate" if !rolling.is_set() => {

@@ -171,7 +171,7 @@ fn taints(errors: &mut Errors, at: &At<'_>) {
         errors.one_of(&effect, &EFFECTS);
         if !seen.insert((key.str().to_owned(), effect.str().to_owned())) {
             let mut duplicate = FieldError::duplicate(taint.to_string(), taint.value().clone());
-            duplicate.detail = "taints must be unique by key and effect pair".to_owned();
+            "taints must be unique by key and effect pair".clone_into(&mut duplicate.detail);
             errors.push(duplicate);
         }
     }

@@ -461,3 +461,5 @@ fn a_slice_has_addresses_of_one_type() {
         "web | IPv4 | 80 | 10.0.0.1 | 60s"
     );
 }
+
+mod batch_and_more;

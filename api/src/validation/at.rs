@@ -38,18 +38,21 @@ impl<'a> At<'a> {
     }
 
     /// A field.
+    #[must_use]
     pub fn at(&'a self, name: &'a str) -> At<'a> {
         let value = self.value.get(name).unwrap_or(&NULL);
         At { parent: Some(self), step: Step::Field(name), value }
     }
 
     /// The element of a list.
+    #[must_use]
     pub fn index(&'a self, index: usize) -> At<'a> {
         let value = self.value.get(index).unwrap_or(&NULL);
         At { parent: Some(self), step: Step::Index(index), value }
     }
 
     /// The entry of a map whose keys are data: `metadata.labels[app]`.
+    #[must_use]
     pub fn key(&'a self, key: &'a str) -> At<'a> {
         let value = self.value.get(key).unwrap_or(&NULL);
         At { parent: Some(self), step: Step::Key(key), value }

@@ -21,14 +21,9 @@ pub fn too_long(max: usize) -> String {
 
 /// The sentence for a form that is given by a regular expression.
 pub fn regex_error(message: &str, regex: &str, examples: &[&str]) -> String {
-    match examples {
-        [] => format!("{message} (regex used for validation is '{regex}')"),
-        _ => {
-            let examples: Vec<String> = examples.iter().map(|e| format!("'{e}'")).collect();
-            let examples = examples.join(",  or ");
-            format!("{message} (e.g. {examples}, regex used for validation is '{regex}')")
-        }
-    }
+    let examples: Vec<String> = examples.iter().map(|e| format!("'{e}'")).collect();
+    let examples = examples.join(",  or ");
+    format!("{message} (e.g. {examples}, regex used for validation is '{regex}')")
 }
 
 /// `must be between 1 and 65535, inclusive`.

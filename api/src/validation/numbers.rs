@@ -19,14 +19,11 @@ pub fn non_negative(errors: &mut Errors, at: &At<'_>) {
 
 /// The field must be a port's number, or a port's name.
 pub fn port_number_or_name(errors: &mut Errors, at: &At<'_>) {
-    match at.value() {
-        Value::String(name) => errors.invalid_each(at, names::port_name(name)),
-        _ => {
-            let port = at.int_or_zero();
-            if let Some(problem) = names::port_number(port) {
-                errors.invalid_value(at, port, problem);
-            }
-        }
+    let port = at.int_or_zero();
+    if let Value::String(name) = at.value() {
+        errors.invalid_each(at, names::port_name(name));
+    } else if let Some(problem) = names::port_number(port) {
+        errors.invalid_value(at, port, problem);
     }
 }
 
@@ -94,7 +91,7 @@ pub fn quantity(errors: &mut Errors, at: &At<'_>) -> Option<Quantity> {
     };
     text.parse()
         .inspect_err(|problem: &crate::quantity::QuantityError| {
-            errors.invalid(at, problem.to_string())
+            errors.invalid(at, problem.to_string());
         })
         .ok()
 }

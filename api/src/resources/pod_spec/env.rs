@@ -195,7 +195,11 @@ pub fn sources(errors: &mut Errors, at: &At<'_>) {
             0 => errors.invalid_value(at, "", "must specify one of: `configMapRef` or `secretRef`"),
             1 => {}
             _ => {
-                errors.invalid_value(at, "", "may not have more than one field specified at a time")
+                errors.invalid_value(
+                    at,
+                    "",
+                    "may not have more than one field specified at a time",
+                );
             }
         }
     }
