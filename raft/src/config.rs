@@ -41,7 +41,7 @@ pub struct PeerTls {
 
 /// The name that every peer certificate carries as a subject alternative name: what is checked is
 /// membership in the cluster's authority, so that a member may change its address.
-pub const PEER_DNS_NAME: &str = "kontiki-peer";
+pub const PEER_DNS_NAME: &str = "peer.kontiki.internal";
 
 /// Times of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
