@@ -1,5 +1,11 @@
 //! Who makes a request.
 
+mod x509;
+
+use std::sync::Arc;
+
+pub(crate) use x509::ClientCertificates;
+
 /// Who makes a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
@@ -37,4 +43,15 @@ impl User {
     pub fn is_in(&self, group: &str) -> bool {
         self.groups.iter().any(|own| own == group)
     }
+}
+
+/// What a connection says of who is at its other end. It stands in the extensions of each request.
+#[derive(Debug, Clone)]
+pub(crate) enum Peer {
+    /// Somebody with a good certificate.
+    Known(Arc<User>),
+    /// Somebody without a certificate.
+    Anonymous,
+    /// Somebody whose certificate is not good, and why.
+    Refused(Arc<str>),
 }

@@ -9,20 +9,38 @@ pub mod patch;
 pub mod status;
 pub mod validation;
 
+pub mod server;
+pub mod tls;
+
+mod chain;
+pub mod query;
+pub mod request_info;
+mod routes;
+mod state;
+
 pub mod admission;
 pub mod allocate;
 pub mod authn;
 pub mod authz;
 pub mod context;
+
+mod answer;
+mod handlers;
+mod kubelet;
+pub mod negotiate;
+mod shape;
+
 pub mod registry;
-pub mod request_info;
 pub mod resources;
 pub mod selectors;
 pub mod table;
 
-pub mod discovery;
-pub mod openapi;
-
+mod bootstrap;
 pub mod client;
 pub mod informer;
-pub mod server;
+
+pub mod discovery;
+mod health;
+mod metrics;
+pub mod openapi;
+mod version;

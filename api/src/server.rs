@@ -1,5 +1,7 @@
 //! [`ApiServer`]: everything put together over a [`Kv`], served with TLS, HTTP/1.1 and HTTP/2.
 
+mod accept;
+
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,16 +12,24 @@ use kontiki_storage::kv::Kv;
 use rustls::ServerConfig;
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
-use crate::authz::{Authorizer, BuiltIn};
+use crate::authn::ClientCertificates;
+use crate::authz::BuiltIn;
 use crate::client::Client;
+use crate::discovery::Discovery;
 use crate::informer::Informers;
+use crate::kubelet::Kubelet;
+use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::registry::scheme::Scheme;
-use crate::resources;
+use crate::state::Api;
 use crate::status::Status;
+use crate::{bootstrap, chain, resources, routes};
+use accept::Connections;
 
 /// A block of IPv4 addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,8 +91,13 @@ pub struct ApiConfig {
     pub cluster_name: String,
     /// The cluster's identity, given once at its initialisation.
     pub cluster_id: String,
+    /// Where clients find the servers, host and port, as `/api` tells; may be empty.
+    pub advertise_address: String,
     /// The addresses of services.
     pub service_cidr: Cidr,
+    /// The authority (PEM) whose client certificates are good; without it every client is
+    /// anonymous.
+    pub client_ca_pem: Option<String>,
     /// For calls to the nodes' agents; without it `log` is answered 503.
     pub kubelet: Option<KubeletIdentity>,
     /// What must be well beside the store.
@@ -104,7 +119,9 @@ impl Default for ApiConfig {
         Self {
             cluster_name: "kontiki".into(),
             cluster_id: String::new(),
+            advertise_address: String::new(),
             service_cidr: Cidr { base: Ipv4Addr::new(10, 96, 0, 0), prefix_len: 16 },
+            client_ca_pem: None,
             kubelet: None,
             ready_checks: Vec::new(),
             request_timeout: Duration::from_mins(1),
@@ -116,27 +133,50 @@ impl Default for ApiConfig {
     }
 }
 
+/// Why an API server cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// A certificate or a key of the configuration is not good.
+    #[error("setting up the API server: {0}")]
+    Identity(String),
+}
+
 /// The API server.
 pub struct ApiServer {
-    registry: Arc<Registry>,
-    authorizer: Arc<dyn Authorizer>,
+    api: Arc<Api>,
     informers: Arc<Informers>,
-    #[expect(dead_code, reason = "used by the next commit")]
-    config: Arc<ApiConfig>,
+    clients: Arc<ClientCertificates>,
 }
 
 impl ApiServer {
     /// The server over a store. Serves nothing yet.
-    pub fn new(kv: Arc<dyn Kv>, config: ApiConfig) -> Self {
+    pub fn new(kv: Arc<dyn Kv>, config: ApiConfig) -> Result<Self, SetupError> {
         let scheme = Arc::new(Scheme::new(resources::KINDS));
         let informers = Arc::new(Informers::new(Arc::clone(&kv), Arc::clone(&scheme)));
         let registry = Arc::new(Registry::new(kv, scheme, Admission::default()));
-        Self { registry, authorizer: Arc::new(BuiltIn), informers, config: Arc::new(config) }
+        let kubelet = config.kubelet.as_ref().map(Kubelet::new).transpose();
+        let clients = match &config.client_ca_pem {
+            Some(ca_pem) => ClientCertificates::of_authority(ca_pem),
+            None => Ok(ClientCertificates::none()),
+        };
+        let api = Api {
+            registry,
+            authorizer: Arc::new(BuiltIn),
+            kubelet: kubelet.map_err(SetupError::Identity)?,
+            discovery: Discovery::new(resources::KINDS, &config.advertise_address),
+            metrics: Metrics::new(),
+            reads: Semaphore::new(config.max_reads_in_flight),
+            writes: Semaphore::new(config.max_writes_in_flight),
+            stop: CancellationToken::new(),
+            config,
+        };
+        let clients = Arc::new(clients.map_err(SetupError::Identity)?);
+        Ok(Self { api: Arc::new(api), informers, clients })
     }
 
     /// The API in this process, as the server itself; see [`Client::as_user`].
     pub fn client(&self) -> Client {
-        Client::new(Arc::clone(&self.registry), Arc::clone(&self.authorizer))
+        Client::new(Arc::clone(&self.api.registry), Arc::clone(&self.api.authorizer))
     }
 
     /// The shared informers.
@@ -144,28 +184,34 @@ impl ApiServer {
         Arc::clone(&self.informers)
     }
 
-    /// All routes without TLS, for tests in process: who calls is the [`crate::authn::User`] in the
-    /// request's extensions, anonymous without one.
+    /// All routes without TLS, for tests in process: who calls is the `Arc<`[`crate::authn::User`]`>`
+    /// in the request's extensions, anonymous without one.
     pub fn router(&self) -> Router {
-        Router::new()
+        chain::around(routes::routes(&self.api), &self.api)
     }
 
-    /// Serves until `stop`, then lets what is under way end. Connections without a client
-    /// certificate must be let through by `tls`: they are anonymous.
+    /// Serves until `stop`, then lets what is under way end; watches end at once. `tls` is made by
+    /// [`crate::tls::server_config`]: it must ask for client certificates and let everybody in, for
+    /// who has none is anonymous, and who has a bad one gets a 401.
     pub async fn serve(
         &self,
         listener: TcpListener,
-        _tls: Arc<ServerConfig>,
+        tls: Arc<ServerConfig>,
         stop: CancellationToken,
     ) -> std::io::Result<()> {
-        stop.cancelled().await;
-        drop(listener);
-        Ok(())
+        let connections = Connections {
+            tls: TlsAcceptor::from(tls),
+            router: self.router(),
+            clients: Arc::clone(&self.clients),
+        };
+        let result = accept::run(listener, connections, &stop, &self.api.stop).await;
+        self.informers.shutdown().await;
+        result
     }
 
     /// Creates what every cluster has: the namespaces `default`, `kube-system`, `kube-node-lease`
     /// and `kube-public`. Idempotent; the leader calls it.
     pub async fn bootstrap(&self) -> Result<(), Status> {
-        Ok(())
+        bootstrap::run(&self.client()).await
     }
 }

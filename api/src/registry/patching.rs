@@ -1,28 +1,24 @@
 //! Patches onto objects: which kind of patch goes which way.
 
-use serde_json::Value;
-
 use super::options::Patch;
 use super::strategy::Kind;
 use crate::object::Object;
+use crate::patch::{self, PatchType};
+use crate::schema::{Gvk, Type};
 use crate::status::Status;
 
 /// The patched object.
-pub(super) fn apply(_kind: &Kind, old: &Object, patch: &Patch) -> Result<Object, Status> {
-    apply_plain(old, patch)
+pub(super) fn apply(kind: &Kind, old: &Object, patch: &Patch) -> Result<Object, Status> {
+    apply_as(Gvk::new(kind.group, kind.version, kind.kind), old, patch)
 }
 
-/// The patched object, for documents whose lists have no merge keys.
-pub(super) fn apply_plain(old: &Object, patch: &Patch) -> Result<Object, Status> {
-    let mut value: Value = old.value().clone();
-    match patch {
-        Patch::Json(patch) => {
-            let operations: json_patch::Patch = serde_json::from_value(patch.clone())
-                .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
-            json_patch::patch(&mut value, &operations)
-                .map_err(|error| Status::bad_request(error.to_string()))?;
-        }
-        Patch::Merge(patch) | Patch::Strategic(patch) => json_patch::merge(&mut value, patch),
-    }
-    Object::new(value).ok_or_else(|| Status::bad_request("a patch must leave an object"))
+/// The patched object, a document of this kind.
+pub(super) fn apply_as(gvk: Gvk<'_>, old: &Object, patch: &Patch) -> Result<Object, Status> {
+    let (kind, content) = match patch {
+        Patch::Json(content) => (PatchType::Json, content),
+        Patch::Merge(content) => (PatchType::Merge, content),
+        Patch::Strategic(content) => (PatchType::Strategic, content),
+    };
+    let patched = patch::apply(kind, old.value(), content, Type::of_kind(gvk))?;
+    Object::new(patched).ok_or_else(|| Status::internal("a patched object must be one"))
 }

@@ -8,6 +8,7 @@ use super::update::Target;
 use super::{Registry, patching};
 use crate::context::RequestContext;
 use crate::object::Object;
+use crate::schema::Gvk;
 use crate::selectors::LabelSelector;
 use crate::status::{FieldError, Status};
 
@@ -52,7 +53,8 @@ impl Registry {
         patch: &Patch,
     ) -> Result<Object, Status> {
         let change = |scale: &Object| {
-            let mut patched = patching::apply_plain(scale, patch)?;
+            let mut patched =
+                patching::apply_as(Gvk::new("autoscaling", "v1", "Scale"), scale, patch)?;
             if patched.resource_version() == scale.resource_version() {
                 patched.remove(&["metadata", "resourceVersion"]);
             }

@@ -1,0 +1,47 @@
+//! Decides whether the caller may, and gives the handlers their [`RequestContext`] (invariant A2).
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::HeaderValue;
+use http::header::WARNING;
+
+use crate::authn::User;
+use crate::context::RequestContext;
+use crate::query::Query;
+use crate::request_info::RequestInfo;
+use crate::state::Api;
+
+/// The longest name of a field manager.
+const MANAGER_BYTES_MAX: usize = 128;
+
+pub(super) async fn filter(
+    State(api): State<Arc<Api>>,
+    Extension(info): Extension<Arc<RequestInfo>>,
+    Extension(query): Extension<Arc<Query>>,
+    Extension(user): Extension<Arc<User>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let mut ctx = match RequestContext::authorize(&*api.authorizer, user, info.attributes()) {
+        Ok(ctx) => ctx,
+        Err(refusal) => return refusal.into_response(),
+    };
+    match query.is_dry_run() {
+        Ok(is_dry_run) => ctx.dry_run = is_dry_run,
+        Err(refusal) => return refusal.into_response(),
+    }
+    ctx.field_manager = query.get("fieldManager").chars().take(MANAGER_BYTES_MAX).collect();
+    request.extensions_mut().insert(ctx.clone());
+    let mut response = next.run(request).await;
+    for warning in ctx.warnings() {
+        let text = format!("299 - {warning:?}");
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            response.headers_mut().append(WARNING, value);
+        }
+    }
+    response
+}

@@ -1,0 +1,77 @@
+//! One verb each, thin: decode, call the registry, encode.
+
+mod body;
+mod cluster;
+mod delete;
+mod documents;
+mod log;
+mod read;
+mod subresource;
+mod watch;
+mod write;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::Response;
+use http::HeaderMap;
+use jiff::Timestamp;
+
+use crate::context::RequestContext;
+use crate::negotiate::{Form, negotiate};
+use crate::query::Query;
+use crate::registry::options::Part;
+use crate::registry::strategy::Kind;
+use crate::request_info::{ResourcePath, Verb};
+use crate::shape::Shaper;
+use crate::state::Api;
+use crate::status::Status;
+
+pub(crate) use cluster::{cluster_status, enroll};
+pub(crate) use documents::discovery;
+pub(crate) use subresource::subresource;
+
+/// A request for a resource, allowed and understood as far as its head goes.
+pub(crate) struct Call {
+    pub(crate) api: Arc<Api>,
+    pub(crate) ctx: RequestContext,
+    pub(crate) kind: &'static Kind,
+    pub(crate) path: ResourcePath,
+    pub(crate) query: Arc<Query>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Body,
+}
+
+impl Call {
+    /// The form in which the client takes objects of this kind.
+    fn form(&self) -> Result<(Form, Shaper), Status> {
+        let form = negotiate(&self.headers, true)?;
+        let shaper = Shaper::new(self.kind, form.shape, &self.query, Timestamp::now())?;
+        Ok((form, shaper))
+    }
+
+    fn refuse_verb(&self) -> Status {
+        let part = match self.path.subresource.as_str() {
+            "" => self.path.resource.clone(),
+            part => format!("{}/{part}", self.path.resource),
+        };
+        Status::method_not_supported(&self.path.group, &part, self.path.verb.as_str())
+    }
+}
+
+/// Handles a request for objects themselves.
+pub(crate) async fn resource(call: Call) -> Result<Response, Status> {
+    if !call.kind.verbs.contains(&call.path.verb) {
+        return Err(call.refuse_verb());
+    }
+    match call.path.verb {
+        Verb::Get => read::get(call).await,
+        Verb::List => read::list(call).await,
+        Verb::Watch => watch::watch(call).await,
+        Verb::Create => write::create(call).await,
+        Verb::Update => write::update(call, Part::Main).await,
+        Verb::Patch => write::patch(call, Part::Main).await,
+        Verb::Delete => delete::delete(call).await,
+        Verb::DeleteCollection => delete::delete_collection(call).await,
+    }
+}

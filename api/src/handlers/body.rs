@@ -1,0 +1,118 @@
+//! Bodies of requests as objects, options and patches.
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde_json::Value;
+
+use super::Call;
+use crate::codec::{self, BODY_BYTES_MAX, FieldValidation, Format, Target};
+use crate::context::RequestContext;
+use crate::object::Object;
+use crate::patch::{self, PatchType};
+use crate::query;
+use crate::registry::options::{DeleteOptions, Patch};
+use crate::registry::strategy::Kind;
+use crate::schema::{DELETE_OPTIONS, Gvk, Type};
+use crate::status::Status;
+
+/// The whole body, as far as it is not too large.
+pub(super) async fn read(body: Body) -> Result<Bytes, Status> {
+    match Limited::new(body, BODY_BYTES_MAX).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(Status::too_large(format!("limit is {BODY_BYTES_MAX}")))
+        }
+        Err(error) => Err(Status::bad_request(format!("reading the body: {error}"))),
+    }
+}
+
+/// The kind of a body that must be an object of `kind`.
+pub(super) fn gvk(kind: &'static Kind) -> Gvk<'static> {
+    Gvk::new(kind.group, kind.version, kind.kind)
+}
+
+/// The object in the body of `call`, which must be of this kind.
+pub(super) async fn object(call: &mut Call, gvk: Gvk<'_>) -> Result<Object, Status> {
+    let validation = FieldValidation::parse(call.query.get("fieldValidation"))?;
+    let format = Format::of_content_type(content_type(&call.headers))?;
+    let body = read(std::mem::take(&mut call.body)).await?;
+    let decoded = codec::decode(&body, format, Target::Kind(gvk), validation)?;
+    take(&call.ctx, decoded)
+}
+
+/// What comes out of a patch, as an object of its kind.
+pub(super) fn conform(
+    ctx: &RequestContext,
+    object: Object,
+    gvk: Gvk<'_>,
+    validation: FieldValidation,
+) -> Result<Object, Status> {
+    take(ctx, codec::conform(object.into_value(), Target::Kind(gvk), validation)?)
+}
+
+/// The patch in the body of `call`.
+pub(super) async fn patch(call: &mut Call) -> Result<Patch, Status> {
+    let kind = PatchType::of_content_type(content_type(&call.headers))
+        .ok_or_else(|| Status::unsupported_media_type(&patch::MEDIA_TYPES))?;
+    let body = read(std::mem::take(&mut call.body)).await?;
+    let value = kind.read(&body)?;
+    Ok(match kind {
+        PatchType::Json => Patch::Json(value),
+        PatchType::Merge => Patch::Merge(value),
+        PatchType::Strategic => Patch::Strategic(value),
+    })
+}
+
+/// How to delete: from the body where there is one, else from the query.
+pub(super) async fn delete_options(call: &mut Call) -> Result<DeleteOptions, Status> {
+    let body = read(std::mem::take(&mut call.body)).await?;
+    if body.is_empty() {
+        return Ok(DeleteOptions {
+            grace_period_seconds: call.query.number("gracePeriodSeconds")?,
+            propagation: call.query.propagation()?,
+            ..DeleteOptions::default()
+        });
+    }
+    let options = Type::named(DELETE_OPTIONS)
+        .ok_or_else(|| Status::internal("DeleteOptions must be among the types"))?;
+    let format = Format::of_content_type(content_type(&call.headers))?;
+    let decoded = codec::decode(&body, format, Target::Options(options), FieldValidation::Ignore)?;
+    options_of(&decoded.value)
+}
+
+/// How to delete, as a `DeleteOptions` document says it.
+pub(super) fn options_of(value: &Value) -> Result<DeleteOptions, Status> {
+    let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let given = |pointer: &str| Some(text(pointer).to_owned()).filter(|text| !text.is_empty());
+    let dry_run: Vec<&str> = value
+        .get("dryRun")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    Ok(DeleteOptions {
+        grace_period_seconds: value.get("gracePeriodSeconds").and_then(Value::as_i64),
+        propagation: query::propagation(
+            text("/propagationPolicy"),
+            value.get("orphanDependents").and_then(Value::as_bool),
+        )?,
+        uid: given("/preconditions/uid"),
+        resource_version: given("/preconditions/resourceVersion"),
+        dry_run: query::check_dry_run(&dry_run)?,
+    })
+}
+
+fn content_type(headers: &HeaderMap) -> &str {
+    headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+fn take(ctx: &RequestContext, decoded: codec::Decoded) -> Result<Object, Status> {
+    for warning in decoded.warnings {
+        ctx.warn(warning);
+    }
+    Object::new(decoded.value).ok_or_else(|| Status::internal("a decoded object must be one"))
+}

@@ -1,0 +1,117 @@
+//! GET of a pod's log: fetched from the node's agent and passed on as it comes.
+
+use axum::body::Body;
+use axum::response::Response;
+use futures_util::StreamExt as _;
+use http::StatusCode;
+use serde_json::Value;
+
+use super::Call;
+use crate::answer;
+use crate::object::Object;
+use crate::query::Query;
+use crate::status::{FieldError, Status};
+
+/// The parameters that the agent is told.
+const PASSED_ON: [&str; 8] = [
+    "follow",
+    "previous",
+    "sinceSeconds",
+    "sinceTime",
+    "timestamps",
+    "tailLines",
+    "limitBytes",
+    "stream",
+];
+
+const TEXT: &str = "text/plain";
+
+pub(super) async fn log(call: Call) -> Result<Response, Status> {
+    let Call { api, ctx, kind, path, query, .. } = call;
+    check(&query, &path.name)?;
+    let pod = api.registry.get(&ctx, kind, &path.namespace, &path.name).await?;
+    let container = container(&pod, query.get("container"))?;
+    let node = pod.str_at("/spec/nodeName");
+    if node.is_empty() {
+        // As upstream: a pod without a node has printed nothing.
+        return Ok(answer::bytes(StatusCode::OK, TEXT, Vec::new()));
+    }
+    let kubelet = api
+        .kubelet
+        .as_ref()
+        .ok_or_else(|| Status::unavailable("this server has no identity for calls to nodes"))?;
+    let nodes = api.registry.scheme().kind("", "v1", "Node").ok_or_else(Status::no_such_path)?;
+    let node = api.registry.get(&ctx, nodes, "", node).await?;
+    let segments = ["containerLogs", &path.namespace, &path.name, &container];
+    let pairs: Vec<(&str, &str)> = query
+        .pairs()
+        .iter()
+        .filter(|(name, _)| PASSED_ON.contains(&name.as_str()))
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let content = kubelet.get(&node, &segments, &pairs, api.config.request_timeout).await?;
+    let content = content.take_until(api.stop.clone().cancelled_owned());
+    let mut response = answer::bytes(StatusCode::OK, TEXT, Vec::new());
+    *response.body_mut() = Body::from_stream(content);
+    Ok(response)
+}
+
+fn check(query: &Query, name: &str) -> Result<(), Status> {
+    let mut errors = Vec::new();
+    for (parameter, min, rule) in [
+        ("tailLines", 0, "must be greater than or equal to 0"),
+        ("limitBytes", 1, "must be greater than 0"),
+        ("sinceSeconds", 1, "must be greater than 0"),
+    ] {
+        if let Some(number) = query.number(parameter)?.filter(|number| *number < min) {
+            errors.push(FieldError::invalid(parameter, number, rule));
+        }
+    }
+    if query.has("sinceSeconds") && query.has("sinceTime") {
+        errors.push(FieldError::forbidden(
+            "",
+            "at most one of `sinceTime` or `sinceSeconds` may be specified",
+        ));
+    }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Status::invalid("", "PodLogOptions", name, &errors))
+    }
+}
+
+/// The container asked for, or the only one.
+fn container(pod: &Object, asked: &str) -> Result<String, Status> {
+    let names = |field: &str| -> Vec<String> {
+        pod.at(&format!("/spec/{field}"))
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(|container| container.get("name")?.as_str().map(ToOwned::to_owned))
+            .collect()
+    };
+    let (own, init) = (names("containers"), names("initContainers"));
+    let ephemeral = names("ephemeralContainers");
+    if !asked.is_empty() {
+        if [&own, &init, &ephemeral].iter().any(|list| list.iter().any(|name| name == asked)) {
+            return Ok(asked.to_owned());
+        }
+        return Err(Status::bad_request(format!(
+            "container {asked} is not valid for pod {}",
+            pod.name()
+        )));
+    }
+    if let ([only], true) = (own.as_slice(), init.is_empty()) {
+        return Ok(only.clone());
+    }
+    let or_init = if init.is_empty() {
+        String::new()
+    } else {
+        format!(" or one of the init containers: [{}]", init.join(" "))
+    };
+    Err(Status::bad_request(format!(
+        "a container name must be specified for pod {}, choose one of: [{}]{or_init}",
+        pod.name(),
+        own.join(" ")
+    )))
+}

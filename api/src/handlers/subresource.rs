@@ -1,0 +1,80 @@
+//! The parts of objects that have paths of their own.
+
+use std::sync::Arc;
+
+use axum::response::Response;
+use http::StatusCode;
+use serde_json::Value;
+
+use super::{Call, body, log, read, write};
+use crate::answer;
+use crate::negotiate::negotiate;
+use crate::object::Object;
+use crate::registry::options::Part;
+use crate::request_info::Verb;
+use crate::schema::Gvk;
+use crate::status::Status;
+
+/// Handles a request for a part.
+pub(crate) async fn subresource(call: Call) -> Result<Response, Status> {
+    let part = call.kind.subresource(&call.path.subresource).ok_or_else(Status::no_such_path)?;
+    if !part.verbs.contains(&call.path.verb) {
+        return Err(call.refuse_verb());
+    }
+    match (part.name, call.path.verb) {
+        ("status", Verb::Get) => read::get(call).await,
+        ("status", Verb::Update) => write::update(call, Part::Status).await,
+        ("status", Verb::Patch) => write::patch(call, Part::Status).await,
+        ("finalize", Verb::Update) => write::update(call, Part::Finalize).await,
+        ("scale", _) => scale(call).await,
+        ("binding", Verb::Create) => bind(call).await,
+        ("eviction", Verb::Create) => evict(call).await,
+        ("log", Verb::Get) => log::log(call).await,
+        _ => Err(call.refuse_verb()),
+    }
+}
+
+async fn scale(mut call: Call) -> Result<Response, Status> {
+    let form = negotiate(&call.headers, false)?;
+    let registry = Arc::clone(&call.api.registry);
+    let (namespace, name) = (call.path.namespace.clone(), call.path.name.clone());
+    let scale = match call.path.verb {
+        Verb::Update => {
+            let scale = body::object(&mut call, Gvk::new("autoscaling", "v1", "Scale")).await?;
+            registry.update_scale(&call.ctx, call.kind, &namespace, &name, &scale).await?
+        }
+        Verb::Patch => {
+            let patch = body::patch(&mut call).await?;
+            registry.patch_scale(&call.ctx, call.kind, &namespace, &name, &patch).await?
+        }
+        _ => registry.scale(&call.ctx, call.kind, &namespace, &name).await?,
+    };
+    Ok(answer::document(StatusCode::OK, form.format, scale.value()))
+}
+
+async fn bind(mut call: Call) -> Result<Response, Status> {
+    let binding = body::object(&mut call, Gvk::new("", "v1", "Binding")).await?;
+    let Call { api, ctx, kind, path, headers, .. } = call;
+    let form = negotiate(&headers, false)?;
+    check_name(&binding, &path.name)?;
+    api.registry.bind(&ctx, kind, &path.namespace, &path.name, &binding).await?;
+    Ok(answer::document(StatusCode::CREATED, form.format, &Status::created().to_value()))
+}
+
+/// Deletes a pod as its eviction asks. There are no disruption budgets yet that could refuse it.
+async fn evict(mut call: Call) -> Result<Response, Status> {
+    let eviction = body::object(&mut call, Gvk::new("policy", "v1", "Eviction")).await?;
+    let Call { api, ctx, kind, path, headers, .. } = call;
+    let form = negotiate(&headers, false)?;
+    check_name(&eviction, &path.name)?;
+    let options = body::options_of(eviction.at("/deleteOptions").unwrap_or(&Value::Null))?;
+    api.registry.delete(&ctx, kind, &path.namespace, &path.name, &options).await?;
+    Ok(answer::document(StatusCode::CREATED, form.format, &Status::created().to_value()))
+}
+
+fn check_name(object: &Object, name: &str) -> Result<(), Status> {
+    if object.name().is_empty() || object.name() == name {
+        return Ok(());
+    }
+    Err(Status::bad_request("name in URL does not match name in the object"))
+}

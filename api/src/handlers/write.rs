@@ -1,0 +1,43 @@
+//! POST, PUT and PATCH, of objects and of the parts that have the form of the whole.
+
+use axum::response::Response;
+use http::StatusCode;
+
+use super::{Call, body};
+use crate::answer;
+use crate::codec::FieldValidation;
+use crate::registry::options::Part;
+use crate::status::Status;
+
+pub(super) async fn create(mut call: Call) -> Result<Response, Status> {
+    let (form, shaper) = call.form()?;
+    let gvk = body::gvk(call.kind);
+    let object = body::object(&mut call, gvk).await?;
+    let Call { api, ctx, kind, path, .. } = call;
+    let created = api.registry.create(&ctx, kind, &path.namespace, object).await?;
+    Ok(answer::document(StatusCode::CREATED, form.format, &shaper.object(created)))
+}
+
+pub(super) async fn update(mut call: Call, part: Part) -> Result<Response, Status> {
+    let (form, shaper) = call.form()?;
+    let gvk = body::gvk(call.kind);
+    let object = body::object(&mut call, gvk).await?;
+    let Call { api, ctx, kind, path, .. } = call;
+    let (updated, is_new) =
+        api.registry.upsert(&ctx, kind, part, &path.namespace, &path.name, object).await?;
+    let code = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(answer::document(code, form.format, &shaper.object(updated)))
+}
+
+pub(super) async fn patch(mut call: Call, part: Part) -> Result<Response, Status> {
+    let (form, shaper) = call.form()?;
+    let validation = FieldValidation::parse(call.query.get("fieldValidation"))?;
+    let patch = body::patch(&mut call).await?;
+    let Call { api, ctx, kind, path, .. } = call;
+    let check = |object| body::conform(&ctx, object, body::gvk(kind), validation);
+    let patched = api
+        .registry
+        .patch_checked(&ctx, kind, part, &path.namespace, &path.name, &patch, &check)
+        .await?;
+    Ok(answer::document(StatusCode::OK, form.format, &shaper.object(patched)))
+}

@@ -1,0 +1,92 @@
+//! Which path leads to which handler.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
+use http::Method;
+
+use crate::context::RequestContext;
+use crate::handlers::{self, Call};
+use crate::query::Query;
+use crate::request_info::{RequestInfo, ResourcePath};
+use crate::state::Api;
+use crate::status::Status;
+use crate::{answer, health, version};
+
+/// All routes, without the filters before them. The paths of resources are not known before the
+/// scheme is, so they are not axum's to match.
+pub(crate) fn routes(api: &Arc<Api>) -> Router {
+    Router::new().fallback(dispatch).with_state(Arc::clone(api))
+}
+
+async fn dispatch(
+    State(api): State<Arc<Api>>,
+    Extension(info): Extension<Arc<RequestInfo>>,
+    Extension(query): Extension<Arc<Query>>,
+    Extension(ctx): Extension<RequestContext>,
+    request: Request,
+) -> Response {
+    let answer = match &*info {
+        RequestInfo::Resource(path) => resource(api, ctx, path, query, request).await,
+        RequestInfo::Path { method, path } => other(&api, method, path, &query, request).await,
+    };
+    answer.unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn resource(
+    api: Arc<Api>,
+    ctx: RequestContext,
+    path: &ResourcePath,
+    query: Arc<Query>,
+    request: Request,
+) -> Result<Response, Status> {
+    let kind = api
+        .registry
+        .scheme()
+        .resource(&path.group, &path.version, &path.resource)
+        .filter(|kind| kind.is_namespaced() || path.namespace.is_empty())
+        .ok_or_else(Status::no_such_path)?;
+    if kind.is_namespaced() && path.namespace.is_empty() && !path.name.is_empty() {
+        return Err(Status::no_such_path());
+    }
+    let (parts, body) = request.into_parts();
+    let call = Call { api, ctx, kind, path: path.clone(), query, headers: parts.headers, body };
+    if path.subresource.is_empty() {
+        handlers::resource(call).await
+    } else {
+        handlers::subresource(call).await
+    }
+}
+
+async fn other(
+    api: &Api,
+    method: &Method,
+    path: &str,
+    query: &Query,
+    request: Request,
+) -> Result<Response, Status> {
+    let segments: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    if let (&Method::POST, ["kontiki", "v1", "enroll", kind]) = (method, segments.as_slice()) {
+        return handlers::enroll(api, kind, request).await;
+    }
+    let headers = request.headers();
+    let response = match segments.as_slice() {
+        [endpoint @ ("healthz" | "livez" | "readyz")] => {
+            health::answer(api, endpoint, "", query).await
+        }
+        [endpoint @ ("healthz" | "livez" | "readyz"), check] => {
+            health::answer(api, endpoint, check, query).await
+        }
+        ["version"] => answer::json(&version::document()),
+        ["metrics"] => api.metrics.answer()?,
+        ["kontiki", "v1", "status"] => handlers::cluster_status(api).await?,
+        ["api" | "apis", ..] => handlers::discovery(api, &segments, headers)?,
+        _ => return Err(Status::no_such_path()),
+    };
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return Err(Status::method_not_allowed());
+    }
+    Ok(response)
+}
