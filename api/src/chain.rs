@@ -15,6 +15,8 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use tower::ServiceBuilder;
 
+pub(crate) use compress::takes_gzip;
+
 use crate::query::Query;
 use crate::request_info::RequestInfo;
 use crate::state::Api;

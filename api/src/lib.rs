@@ -19,7 +19,6 @@ mod routes;
 mod state;
 
 pub mod admission;
-pub mod allocate;
 pub mod authn;
 pub mod authz;
 pub mod context;
@@ -30,6 +29,7 @@ mod kubelet;
 pub mod negotiate;
 mod shape;
 
+pub mod allocate;
 pub mod registry;
 pub mod resources;
 pub mod selectors;

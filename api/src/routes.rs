@@ -82,6 +82,7 @@ async fn other(
         ["version"] => answer::json(&version::document()),
         ["metrics"] => api.metrics.answer()?,
         ["kontiki", "v1", "status"] => handlers::cluster_status(api).await?,
+        ["openapi", rest @ ..] => handlers::openapi(api, rest, query, headers).await?,
         ["api" | "apis", ..] => handlers::discovery(api, &segments, headers)?,
         _ => return Err(Status::no_such_path()),
     };

@@ -2,7 +2,6 @@
 
 mod accept;
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,21 +23,13 @@ use crate::discovery::Discovery;
 use crate::informer::Informers;
 use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
+use crate::openapi::OpenApi;
 use crate::registry::Registry;
 use crate::registry::scheme::Scheme;
 use crate::state::Api;
 use crate::status::Status;
 use crate::{bootstrap, chain, resources, routes};
 use accept::Connections;
-
-/// A block of IPv4 addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cidr {
-    /// The first address.
-    pub base: Ipv4Addr,
-    /// How many leading bits are the block's own.
-    pub prefix_len: u8,
-}
 
 /// What asks to be let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,8 +84,6 @@ pub struct ApiConfig {
     pub cluster_id: String,
     /// Where clients find the servers, host and port, as `/api` tells; may be empty.
     pub advertise_address: String,
-    /// The addresses of services.
-    pub service_cidr: Cidr,
     /// The authority (PEM) whose client certificates are good; without it every client is
     /// anonymous.
     pub client_ca_pem: Option<String>,
@@ -120,7 +109,6 @@ impl Default for ApiConfig {
             cluster_name: "kontiki".into(),
             cluster_id: String::new(),
             advertise_address: String::new(),
-            service_cidr: Cidr { base: Ipv4Addr::new(10, 96, 0, 0), prefix_len: 16 },
             client_ca_pem: None,
             kubelet: None,
             ready_checks: Vec::new(),
@@ -164,6 +152,7 @@ impl ApiServer {
             authorizer: Arc::new(BuiltIn),
             kubelet: kubelet.map_err(SetupError::Identity)?,
             discovery: Discovery::new(resources::KINDS, &config.advertise_address),
+            openapi: Arc::new(OpenApi::new(resources::KINDS)),
             metrics: Metrics::new(),
             reads: Semaphore::new(config.max_reads_in_flight),
             writes: Semaphore::new(config.max_writes_in_flight),

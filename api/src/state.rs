@@ -9,6 +9,7 @@ use crate::authz::Authorizer;
 use crate::discovery::Discovery;
 use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
+use crate::openapi::OpenApi;
 use crate::registry::Registry;
 use crate::server::ApiConfig;
 
@@ -18,6 +19,7 @@ pub(crate) struct Api {
     pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) config: ApiConfig,
     pub(crate) discovery: Discovery,
+    pub(crate) openapi: Arc<OpenApi>,
     pub(crate) metrics: Metrics,
     pub(crate) kubelet: Option<Kubelet>,
     /// Places for reads and for writes; who finds none is told to come again (A4).

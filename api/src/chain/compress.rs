@@ -40,7 +40,8 @@ pub(super) async fn filter(request: Request, next: Next) -> Response {
     Response::from_parts(parts, Body::from(packed))
 }
 
-fn takes_gzip(headers: &HeaderMap) -> bool {
+/// Whether a client can unpack.
+pub(crate) fn takes_gzip(headers: &HeaderMap) -> bool {
     headers
         .get_all(ACCEPT_ENCODING)
         .iter()

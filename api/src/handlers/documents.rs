@@ -1,11 +1,18 @@
-//! Documents that describe the API: discovery.
+//! Documents that describe the API: discovery and OpenAPI.
+
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, EXPIRES, HeaderName,
+    IF_NONE_MATCH, LOCATION, VARY,
+};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use crate::discovery::{self, Path};
+use crate::discovery::Path;
+use crate::openapi::OpenApi;
+use crate::query::Query;
 use crate::state::Api;
 use crate::status::Status;
 
@@ -23,29 +30,106 @@ pub(crate) fn discovery(
         ["apis", group, version] => Path::GroupVersion(group, version),
         _ => return Err(Status::no_such_path()),
     };
-    let accepted: Vec<&str> =
-        headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
-    let document =
-        api.discovery.document(path, &accepted.join(",")).ok_or_else(Status::no_such_path)?;
-    Ok(answer(document, headers))
+    let accept = header(headers, &ACCEPT);
+    let document = api.discovery.document(path, &accept).ok_or_else(Status::no_such_path)?;
+    let mut response = tagged(&document.etag, document.content_type, headers, || {
+        Body::from(document.body.clone())
+    });
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public"));
+    response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
+    Ok(response)
 }
 
-fn answer(document: &discovery::Document, headers: &HeaderMap) -> Response {
-    let is_known = headers
-        .get(IF_NONE_MATCH)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|tags| tags.split(',').any(|tag| tag.trim() == document.etag));
+/// `/openapi/v2`, `/openapi/v3` and the documents behind it.
+pub(crate) async fn openapi(
+    api: &Api,
+    segments: &[&str],
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result<Response, Status> {
+    let documents = Arc::clone(&api.openapi);
+    let path = segments.join("/");
+    let hash = query.get("hash").to_owned();
+    let headers = headers.clone();
+    // The first to ask waits while the documents are made, which takes the processor for a while.
+    tokio::task::spawn_blocking(move || specification(&documents, &path, &hash, &headers))
+        .await
+        .map_err(Status::internal)?
+}
+
+fn specification(
+    documents: &OpenApi,
+    path: &str,
+    hash: &str,
+    headers: &HeaderMap,
+) -> Result<Response, Status> {
+    if path == "v3" {
+        let index = documents.index();
+        let body = || Body::from(index.body.clone());
+        return Ok(tagged(&index.etag, index.content_type, headers, body));
+    }
+    let packed = match path {
+        "v2" => documents.v2(&header(headers, &ACCEPT)),
+        _ => path
+            .strip_prefix("v3/")
+            .and_then(|path| documents.group_version(path))
+            .ok_or_else(Status::no_such_path)?,
+    };
+    if !hash.is_empty() && hash != packed.hash() {
+        return Ok(moved(path, packed.hash()));
+    }
+    let takes_gzip = crate::chain::takes_gzip(headers);
+    let mut response = tagged(&packed.etag(), packed.content_type(), headers, || {
+        Body::from(if takes_gzip { packed.gzip() } else { packed.plain() })
+    });
+    let is_whole = response.status() == StatusCode::OK;
+    let headers = response.headers_mut();
+    if takes_gzip && is_whole {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    headers.append(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    if !hash.is_empty() {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+        let year = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * 365);
+        let expires = year.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        if let Ok(expires) = HeaderValue::from_str(&expires) {
+            headers.insert(EXPIRES, expires);
+        }
+    }
+    Ok(response)
+}
+
+/// The document behind an old hash is elsewhere now.
+fn moved(path: &str, hash: &str) -> Response {
     let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    if let Ok(place) = HeaderValue::from_str(&format!("/openapi/{path}?hash={hash}")) {
+        response.headers_mut().insert(LOCATION, place);
+    }
+    response
+}
+
+fn header(headers: &HeaderMap, name: &HeaderName) -> String {
+    let values: Vec<&str> =
+        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+    values.join(",")
+}
+
+/// A document, or 304 for a client that has it.
+fn tagged(
+    etag: &str,
+    media_type: &'static str,
+    headers: &HeaderMap,
+    body: impl FnOnce() -> Body,
+) -> Response {
+    let is_known = header(headers, &IF_NONE_MATCH).split(',').any(|tag| tag.trim() == etag);
+    let mut response = Response::new(if is_known { Body::empty() } else { body() });
     if is_known {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
-    } else {
-        *response.body_mut() = Body::from(document.body.clone());
     }
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(document.content_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public"));
-    headers.insert(VARY, HeaderValue::from_static("Accept"));
-    if let Ok(etag) = HeaderValue::from_str(&document.etag) {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    if let Ok(etag) = HeaderValue::from_str(etag) {
         headers.insert(ETAG, etag);
     }
     response

@@ -91,6 +91,14 @@ impl Strategy for Namespace {
         keep_all_but_status(object, old);
     }
 
+    fn is_held(&self, object: &Object) -> bool {
+        object.at("/spec/finalizers").and_then(Value::as_array).is_some_and(|list| !list.is_empty())
+    }
+
+    fn begin_deletion(&self, object: &mut Object) {
+        object.set(&["status", "phase"], "Terminating");
+    }
+
     fn validate(&self, object: &Object) -> Vec<FieldError> {
         check(object, |errors, root| {
             let spec = root.at("spec");
