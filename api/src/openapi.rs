@@ -24,8 +24,10 @@ use crate::registry::strategy::Kind;
 
 /// The version of Kubernetes that the API is that of.
 const KUBERNETES_VERSION: &str = "v1.35.0";
-/// The media type of [`OpenApi::v2`] in protobuf.
+/// The media type of [`OpenApi::v2`] in protobuf, as clients ask for it.
 pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The same, as the answer names it: Go's clients cannot parse the `@`.
+const V2_PROTOBUF_ANSWER: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 const JSON: &str = "application/json";
 
 /// The two forms of the specification.
@@ -130,8 +132,9 @@ impl OpenApi {
     /// `/openapi/v2`, in protobuf where `accept` names it.
     pub fn v2(&self, accept: &str) -> &Packed {
         if accept.contains("proto-openapi.spec.v2") {
-            self.v2_protobuf
-                .get_or_init(|| Packed::new(&gnostic::document(&self.v2_document()), V2_PROTOBUF))
+            self.v2_protobuf.get_or_init(|| {
+                Packed::new(&gnostic::document(&self.v2_document()), V2_PROTOBUF_ANSWER)
+            })
         } else {
             self.v2_json
                 .get_or_init(|| Packed::new(self.v2_document().to_string().as_bytes(), JSON))

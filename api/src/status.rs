@@ -213,13 +213,10 @@ impl Status {
     }
 
     /// 422: the request was understood and cannot be carried out on this object.
-    pub fn unprocessable(message: impl Into<String>) -> Self {
-        Self::new(
-            422,
-            Reason::Invalid,
-            "the server rejected our request due to an error in our request",
-        )
-        .with_cause("UnexpectedServerResponse", message, "")
+    pub fn unprocessable(why: impl fmt::Display) -> Self {
+        let message =
+            format!("the server rejected our request due to an error in our request: {why}");
+        Self::new(422, Reason::Invalid, message)
     }
 
     /// 405: this resource does not have that verb.

@@ -244,7 +244,7 @@ mod read {
 fn the_protobuf_form_says_what_the_json_form_says() {
     let open_api = open_api();
     let packed = open_api.v2(V2_PROTOBUF);
-    assert_eq!(packed.content_type(), V2_PROTOBUF);
+    assert!(!packed.content_type().contains('@'), "Go cannot parse it");
     let document = read::Document::decode(packed.plain()).unwrap();
     let json = v2();
     assert_eq!(document.swagger, "2.0");
