@@ -21,7 +21,10 @@ pub mod owners;
 pub mod pods;
 
 pub mod deployment;
+pub mod endpoints;
+pub mod node_ipam;
 pub mod replica_set;
+pub mod service_account;
 
 use std::time::Duration;
 
@@ -46,6 +49,9 @@ pub async fn run(context: LeaderContext) {
     tasks.spawn(writer);
     tasks.spawn(deployment::controller(&context, begin, &events).run());
     tasks.spawn(replica_set::controller(&context, begin, &events).run());
+    tasks.spawn(endpoints::controller(&context, begin, &events).run());
+    tasks.spawn(node_ipam::controller(&context, begin, &events).run());
+    tasks.spawn(service_account::controller(&context, begin).run());
     drop(events);
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
@@ -73,3 +79,6 @@ async fn latest_revision(client: &Client) -> Result<u64, Status> {
     let list = client.list_objects(client.kind_of::<Namespace>()?, "", &one).await?;
     Ok(list.resource_version)
 }
+
+#[cfg(test)]
+mod tests;

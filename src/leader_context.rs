@@ -26,6 +26,15 @@ pub struct LeaderContext {
     pub metrics: Arc<LeaderMetrics>,
 }
 
+impl LeaderContext {
+    /// The API as the controller of that name: what it writes is its own in `managedFields` and in
+    /// the audit.
+    pub fn client_of(&self, controller: &str) -> Client {
+        let name = format!("system:serviceaccount:kube-system:{controller}");
+        self.client.as_user(&name, &["system:masters"])
+    }
+}
+
 /// Settings of the leader's tasks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {

@@ -48,10 +48,7 @@ pub fn controller(
     let sets = context.informers.of::<ReplicaSet>();
     let pods = context.informers.of::<Pod>();
     let reconciler = Deployments {
-        client: context.client.as_user(
-            "system:serviceaccount:kube-system:deployment-controller",
-            &["system:masters"],
-        ),
+        client: context.client_of("deployment-controller"),
         informer: Arc::clone(&deployments),
         sets: Arc::clone(&sets),
         pods: Arc::clone(&pods),

@@ -44,10 +44,7 @@ pub fn controller(
     let sets = context.informers.of::<ReplicaSet>();
     let pods = context.informers.of::<Pod>();
     let reconciler = ReplicaSets {
-        client: context.client.as_user(
-            "system:serviceaccount:kube-system:replicaset-controller",
-            &["system:masters"],
-        ),
+        client: context.client_of("replicaset-controller"),
         sets: Arc::clone(&sets),
         pods: Arc::clone(&pods),
         own_pods: OwnWrites::new(Arc::clone(&pods)),
