@@ -48,8 +48,10 @@ impl Cluster {
         let created = Arc::new(Mutex::default());
         let stop = CancellationToken::new();
         let pods = server.informers().of::<Pod>();
-        let kubelets = tokio::spawn(run_kubelets(client.clone(), pods, Arc::clone(&created), stop.clone()));
-        let mut cluster = Self { client, server, settings, term: None, nodes: (stop, kubelets), created };
+        let kubelets =
+            tokio::spawn(run_kubelets(client.clone(), pods, Arc::clone(&created), stop.clone()));
+        let mut cluster =
+            Self { client, server, settings, term: None, nodes: (stop, kubelets), created };
         if cluster.client.get::<Namespace>("", "default").await.is_err() {
             cluster.add_namespace("default").await;
         }
@@ -82,7 +84,10 @@ impl Cluster {
         let Some((token, tasks)) = self.term.take() else { return };
         token.cancel();
         for task in tasks {
-            tokio::time::timeout(DEADLINE, task).await.expect("the leader's tasks must end").unwrap();
+            tokio::time::timeout(DEADLINE, task)
+                .await
+                .expect("the leader's tasks must end")
+                .unwrap();
         }
     }
 
@@ -94,9 +99,10 @@ impl Cluster {
     }
 
     pub(super) async fn add_namespace(&self, name: &str) {
-        let namespace: Namespace =
-            serde_json::from_value(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }))
-                .unwrap();
+        let namespace: Namespace = serde_json::from_value(
+            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }),
+        )
+        .unwrap();
         self.create(&namespace).await;
     }
 
@@ -165,7 +171,9 @@ impl Cluster {
         };
         match tokio::time::timeout(DEADLINE, found).await {
             Ok(found) => found,
-            Err(_) => panic!("{what}: not within {DEADLINE:?}; pods: {:#?}", self.list::<Pod>("").await),
+            Err(_) => {
+                panic!("{what}: not within {DEADLINE:?}; pods: {:#?}", self.list::<Pod>("").await)
+            }
         }
     }
 
