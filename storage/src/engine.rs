@@ -19,6 +19,12 @@ mod page;
 mod pages;
 mod sled;
 
+/// The longest key that an engine takes, in bytes.
+pub const KEY_MAX: usize = 4 << 10;
+
+/// The largest value that an engine takes, in bytes.
+pub const VALUE_MAX: usize = 16 << 20;
+
 /// The named trees; each is an ordered map of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tree {
@@ -168,6 +174,8 @@ pub type Visit<'a> = dyn FnMut(&[u8], Bytes) -> ControlFlow<()> + 'a;
 /// - after a crash, show a prefix of the written batches that holds at least all that were durable;
 /// - let reads see every batch whose `write` has returned;
 /// - refuse damaged or unknown records with their place, and never guess;
+/// - take keys up to [`KEY_MAX`] and values up to [`VALUE_MAX`] bytes, and panic on larger ones: who
+///   writes must have refused them before;
 /// - after one failed write or sync, refuse all later ones (a failed fsync cannot be retried).
 pub trait Engine: Send + Sync + 'static {
     /// Applies a batch.
@@ -190,6 +198,19 @@ pub trait Engine: Send + Sync + 'static {
 
     /// The greatest key of a tree with its value.
     fn last(&self, tree: Tree) -> Result<Option<(Bytes, Bytes)>, EngineError>;
+}
+
+/// Holds a batch against the bounds of every engine.
+fn check_bounds(batch: &Batch) {
+    for write in &batch.writes {
+        let (key, value) = match write {
+            Write::Put { key, value, .. } => (key, value.len()),
+            Write::Delete { key, .. } => (key, 0),
+            Write::DeleteRange { start, .. } => (start, 0),
+        };
+        assert!(key.len() <= KEY_MAX, "a key of {} bytes; at most {KEY_MAX}", key.len());
+        assert!(value <= VALUE_MAX, "a value of {value} bytes; at most {VALUE_MAX}");
+    }
 }
 
 /// The error of an act on a path, for `map_err`.

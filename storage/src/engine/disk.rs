@@ -29,9 +29,8 @@ use super::journal::record::{self, RECORD_HEADER_BYTES};
 use super::journal::{Journal, Sequence};
 use super::lock::DirectoryLock;
 use super::overlay::{Layer, Overlay};
-use super::page::KEY_MAX;
 use super::pages::Pages;
-use super::{Batch, Durability, Engine, EngineError, Tree, Visit, Write, io_error};
+use super::{Batch, Durability, Engine, EngineError, Tree, Visit, io_error};
 
 mod read;
 mod step;
@@ -41,9 +40,6 @@ const BUFFER_MAX: usize = 1 << 20;
 
 /// How much may wait for sled before writers wait too.
 const OVERLAY_MAX: usize = 48 << 20;
-
-/// The largest value.
-pub const VALUE_MAX: usize = 16 << 20;
 
 /// How often a writer that waits for room looks whether the engine has stopped.
 const ROOM_WAIT: Duration = Duration::from_millis(50);
@@ -221,7 +217,7 @@ impl Shared {
     }
 
     fn write(&self, batch: Batch, durability: Durability) -> Result<(), EngineError> {
-        check_bounds(&batch);
+        super::check_bounds(&batch);
         let mut queue = self.queue.lock();
         while queue.active_bytes > OVERLAY_MAX && self.stopped.get().is_none() {
             self.step_due.notify_one();
@@ -308,19 +304,6 @@ impl Shared {
             queue.freeze = Freeze::Done(layer, sequence);
         }
         Ok(queue)
-    }
-}
-
-/// The engine's own bounds, which those above it must know and keep.
-fn check_bounds(batch: &Batch) {
-    for write in &batch.writes {
-        let (key, value) = match write {
-            Write::Put { key, value, .. } => (key, value.len()),
-            Write::Delete { key, .. } => (key, 0),
-            Write::DeleteRange { start, .. } => (start, 0),
-        };
-        assert!(key.len() <= KEY_MAX, "a key of {} bytes; at most {KEY_MAX}", key.len());
-        assert!(value <= VALUE_MAX, "a value of {value} bytes; at most {VALUE_MAX}");
     }
 }
 

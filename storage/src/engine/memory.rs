@@ -99,6 +99,7 @@ fn apply(trees: &mut Trees, batch: &Batch) {
 
 impl Engine for MemoryEngine {
     fn write(&self, batch: Batch, durability: Durability) -> Result<(), EngineError> {
+        super::check_bounds(&batch);
         let mut contents = self.contents.write();
         contents.refuse_if_stopped()?;
         apply(&mut contents.written, &batch);

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, Place};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, KEY_MAX};
 
 /// How large a page grows before it is split.
 pub(super) const PAGE_BYTES: usize = 16 << 10;
@@ -28,9 +28,6 @@ pub(super) const INLINE_MAX: usize = 14 << 10;
 
 /// The size of a fragment.
 pub(super) const FRAGMENT_BYTES: usize = 14 << 10;
-
-/// The largest key.
-pub(super) const KEY_MAX: usize = 4 << 10;
 
 /// The largest record that sled is ever given.
 pub(super) const RECORD_MAX: usize = 20 << 10;
