@@ -3,28 +3,48 @@
 
 pub mod defaults;
 pub mod pod_spec;
+pub mod rbac;
 pub mod workload;
 
+pub mod cluster_role;
+pub mod cluster_role_binding;
 pub mod config_map;
 pub mod controller_revision;
 pub mod cron_job;
+pub mod csi_driver;
+pub mod csi_node;
 pub mod daemon_set;
 pub mod deployment;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod event;
+pub mod horizontal_pod_autoscaler;
+pub mod ingress;
+pub mod ingress_class;
 pub mod job;
 pub mod lease;
+pub mod limit_range;
 pub mod namespace;
+pub mod network_policy;
 pub mod node;
+pub mod persistent_volume;
+pub mod persistent_volume_claim;
 pub mod pod;
+pub mod pod_disruption_budget;
 pub mod pod_template;
+pub mod priority_class;
 pub mod replica_set;
 pub mod replication_controller;
+pub mod resource_quota;
+pub mod role;
+pub mod role_binding;
+pub mod runtime_class;
 pub mod secret;
 pub mod service;
 pub mod service_account;
 pub mod stateful_set;
+pub mod storage_class;
+pub mod volume_attachment;
 
 use crate::object::Object;
 use crate::registry::strategy::Kind;
@@ -37,11 +57,15 @@ pub static KINDS: &[&Kind] = &[
     &config_map::KIND,
     &endpoints::KIND,
     &event::KIND,
+    &limit_range::KIND,
     &namespace::KIND,
     &node::KIND,
+    &persistent_volume::KIND,
+    &persistent_volume_claim::KIND,
     &pod::KIND,
     &pod_template::KIND,
     &replication_controller::KIND,
+    &resource_quota::KIND,
     &secret::KIND,
     &service::KIND,
     &service_account::KIND,
@@ -50,10 +74,25 @@ pub static KINDS: &[&Kind] = &[
     &deployment::KIND,
     &replica_set::KIND,
     &stateful_set::KIND,
+    &horizontal_pod_autoscaler::KIND,
     &cron_job::KIND,
     &job::KIND,
     &lease::KIND,
     &endpoint_slice::KIND,
+    &ingress::KIND,
+    &ingress_class::KIND,
+    &network_policy::KIND,
+    &runtime_class::KIND,
+    &pod_disruption_budget::KIND,
+    &cluster_role::KIND,
+    &cluster_role_binding::KIND,
+    &role::KIND,
+    &role_binding::KIND,
+    &priority_class::KIND,
+    &csi_driver::KIND,
+    &csi_node::KIND,
+    &storage_class::KIND,
+    &volume_attachment::KIND,
 ];
 
 /// What these rules find wrong with an object.
