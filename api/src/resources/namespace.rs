@@ -128,15 +128,6 @@ impl Strategy for Namespace {
         })
     }
 
-    fn is_held(&self, object: &Object) -> bool {
-        let finalizers = object.at("/spec/finalizers").and_then(Value::as_array);
-        finalizers.is_some_and(|list| !list.is_empty())
-    }
-
-    fn begin_deletion(&self, object: &mut Object) {
-        object.set(&["status", "phase"], "Terminating");
-    }
-
     fn selectable(&self) -> &'static [&'static str] {
         &["status.phase"]
     }

@@ -463,3 +463,4 @@ fn a_slice_has_addresses_of_one_type() {
 }
 
 mod batch_and_more;
+mod cluster;
