@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::{config, telemetry};
 
 pub mod agent;
+pub mod bench;
 pub mod chaos;
 pub mod down;
 pub mod server;
@@ -75,6 +76,8 @@ pub enum Verb {
     Server(server::Flags),
     /// Run one node's agent.
     Agent(agent::Flags),
+    /// Measure a cluster.
+    Bench(bench::Flags),
     /// Break a cluster on purpose, and check that it keeps its promises.
     Chaos(chaos::Flags),
     /// Print the version and what it speaks.
@@ -99,6 +102,7 @@ fn run(cli: Cli) -> ExitCode {
         Verb::Status(flags) => status::run(&flags),
         Verb::Server(flags) => server::run(flags),
         Verb::Agent(flags) => agent::run(flags),
+        Verb::Bench(flags) => bench::run(&flags),
         Verb::Chaos(flags) => chaos::run(&cli.global, flags),
         Verb::Version(flags) => version::run(&flags),
     };

@@ -26,6 +26,7 @@ pub mod enroll;
 pub mod member;
 pub mod server;
 
+pub mod leader;
 pub mod leader_context;
 
 pub mod controllers;
@@ -40,4 +41,5 @@ pub mod process;
 pub mod balancer;
 pub mod up;
 
+pub mod bench;
 pub mod chaos;

@@ -152,7 +152,7 @@ impl Profile {
     pub fn peer(name: &str, advertise: &[String]) -> Self {
         let mut profile = Self {
             common_name: name.into(),
-            dns_names: vec!["localhost".into(), "peer.kontiki.internal".into()],
+            dns_names: vec!["localhost".into(), kontiki_raft::config::PEER_DNS_NAME.into()],
             addresses: vec![IpAddr::from([127, 0, 0, 1]), std::net::Ipv6Addr::LOCALHOST.into()],
             ..Self::default()
         };

@@ -1,10 +1,340 @@
-//! A server's way in.
+//! A server's way in, both halves.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use async_trait::async_trait;
+use bytes::Bytes;
+use kontiki_api::server::{EnrollKind, Enrollment};
+use kontiki_api::status::Status;
+use kontiki_raft::node::Node;
+use kontiki_raft::status::Role as MemberRole;
+use kontiki_raft::types::Member;
+use kontiki_storage::kv::{Compare, Kv, KvError, Op, OpResponse, Revision, Txn};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::node::{EnrollNode, admit};
+use super::{Door, ServerStep, decode};
+use crate::pki::files::ServerPki;
+use crate::pki::{Authority, Identity as Pair, PkiError};
+use crate::server::config::{Origin, ServerConfig};
+use crate::server::identity::Identity;
+use crate::token::{Role, Token};
+
+/// Where the last member id that was given out stands. Below no path of the Kubernetes API.
+const LAST_ID_KEY: &str = "/kontiki/members/last-id";
+/// How often two enrollments may get into each other's way before one gives up.
+const ALLOCATE_ATTEMPTS: u32 = 32;
+/// How long changes of members may take: they queue behind one another.
+const JOIN_DEADLINE: Duration = Duration::from_secs(25);
+/// Between two attempts.
+const RETRY_EVERY: Duration = Duration::from_millis(30);
+/// How long a member with the name of a newcomer may take to show that it is alive.
+const ALIVE_DEADLINE: Duration = Duration::from_millis(500);
 
 /// Who asks to be made a member, once its Raft listens.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Joining {
     /// The id it was given.
     pub node_id: u64,
+    /// Its name.
+    pub name: String,
+    /// URL of its Kubernetes API.
+    pub api: String,
+    /// Where its peers reach it.
+    pub raft: String,
+    /// Where it speaks the etcd API.
+    pub etcd: String,
+}
+
+/// What a new server is given.
+#[derive(Serialize, Deserialize)]
+pub struct Enrolled {
+    /// The cluster.
+    pub cluster_id: String,
+    /// Its id: never given before, and never again.
+    pub node_id: u64,
+    ca_cert: String,
+    ca_key: String,
+    peer_ca_cert: String,
+    peer_ca_key: String,
+}
+
+impl Enrolled {
+    /// The cluster's authorities.
+    pub fn authorities(&self) -> Result<ServerPki, PkiError> {
+        let load = |name: &str, cert: &str, key: &str| {
+            Authority::load(name, Pair { cert_pem: cert.into(), key_pem: key.into() })
+        };
+        Ok(ServerPki {
+            ca: load("the cluster's authority", &self.ca_cert, &self.ca_key)?,
+            peer_ca: load("the peers' authority", &self.peer_ca_cert, &self.peer_ca_key)?,
+        })
+    }
+}
+
+/// The joiner's first step.
+pub async fn enroll(servers: &[String], token: &Token, name: &str) -> anyhow::Result<Enrolled> {
+    let step = ServerStep::Certificates { name: name.into() };
+    let door = Door::new(servers, token)?;
+    door.knock("server", &step).await.context("enter the cluster")
+}
+
+/// The joiner's second step: asks until this member votes. Ends only when `stop` is cancelled.
+pub async fn stay_member(
+    node: Node,
+    member: Member,
+    config: ServerConfig,
+    identity: Arc<Identity>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let joining = Joining {
+        node_id: node.id(),
+        name: member.name,
+        api: member.api_url,
+        raft: member.raft_addr,
+        etcd: member.etcd_addr,
+    };
+    let asking = async {
+        while !is_voter(&node) {
+            if let Err(error) = join(&node, &joining, &config, &identity).await {
+                warn!("not a voter yet: {error:#}");
+            }
+            sleep(RETRY_EVERY).await;
+        }
+    };
+    stop.run_until_cancelled(asking).await;
+    stop.cancelled().await;
+    Ok(())
+}
+
+fn is_voter(node: &Node) -> bool {
+    let status = node.status();
+    status.members.iter().any(|member| member.id == status.id && member.role == MemberRole::Voter)
+}
+
+async fn join(
+    node: &Node,
+    joining: &Joining,
+    config: &ServerConfig,
+    identity: &Identity,
+) -> anyhow::Result<()> {
+    let token = identity.pki.token(Role::Server)?;
+    let mut servers: Vec<String> = match &config.origin {
+        Origin::Join { servers, .. } => servers.clone(),
+        Origin::Init | Origin::Resume => Vec::new(),
+    };
+    let known = node.status().members.into_iter();
+    servers.extend(known.filter(|m| m.id != joining.node_id).map(|m| m.member.api_url));
+    if servers.is_empty() {
+        // Alone, and not yet elected.
+        return Ok(());
+    }
+    let joined: Value =
+        Door::new(&servers, &token)?.knock("server", &ServerStep::Join(joining.clone())).await?;
+    info!(%joined, "joined");
+    Ok(())
+}
+
+/// The server's half.
+pub struct Enroller {
+    node: Node,
+    identity: Arc<Identity>,
+    /// Changes of members are made one after the other.
+    changing: tokio::sync::Mutex<()>,
+}
+
+#[async_trait]
+impl Enrollment for Enroller {
+    async fn enroll(&self, kind: EnrollKind, token: &str, body: Value) -> Result<Value, Status> {
+        let role = match kind {
+            EnrollKind::Server => Role::Server,
+            EnrollKind::Node => Role::Node,
+        };
+        self.check(token, role)?;
+        match role {
+            Role::Node => self.admit_node(&decode(body).map_err(Status::bad_request)?),
+            Role::Server => match decode(body).map_err(Status::bad_request)? {
+                ServerStep::Certificates { name } => self.admit_server(&name).await,
+                ServerStep::Join(joining) => self.make_member(joining).await,
+            },
+        }
+    }
+}
+
+impl Enroller {
+    /// Of this node and its authorities.
+    pub fn new(node: Node, identity: Arc<Identity>) -> Self {
+        Self { node, identity, changing: tokio::sync::Mutex::default() }
+    }
+
+    fn check(&self, token: &str, role: Role) -> Result<(), Status> {
+        let ours = self.identity.pki.token(role).map_err(Status::internal)?;
+        match token.parse::<Token>() {
+            Ok(theirs) if theirs.matches(&ours) => Ok(()),
+            // Which part is wrong is nobody's business who does not have it.
+            Ok(_) | Err(_) => Err(Status::unauthorized()),
+        }
+    }
+
+    fn admit_node(&self, request: &EnrollNode) -> Result<Value, Status> {
+        let enrolled = admit(&self.identity.pki, request)
+            .map_err(|error| Status::bad_request(error.to_string()))?;
+        info!(node = request.node_name, "node enrolled");
+        serde_json::to_value(enrolled).map_err(Status::internal)
+    }
+
+    async fn admit_server(&self, name: &str) -> Result<Value, Status> {
+        self.refuse_living_namesake(name).await?;
+        let pki = &self.identity.pki;
+        let enrolled = Enrolled {
+            cluster_id: self.identity.record.cluster_id.clone(),
+            node_id: allocate_id(&*self.node.kv()).await?,
+            ca_cert: pki.ca.identity().cert_pem.clone(),
+            ca_key: pki.ca.identity().key_pem.clone(),
+            peer_ca_cert: pki.peer_ca.identity().cert_pem.clone(),
+            peer_ca_key: pki.peer_ca.identity().key_pem.clone(),
+        };
+        info!(name, id = enrolled.node_id, "server enrolled");
+        serde_json::to_value(enrolled).map_err(Status::internal)
+    }
+
+    /// A newcomer takes the place of a dead member of its name, never that of a living one.
+    async fn refuse_living_namesake(&self, name: &str) -> Result<(), Status> {
+        let members = self.node.status().members;
+        for member in members.into_iter().filter(|known| known.member.name == name) {
+            let connecting = TcpStream::connect(member.member.raft_addr.clone());
+            // A newcomer in the same place listens already, but does not speak before it has an id.
+            let alive = matches!(timeout(ALIVE_DEADLINE, connecting).await, Ok(Ok(_)));
+            if alive && self.speaks(&member.member.api_url).await {
+                return Err(Status::conflict(
+                    "",
+                    "servers",
+                    name,
+                    "a server of this name is a member and alive; choose another --name",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    async fn speaks(&self, api: &str) -> bool {
+        let Ok(pin) = self.identity.pki.ca.cert_der() else { return false };
+        let config = crate::pki::tls::pinned_config(crate::token::ca_hash(&pin));
+        let Ok(http) = config.map_err(Into::into).and_then(crate::client::with_tls) else {
+            return false;
+        };
+        http.get(format!("{api}/livez")).timeout(ALIVE_DEADLINE).send().await.is_ok()
+    }
+
+    async fn make_member(&self, joining: Joining) -> Result<Value, Status> {
+        let until = Instant::now() + JOIN_DEADLINE;
+        let _one_at_a_time = timeout(JOIN_DEADLINE, self.changing.lock())
+            .await
+            .map_err(|_| Status::timeout("other changes of members are under way"))?;
+        loop {
+            match self.change_members(&joining).await {
+                Ok(()) => return Ok(json!({ "id": joining.node_id, "role": "voter" })),
+                // Another server may be making a change: it ends, or its leader does.
+                Err(error) if Instant::now() < until => {
+                    tracing::debug!(%error, "trying again to make {} a member", joining.name);
+                    sleep(RETRY_EVERY).await;
+                }
+                Err(error) => {
+                    return Err(Status::unavailable(format!(
+                        "make {} a member: {error}",
+                        joining.name
+                    )));
+                }
+            }
+        }
+    }
+
+    async fn change_members(
+        &self,
+        joining: &Joining,
+    ) -> Result<(), kontiki_raft::error::NodeError> {
+        for dead in self.node.status().members {
+            let same_place =
+                dead.member.name == joining.name || dead.member.raft_addr == joining.raft;
+            if same_place && dead.id < joining.node_id {
+                info!(id = dead.id, "removing the member whose place is taken: {}", dead.member);
+                self.node.remove(dead.id).await?;
+            }
+        }
+        let member = Member {
+            name: joining.name.clone(),
+            raft_addr: joining.raft.clone(),
+            api_url: joining.api.clone(),
+            etcd_addr: joining.etcd.clone(),
+        };
+        self.node.add_learner(joining.node_id, member).await?;
+        self.node.promote(joining.node_id).await
+    }
+}
+
+/// The next member id: one more than the last, by compare-and-set.
+async fn allocate_id(kv: &dyn Kv) -> Result<u64, Status> {
+    for _ in 0..ALLOCATE_ATTEMPTS {
+        let (last, revision) = last_id(kv).await?;
+        let next = last + 1;
+        let txn = Txn {
+            compare: vec![Compare::unchanged_since(LAST_ID_KEY, revision)],
+            success: vec![Op::put(LAST_ID_KEY, next.to_string())],
+            failure: vec![],
+        };
+        if kv.txn(txn.into()).await.map_err(|error| unavailable(&error))?.succeeded {
+            return Ok(next);
+        }
+    }
+    Err(Status::unavailable("too many servers join at the same time; try again"))
+}
+
+/// The last id given out, and the revision of that. The founder's is 1.
+async fn last_id(kv: &dyn Kv) -> Result<(u64, Revision), Status> {
+    let read = Txn { success: vec![Op::get(LAST_ID_KEY)], ..Txn::default() };
+    let response = kv.txn(read.into()).await.map_err(|error| unavailable(&error))?;
+    let Some(OpResponse::Range(range)) = response.responses.into_iter().next() else {
+        return Err(Status::internal("a read gave no range"));
+    };
+    let Some(found) = range.kvs.into_iter().next() else { return Ok((1, Revision::ZERO)) };
+    let number = parse_id(&found.value)
+        .ok_or_else(|| Status::internal(format!("{LAST_ID_KEY} does not hold a number")))?;
+    Ok((number, found.mod_revision))
+}
+
+fn parse_id(value: &Bytes) -> Option<u64> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+fn unavailable(error: &KvError) -> Status {
+    Status::unavailable(format!("give out a member id: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use kontiki_storage::local::LocalKv;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_id_is_never_given_out_twice_however_many_ask_at_once() {
+        let kv = Arc::new(LocalKv::in_memory());
+        let asks = (0..8).map(|_| {
+            let kv = Arc::clone(&kv);
+            tokio::spawn(async move { allocate_id(&*kv).await.unwrap() })
+        });
+        let ids = futures_util::future::join_all(asks).await;
+        let ids: HashSet<u64> = ids.into_iter().map(Result::unwrap).collect();
+        assert_eq!(ids.len(), 8);
+        assert!(!ids.contains(&1), "1 is the founder's");
+    }
 }

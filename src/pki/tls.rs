@@ -7,10 +7,8 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 
 use super::{Identity, PkiError};
@@ -39,31 +37,6 @@ pub fn client_config(
             builder.with_client_auth_cert(chain, key).map_err(tls)?
         }
     };
-    config.alpn_protocols = vec![b"h2".into(), b"http/1.1".into()];
-    Ok(config)
-}
-
-/// A server that presents `identity`, and knows clients by certificates of `client_ca_pem`. Who
-/// shows none is let through, as anonymous; who shows one that is expired or of another authority
-/// is refused in the handshake.
-pub fn server_config(
-    what: &str,
-    identity: &Identity,
-    client_ca_pem: &str,
-) -> Result<ServerConfig, PkiError> {
-    let tls = |source| PkiError::Tls { what: what.into(), source };
-    let clients = Arc::new(roots(what, client_ca_pem)?);
-    let verifier = WebPkiClientVerifier::builder_with_provider(clients, provider())
-        .allow_unauthenticated()
-        .build()
-        .map_err(|error| malformed(what, &error))?;
-    let (chain, key) = certified_key(what, identity)?;
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(tls)?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(tls)?;
     config.alpn_protocols = vec![b"h2".into(), b"http/1.1".into()];
     Ok(config)
 }

@@ -1,0 +1,127 @@
+//! What only the leader does: scheduler, controllers, and the objects that every cluster has.
+//!
+//! They start when this member leads, and are gone before another term's can begin to matter: what
+//! they still write is refused by the fence of their term (invariant R9).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{Namespace, Node as KubeNode, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kontiki_api::informer::Informers;
+use kontiki_api::server::ApiServer;
+use kontiki_raft::node::Node;
+use kontiki_raft::status::Leadership;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::controllers::metrics::LeaderMetrics;
+use crate::leader_context::{LeaderContext, Settings};
+use crate::{controllers, scheduler};
+
+mod kubernetes_service;
+
+/// How long a term's tasks may take to end before they are aborted.
+const END_OF_TERM_PATIENCE: Duration = Duration::from_millis(500);
+/// Before what every cluster has is tried again to be created.
+const BOOTSTRAP_RETRY: Duration = Duration::from_millis(100);
+
+/// Follows the leadership until `stop` is cancelled.
+pub async fn run(
+    node: Node,
+    api: Arc<ApiServer>,
+    settings: Arc<Settings>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    warm(&api.informers());
+    let metrics = Arc::default();
+    let mut leadership = node.leadership();
+    loop {
+        let elected = leadership.wait_for(|now| now.is_local);
+        let Some(Ok(elected)) = stop.run_until_cancelled(elected).await.map(|e| e.map(|e| *e))
+        else {
+            return Ok(());
+        };
+        info!(term = elected.term.0, "leading: starting the leader's tasks");
+        let term = Term::begin(&node, &api, &settings, &metrics, elected, stop.child_token());
+        let deposed = leadership.wait_for(|now| !now.is_local || now.term != elected.term);
+        let over = stop.run_until_cancelled(deposed).await.is_none_or(|ended| ended.is_err());
+        term.end().await;
+        info!(term = elected.term.0, "the leader's tasks have ended");
+        if over {
+            return Ok(());
+        }
+    }
+}
+
+/// Informers run at every server, so that a new leader begins with what it needs in memory.
+fn warm(informers: &Arc<Informers>) {
+    informers.of::<Pod>();
+    informers.of::<KubeNode>();
+    informers.of::<ReplicaSet>();
+    informers.of::<Deployment>();
+    informers.of::<Service>();
+    informers.of::<EndpointSlice>();
+    informers.of::<Namespace>();
+    informers.of::<ServiceAccount>();
+}
+
+/// The tasks of one term.
+struct Term {
+    token: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Term {
+    fn begin(
+        node: &Node,
+        api: &Arc<ApiServer>,
+        settings: &Arc<Settings>,
+        metrics: &Arc<LeaderMetrics>,
+        elected: Leadership,
+        token: CancellationToken,
+    ) -> Self {
+        let context = LeaderContext {
+            client: api.client().fenced(elected.term),
+            informers: api.informers(),
+            token: token.clone(),
+            settings: Arc::clone(settings),
+            metrics: Arc::clone(metrics),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(bootstrap(Arc::clone(api), context.clone(), node.clone()));
+        tasks.spawn(controllers::run(context.clone()));
+        tasks.spawn(scheduler::run(context));
+        Self { token, tasks }
+    }
+
+    async fn end(mut self) {
+        self.token.cancel();
+        let joined = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                if let Err(error) = ended {
+                    warn!("a leader's task: {error}");
+                }
+            }
+        };
+        if timeout(END_OF_TERM_PATIENCE, joined).await.is_err() {
+            self.tasks.shutdown().await;
+        }
+    }
+}
+
+/// Creates what every cluster has, then keeps the `kubernetes` service current.
+async fn bootstrap(api: Arc<ApiServer>, context: LeaderContext, node: Node) {
+    let token = context.token.clone();
+    let work = async {
+        while let Err(status) = api.bootstrap().await {
+            warn!(%status, "creating the cluster's namespaces");
+            sleep(BOOTSTRAP_RETRY).await;
+        }
+        kubernetes_service::keep(&context.client, &node).await;
+    };
+    token.run_until_cancelled(work).await;
+}

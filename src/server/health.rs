@@ -1,0 +1,88 @@
+//! How this member is: for `/readyz`, and for `GET /kontiki/v1/status`.
+
+use async_trait::async_trait;
+use kontiki_api::server::{ClusterStatus, ReadyCheck};
+use kontiki_api::status::Status as ApiStatus;
+use kontiki_raft::node::Node;
+use kontiki_raft::status::{MemberStatus as RaftMember, NodeStatus, Role};
+use serde_json::Value;
+
+use crate::cluster_status::{MemberStatus, ServerStatus};
+
+/// Ready is a voter that knows its leader.
+pub struct Membership(pub Node);
+
+#[async_trait]
+impl ReadyCheck for Membership {
+    fn name(&self) -> &'static str {
+        "membership"
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        let status = self.0.status();
+        if let Some(reason) = status.failed {
+            return Err(reason);
+        }
+        let me = status.members.iter().find(|member| member.id == status.id);
+        match me.map(|member| member.role) {
+            Some(Role::Voter) if status.leader.is_some() => Ok(()),
+            Some(Role::Voter) => Err("no leader is known".into()),
+            Some(Role::Learner) => Err("still a learner: catching up".into()),
+            None => Err("not a member yet".into()),
+        }
+    }
+}
+
+/// Tells what this member knows of its cluster.
+pub struct Status(pub Node);
+
+#[async_trait]
+impl ClusterStatus for Status {
+    async fn status(&self) -> Result<Value, ApiStatus> {
+        let status = of(self.0.cluster_id(), &self.0.status());
+        serde_json::to_value(status).map_err(ApiStatus::internal)
+    }
+}
+
+fn of(cluster_id: &str, status: &NodeStatus) -> ServerStatus {
+    let name =
+        |id: u64| status.members.iter().find(|m| m.id == id).map(|found| found.member.name.clone());
+    ServerStatus {
+        name: name(status.id).unwrap_or_default(),
+        id: status.id,
+        cluster_id: cluster_id.to_owned(),
+        role: role(status).to_owned(),
+        leader: status.leader.and_then(name),
+        term: status.term.0,
+        commit_index: status.committed_index,
+        applied_index: status.applied_index,
+        revision: status.revision.get(),
+        compacted: status.compacted.get(),
+        hash: format!("{:016x}", status.hash),
+        members: status.members.iter().map(member).collect(),
+    }
+}
+
+fn role(status: &NodeStatus) -> &'static str {
+    let me = status.members.iter().find(|member| member.id == status.id);
+    match me.map(|member| member.role) {
+        _ if status.leader == Some(status.id) => "leader",
+        Some(Role::Voter) if status.leader.is_some() => "follower",
+        Some(Role::Voter) => "candidate",
+        Some(Role::Learner) | None => "learner",
+    }
+}
+
+fn member(known: &RaftMember) -> MemberStatus {
+    MemberStatus {
+        id: known.id,
+        name: known.member.name.clone(),
+        api: known.member.api_url.clone(),
+        raft: known.member.raft_addr.clone(),
+        etcd: known.member.etcd_addr.clone(),
+        role: match known.role {
+            Role::Voter => "voter".into(),
+            Role::Learner => "learner".into(),
+        },
+    }
+}
