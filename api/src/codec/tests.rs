@@ -3,6 +3,7 @@ use serde_json::json;
 use super::*;
 
 mod protobuf;
+mod random;
 
 const DEPLOYMENT: Target<'static> = Target::Kind(Gvk::new("apps", "v1", "Deployment"));
 const POD: Target<'static> = Target::Kind(Gvk::new("", "v1", "Pod"));

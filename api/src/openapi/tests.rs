@@ -2,6 +2,7 @@ use prost::Message;
 
 use super::*;
 use crate::registry::strategy::{ALL_VERBS, Scope, Strategy, Subresource};
+use crate::schema::Gvk;
 
 struct Plain;
 impl Strategy for Plain {}
@@ -94,6 +95,30 @@ fn every_reference_leads_to_a_schema_and_none_has_siblings_in_v3() {
             let alone = property.get("$ref").is_none() || property.as_object().unwrap().len() == 1;
             assert!(alone, "{name}.{field}");
         }
+    }
+}
+
+#[test]
+fn every_kind_of_the_server_is_described() {
+    let kinds = crate::resources::KINDS;
+    let document: Value =
+        serde_json::from_slice(&OpenApi::new(kinds).v2("application/json").plain()).unwrap();
+    for kind in kinds {
+        let name = schemas::name_of(Gvk::new(kind.group, kind.version, kind.kind));
+        let name = name.unwrap_or_else(|| panic!("{kind:?} is not in the table of types"));
+        let described = &document["definitions"][&name];
+        assert!(described["properties"]["metadata"].is_object(), "{name}");
+        assert!(document["definitions"][format!("{name}List")].is_object(), "{name}");
+        for sub in kind.subresources {
+            let (group, version, sub) = discovery::subresource_kind(kind, sub);
+            let name = schemas::name_of(Gvk::new(group, version, sub));
+            assert!(document["definitions"][name.unwrap()].is_object(), "{sub}");
+        }
+    }
+    let mut found = Vec::new();
+    references(&document, &mut found);
+    for reference in found {
+        assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
     }
 }
 

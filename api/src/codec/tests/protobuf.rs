@@ -337,7 +337,7 @@ fn numbers_out_of_range_and_endless_nesting_are_refused() {
     assert!(refused.contains("nested too deeply"), "{refused}");
 }
 
-fn read_raw(api_version: &str, kind: &str, raw: &[u8]) -> Result<Value, String> {
+pub(super) fn read_raw(api_version: &str, kind: &str, raw: &[u8]) -> Result<Value, String> {
     let unknown = Unknown {
         type_meta: Some(TypeMeta { api_version: text(api_version), kind: text(kind) }),
         raw: Some(raw.to_vec()),
