@@ -1,6 +1,8 @@
 //! Admission: what is decided on a write beyond its own kind's rules, by plugins in a fixed order.
 //! First all may change the object, then all may refuse it.
 
+pub mod immortal;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -69,6 +71,11 @@ impl Admission {
     /// These plugins, in this order.
     pub fn new(plugins: Vec<Arc<dyn Plugin>>) -> Self {
         Self { plugins }
+    }
+
+    /// The plugins of every cluster.
+    pub fn built_in() -> Self {
+        Self::new(vec![Arc::new(immortal::Immortal)])
     }
 
     /// Lets all plugins change the object.

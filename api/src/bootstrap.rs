@@ -2,13 +2,18 @@
 
 use serde_json::json;
 
+use crate::allocate::API_SERVICE_ADDRESS;
 use crate::client::Client;
 use crate::object::Object;
+use crate::resources;
 use crate::status::Status;
 
 /// The namespaces that are always there.
 pub(crate) const NAMESPACES: [&str; 4] =
     ["default", "kube-system", "kube-node-lease", "kube-public"];
+
+/// The port at which servers usually listen.
+const API_PORT: u16 = 6443;
 
 /// Creates what is missing.
 pub(crate) async fn run(client: &Client) -> Result<(), Status> {
@@ -27,5 +32,29 @@ pub(crate) async fn run(client: &Client) -> Result<(), Status> {
             _ => {}
         }
     }
-    Ok(())
+    api_service(client).await
+}
+
+/// The name and the address by which pods find the API. Whoever knows the servers' addresses writes
+/// its endpoints.
+async fn api_service(client: &Client) -> Result<(), Status> {
+    let kind = &resources::service::KIND;
+    if client.get_object(kind, "default", "kubernetes").await.is_ok() {
+        return Ok(());
+    }
+    let mut service = Object::empty("v1", "Service");
+    service.set_meta("name", "kubernetes");
+    service.set_meta("namespace", "default");
+    service.set_meta("labels", json!({ "component": "apiserver", "provider": "kubernetes" }));
+    service.set(
+        &["spec"],
+        json!({
+            "clusterIP": API_SERVICE_ADDRESS.to_string(),
+            "ports": [{ "name": "https", "port": 443, "targetPort": API_PORT }],
+        }),
+    );
+    match client.create_object(kind, service).await {
+        Err(refusal) if !refusal.is_already_exists() => Err(refusal),
+        _ => Ok(()),
+    }
 }

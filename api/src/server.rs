@@ -141,7 +141,7 @@ impl ApiServer {
     pub fn new(kv: Arc<dyn Kv>, config: ApiConfig) -> Result<Self, SetupError> {
         let scheme = Arc::new(Scheme::new(resources::KINDS));
         let informers = Arc::new(Informers::new(Arc::clone(&kv), Arc::clone(&scheme)));
-        let registry = Arc::new(Registry::new(kv, scheme, Admission::default()));
+        let registry = Arc::new(Registry::new(kv, scheme, Admission::built_in()));
         let kubelet = config.kubelet.as_ref().map(Kubelet::new).transpose();
         let clients = match &config.client_ca_pem {
             Some(ca_pem) => ClientCertificates::of_authority(ca_pem),
@@ -199,7 +199,7 @@ impl ApiServer {
     }
 
     /// Creates what every cluster has: the namespaces `default`, `kube-system`, `kube-node-lease`
-    /// and `kube-public`. Idempotent; the leader calls it.
+    /// and `kube-public`, and the service `kubernetes`. Idempotent; the leader calls it.
     pub async fn bootstrap(&self) -> Result<(), Status> {
         bootstrap::run(&self.client()).await
     }

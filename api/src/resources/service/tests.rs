@@ -1,5 +1,5 @@
 //! Services from their creation to their row in a table. What they claim of the store is tested
-//! with the registry, in `tests/allocation.rs` of this crate.
+//! with the registry, in `api/tests/allocation.rs`.
 
 use serde_json::{Value, json};
 
