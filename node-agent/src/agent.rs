@@ -25,6 +25,16 @@ pub enum AgentError {
         #[source]
         source: std::io::Error,
     },
+    /// The container runtime does not do its part.
+    #[error("container runtime: {0}")]
+    Runtime(String),
+}
+
+impl AgentError {
+    /// `act` failed on `path`.
+    pub(crate) fn io(act: &str, path: &Path, source: std::io::Error) -> Self {
+        Self::Io { act: format!("{act} {}", path.display()), source }
+    }
 }
 
 /// A running node agent.

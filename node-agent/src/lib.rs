@@ -26,6 +26,29 @@ pub mod preflight;
 
 pub mod agent;
 
+pub mod cgroups;
+pub mod client;
+pub mod containerd;
+pub mod env;
+pub mod images;
+pub mod network;
+pub mod plan;
+pub mod pod_worker;
+pub mod pods;
+pub mod probes;
+pub mod restarts;
+pub mod runtime;
+pub mod spec;
+pub mod status;
+pub mod volumes;
+
+pub mod api;
+pub mod checkpoint;
+pub mod events;
+pub mod paths;
+mod quantity;
+pub mod system;
+
 pub use agent::{Agent, AgentError, cleanup};
 pub use config::{AgentConfig, ClientTls, RuntimeChoice, ServingTls, Timers};
 pub use preflight::{Missing, preflight};

@@ -84,6 +84,13 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
+/// `PATH` for programs we start: they call others, which may stand in the system's folders.
+pub(crate) fn search_path() -> std::ffi::OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs = std::env::split_paths(&path).chain(SYSTEM_DIRS.iter().map(PathBuf::from));
+    std::env::join_paths(dirs).unwrap_or(path)
+}
+
 /// The first folder that has every CNI plugin the node's network needs.
 pub(crate) fn find_cni_bin_dir(dirs: &[PathBuf]) -> Option<PathBuf> {
     dirs.iter().find(|dir| CNI_PLUGINS.iter().all(|plugin| dir.join(plugin).is_file())).cloned()

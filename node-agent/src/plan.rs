@@ -1,0 +1,397 @@
+//! Desired and observed meet here (N2): what must be done now for one pod. Pure; the worker does
+//! it and asks again. Every step is idempotent and may be planned again while it is under way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container as ContainerDef, Pod};
+
+use crate::restarts::Backoffs;
+use crate::runtime::{Container, ContainerState, Sandbox};
+
+mod containers;
+pub mod outcome;
+
+use outcome::{Outcome, outcome};
+
+/// Instances kept of each container: the current one, and the one before for its log and end.
+const INSTANCES_KEPT: usize = 2;
+/// A failure is shown in its own words for this long, then as waiting for the next try.
+pub(crate) const FAILURE_SHOWN: Duration = Duration::from_secs(2);
+/// Grace of a pod that does not say.
+const GRACE_DEFAULT_SECONDS: i64 = 30;
+
+/// What the runtime has of one pod.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// All sandboxes, with addresses.
+    pub sandboxes: Vec<Sandbox>,
+    /// All containers.
+    pub containers: Vec<Container>,
+}
+
+impl Observed {
+    /// The sandbox that containers are made in.
+    pub fn sandbox(&self) -> Option<&Sandbox> {
+        self.sandboxes.iter().filter(|sandbox| sandbox.ready).max_by_key(|sandbox| sandbox.attempt)
+    }
+
+    /// Instances of one container, newest first.
+    pub fn instances(&self, name: &str) -> Vec<&Container> {
+        let mut found: Vec<_> = self.containers.iter().filter(|c| c.name == name).collect();
+        found.sort_by_key(|container| std::cmp::Reverse((container.attempt, container.created_at)));
+        found
+    }
+
+    /// The newest instance of one container.
+    pub fn latest(&self, name: &str) -> Option<&Container> {
+        self.instances(name).into_iter().next()
+    }
+
+    /// True if some process of the pod may still run.
+    pub fn any_running(&self) -> bool {
+        self.containers
+            .iter()
+            .any(|c| matches!(c.state, ContainerState::Running | ContainerState::Unknown))
+    }
+}
+
+/// What the worker remembers and the runtime cannot tell.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    /// Waits of containers that ended.
+    pub restarts: Backoffs,
+    /// Why a container could not be started, by its name.
+    pub starts: BTreeMap<String, Failure>,
+    /// Why there is no sandbox.
+    pub sandbox: Option<Failure>,
+    /// The pod's volumes.
+    pub volumes: Volumes,
+    /// What probes found, by the container's id.
+    pub probes: BTreeMap<String, ProbeState>,
+    /// The API knows how every container ended.
+    pub final_status_written: bool,
+    /// Volumes, cgroup and logs are gone.
+    pub torn_down: bool,
+    /// The API has let go of the pod.
+    pub deleted: bool,
+}
+
+impl Memory {
+    /// Remembers nothing.
+    pub fn new(restarts: Backoffs) -> Self {
+        Self {
+            restarts,
+            starts: BTreeMap::new(),
+            sandbox: None,
+            volumes: Volumes::Unknown,
+            probes: BTreeMap::new(),
+            final_status_written: false,
+            torn_down: false,
+            deleted: false,
+        }
+    }
+}
+
+/// Something that did not work and will be tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// One word for statuses.
+    pub reason: String,
+    /// What a user should know.
+    pub message: String,
+    /// When it happened.
+    pub at: Timestamp,
+    /// When it is tried again.
+    pub retry_at: Timestamp,
+}
+
+/// Whether a pod's volumes can be mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Volumes {
+    /// Nobody looked since the agent started.
+    Unknown,
+    /// All are there.
+    Ready,
+    /// One is not.
+    Failed(Failure),
+}
+
+/// What the probes of one instance found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProbeState {
+    /// It has started, as its startup probe sees it.
+    pub started: bool,
+    /// It can take requests, as its readiness probe sees it.
+    pub ready: bool,
+    /// It must be restarted, and why.
+    pub unhealthy: Option<String>,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Bring volumes and files of the pod in place.
+    PrepareVolumes,
+    /// Make a sandbox.
+    RunSandbox {
+        /// How many there were before.
+        attempt: u32,
+    },
+    /// See to the image, then make and start a container.
+    StartContainer {
+        /// Its name.
+        name: String,
+        /// How many instances there were before.
+        attempt: u32,
+        /// The sandbox it goes into.
+        sandbox_id: String,
+    },
+    /// Ask a container to end.
+    StopContainer {
+        /// Its identity.
+        id: String,
+        /// Its name.
+        name: String,
+        /// How long it may take.
+        grace: Duration,
+        /// Why, for the event.
+        why: String,
+    },
+    /// Remove an ended container and its log.
+    RemoveContainer {
+        /// Its identity.
+        id: String,
+    },
+    /// End a sandbox and give its network back.
+    StopSandbox {
+        /// Its identity.
+        id: String,
+    },
+    /// Remove an ended sandbox.
+    RemoveSandbox {
+        /// Its identity.
+        id: String,
+    },
+    /// Remove volumes, cgroup and logs.
+    TearDown,
+    /// Let the API forget the pod.
+    DeletePod,
+}
+
+impl Step {
+    /// What two plans of the same step have in common. A shorter grace is another step.
+    pub fn key(&self) -> String {
+        match self {
+            Self::PrepareVolumes => "volumes".to_owned(),
+            Self::RunSandbox { .. } => "sandbox".to_owned(),
+            Self::StartContainer { name, .. } => start_key(name),
+            Self::StopContainer { id, grace, .. } => format!("stop {id} {}", grace.as_secs()),
+            Self::RemoveContainer { id } => format!("remove {id}"),
+            Self::StopSandbox { id } => format!("stop sandbox {id}"),
+            Self::RemoveSandbox { id } => format!("remove sandbox {id}"),
+            Self::TearDown => "tear down".to_owned(),
+            Self::DeletePod => "delete".to_owned(),
+        }
+    }
+}
+
+/// The key of starting a container.
+pub fn start_key(name: &str) -> String {
+    format!("start {name}")
+}
+
+/// Why a container does not run yet, in the API's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// One word.
+    pub reason: String,
+    /// A sentence; may be empty.
+    pub message: String,
+}
+
+/// Everything a plan depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// The pod as it shall be, with the status last known.
+    pub pod: &'a Pod,
+    /// The API no longer has the pod.
+    pub gone: bool,
+    /// What the runtime has.
+    pub observed: &'a Observed,
+    /// What the worker remembers.
+    pub memory: &'a Memory,
+    /// Keys of steps under way.
+    pub busy: &'a BTreeSet<String>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What to do now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Independent of each other: they may be done at the same time.
+    pub steps: Vec<Step>,
+    /// When to plan again at the latest.
+    pub wake_at: Option<Timestamp>,
+    /// Why containers wait, by name.
+    pub waiting: BTreeMap<String, Waiting>,
+    /// Nothing is left of the pod: the worker can go.
+    pub finished: bool,
+}
+
+impl Plan {
+    fn step(&mut self, step: Step) {
+        self.steps.push(step);
+    }
+
+    fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at)));
+    }
+}
+
+/// Plans the next steps for a pod.
+pub fn plan(input: &Input<'_>) -> Plan {
+    let mut plan = Plan::default();
+    if is_ending(input.pod, input.gone) {
+        end(input, &mut plan);
+    } else if let Some(outcome) = outcome(input.pod, input.observed) {
+        rest(input, outcome, &mut plan);
+    } else {
+        containers::run(input, &mut plan);
+        sweep(input, &mut plan);
+    }
+    plan
+}
+
+/// True if the pod shall go away.
+pub fn is_ending(pod: &Pod, gone: bool) -> bool {
+    gone || pod.metadata.deletion_timestamp.is_some()
+}
+
+/// A pod that is deleted: stop, report, remove, and let the API forget it.
+fn end(input: &Input<'_>, plan: &mut Plan) {
+    let grace = grace(input.pod);
+    let starting = input.busy.iter().any(|key| key == "sandbox" || key.starts_with("start "));
+    stop_running(input, grace, "Stopping container", plan);
+    if starting || input.observed.any_running() {
+        return;
+    }
+    let ready: Vec<_> = input.observed.sandboxes.iter().filter(|sandbox| sandbox.ready).collect();
+    for sandbox in &ready {
+        plan.step(Step::StopSandbox { id: sandbox.id.clone() });
+    }
+    if !ready.is_empty() {
+        return;
+    }
+    // What is removed can no longer be reported, so the report comes first. A pod that the API no
+    // longer has needs none.
+    if !input.gone && !input.memory.final_status_written {
+        return;
+    }
+    for container in &input.observed.containers {
+        plan.step(Step::RemoveContainer { id: container.id.clone() });
+    }
+    if input.observed.containers.is_empty() {
+        for sandbox in &input.observed.sandboxes {
+            plan.step(Step::RemoveSandbox { id: sandbox.id.clone() });
+        }
+    }
+    if !plan.steps.is_empty() {
+        return;
+    }
+    if !input.memory.torn_down {
+        plan.step(Step::TearDown);
+    } else if !input.gone && !input.memory.deleted {
+        plan.step(Step::DeletePod);
+    } else {
+        plan.finished = true;
+    }
+}
+
+/// A pod that ran to its end: nothing runs any more, logs and ends stay readable.
+fn rest(input: &Input<'_>, outcome: Outcome, plan: &mut Plan) {
+    stop_running(input, grace(input.pod), &format!("Pod has {}", outcome.phase()), plan);
+    if !input.observed.any_running() {
+        for sandbox in input.observed.sandboxes.iter().filter(|sandbox| sandbox.ready) {
+            plan.step(Step::StopSandbox { id: sandbox.id.clone() });
+        }
+    }
+}
+
+fn stop_running(input: &Input<'_>, grace: Duration, why: &str, plan: &mut Plan) {
+    for container in &input.observed.containers {
+        if matches!(container.state, ContainerState::Running | ContainerState::Unknown) {
+            plan.step(Step::StopContainer {
+                id: container.id.clone(),
+                name: container.name.clone(),
+                grace,
+                why: format!("{why} {}", container.name),
+            });
+        }
+    }
+}
+
+/// How long the pod's containers may take to end.
+pub fn grace(pod: &Pod) -> Duration {
+    let seconds = pod
+        .metadata
+        .deletion_grace_period_seconds
+        .or_else(|| pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds))
+        .unwrap_or(GRACE_DEFAULT_SECONDS);
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+/// Removes instances and sandboxes that nobody will ask for again.
+fn sweep(input: &Input<'_>, plan: &mut Plan) {
+    let mut kept = BTreeSet::new();
+    for container in all_containers(input.pod) {
+        for (age, instance) in input.observed.instances(&container.name).into_iter().enumerate() {
+            if age < INSTANCES_KEPT {
+                kept.insert(instance.id.as_str());
+            } else if instance.state == ContainerState::Exited {
+                plan.step(Step::RemoveContainer { id: instance.id.clone() });
+            }
+        }
+    }
+    let current = input.observed.sandbox().map(|sandbox| sandbox.id.as_str());
+    for sandbox in &input.observed.sandboxes {
+        if current.is_none() || current == Some(sandbox.id.as_str()) {
+            continue;
+        }
+        let needed = input
+            .observed
+            .containers
+            .iter()
+            .any(|c| c.sandbox_id == sandbox.id && kept.contains(c.id.as_str()));
+        if sandbox.ready {
+            plan.step(Step::StopSandbox { id: sandbox.id.clone() });
+        } else if !needed {
+            plan.step(Step::RemoveSandbox { id: sandbox.id.clone() });
+        }
+    }
+}
+
+/// Init containers, then the others.
+pub fn all_containers(pod: &Pod) -> impl Iterator<Item = &ContainerDef> {
+    pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers))
+}
+
+/// Init containers.
+pub fn init_containers(pod: &Pod) -> impl Iterator<Item = &ContainerDef> {
+    pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten())
+}
+
+/// Containers that are not init containers.
+pub fn main_containers(pod: &Pod) -> impl Iterator<Item = &ContainerDef> {
+    pod.spec.iter().flat_map(|spec| &spec.containers)
+}
+
+/// An init container that goes on beside the main ones.
+pub fn is_sidecar(container: &ContainerDef) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,92 @@
+//! Whether a pod has run to its end, and how. Pure.
+
+use k8s_openapi::api::core::v1::Pod;
+
+use super::{Observed, init_containers, is_sidecar, main_containers};
+use crate::runtime::{Container, ContainerState};
+
+/// How a pod ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every container ended well and none will be restarted.
+    Succeeded,
+    /// Some container did not, and will not be restarted.
+    Failed,
+}
+
+impl Outcome {
+    /// Its name in the API.
+    pub fn phase(self) -> &'static str {
+        match self {
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+        }
+    }
+}
+
+/// When containers of a pod are started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartPolicy {
+    /// Whenever they end.
+    Always,
+    /// When they end with an error.
+    OnFailure,
+    /// Never.
+    Never,
+}
+
+impl RestartPolicy {
+    /// The pod's.
+    pub fn of(pod: &Pod) -> Self {
+        match pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()) {
+            Some("OnFailure") => Self::OnFailure,
+            Some("Never") => Self::Never,
+            _ => Self::Always,
+        }
+    }
+
+    /// True if a container that ended with `exit_code` is started again.
+    pub fn restarts(self, exit_code: i32) -> bool {
+        match self {
+            Self::Always => true,
+            Self::OnFailure => exit_code != 0,
+            Self::Never => false,
+        }
+    }
+}
+
+/// How the pod ended; none if it has not. An end that was reported stays: such a pod never runs
+/// again.
+pub fn outcome(pod: &Pod, observed: &Observed) -> Option<Outcome> {
+    match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
+        Some("Succeeded") => return Some(Outcome::Succeeded),
+        Some("Failed") => return Some(Outcome::Failed),
+        _ => {}
+    }
+    let policy = RestartPolicy::of(pod);
+    if policy == RestartPolicy::Never && an_init_container_failed(pod, observed) {
+        return Some(Outcome::Failed);
+    }
+    let mut all_well = true;
+    for container in main_containers(pod) {
+        let ended = observed.latest(&container.name).filter(|latest| ended(latest))?;
+        if policy.restarts(ended.exit_code) {
+            return None;
+        }
+        all_well &= ended.exit_code == 0;
+    }
+    pod.spec.as_ref()?;
+    Some(if all_well { Outcome::Succeeded } else { Outcome::Failed })
+}
+
+fn an_init_container_failed(pod: &Pod, observed: &Observed) -> bool {
+    init_containers(pod).filter(|container| !is_sidecar(container)).any(|container| {
+        observed
+            .latest(&container.name)
+            .is_some_and(|latest| ended(latest) && latest.exit_code != 0)
+    })
+}
+
+fn ended(container: &Container) -> bool {
+    container.state == ContainerState::Exited
+}

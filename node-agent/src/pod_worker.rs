@@ -1,0 +1,441 @@
+//! One task for each pod: observes, plans, does the steps of the plan beside each other, tells
+//! the API, and waits for the next reason to do so again.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{ApiError, PodApi, name, namespace, uid};
+use crate::checkpoint::Checkpoint;
+use crate::config::Timers;
+use crate::env::References;
+use crate::events::{Kind, Recorder};
+use crate::paths::Paths;
+use crate::plan::{
+    Failure, Input, Memory, Observed, Plan, Step, Volumes, is_ending, plan as make_plan,
+};
+use crate::probes::{Question, Report};
+use crate::restarts::{BackoffRule, Backoffs};
+use crate::runtime::Runtime;
+use crate::spec::NodeFacts;
+use crate::status::{is_final, pod_status};
+
+mod health;
+mod observe;
+mod start;
+mod steps;
+
+use start::StartError;
+
+/// Reports of probes that may wait; probes wait when it is full.
+const REPORTS: usize = 32;
+/// Wait after the runtime or the API did not answer.
+const RETRY: Duration = Duration::from_secs(1);
+/// Waits between tries to make a sandbox or to mount volumes.
+const SETUP_BACKOFF: BackoffRule = BackoffRule {
+    initial: Duration::from_secs(1),
+    max: Duration::from_secs(15),
+    reset: Duration::from_secs(60),
+};
+/// Longest time without a look, whatever happens.
+const RESYNC: Duration = Duration::from_secs(60);
+
+/// What all workers of an agent share.
+pub struct Context {
+    /// The container runtime.
+    pub runtime: Arc<dyn Runtime>,
+    /// The API.
+    pub api: Arc<dyn PodApi>,
+    /// Where events go.
+    pub recorder: Recorder,
+    /// Where files go.
+    pub paths: Paths,
+    /// The node.
+    pub node: NodeFacts,
+    /// Last known pods.
+    pub checkpoint: Checkpoint,
+    /// Periods and deadlines.
+    pub timers: Timers,
+    /// Bounds pulls at the same time.
+    pub pulls: Semaphore,
+}
+
+/// What a worker is told.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    /// The pod as the API last showed it.
+    pub pod: Arc<Pod>,
+    /// The API no longer has it.
+    pub gone: bool,
+}
+
+/// A step that ended.
+#[derive(Debug)]
+struct Done {
+    key: String,
+    outcome: Outcome,
+}
+
+/// What came of a step.
+#[derive(Debug)]
+enum Outcome {
+    Volumes(Result<References, String>),
+    Sandbox(Result<(), String>),
+    Start { name: String, result: Result<(), StartError> },
+    Runtime(Result<(), String>),
+    TornDown(Result<(), String>),
+    Deleted(Result<(), ApiError>),
+    Status(Box<PodStatus>, Box<Result<Pod, ApiError>>),
+}
+
+/// The task of one pod.
+pub struct Worker {
+    context: Arc<Context>,
+    desired: watch::Receiver<Desired>,
+    nudge: Arc<Notify>,
+    memory: Memory,
+    observed: Observed,
+    references: Arc<References>,
+    /// Steps under way; dropped with the worker, which ends them.
+    steps: JoinSet<Done>,
+    busy: BTreeSet<String>,
+    /// Ends pulls when the pod shall go away.
+    starting: CancellationToken,
+    setup: Backoffs,
+    pulls: Backoffs,
+    probes: JoinSet<()>,
+    probing: HashMap<(String, Question), AbortHandle>,
+    reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
+    /// The status the API has from us.
+    written: Option<PodStatus>,
+    /// The API said that the pod is gone before the watch did.
+    gone: bool,
+    /// Containers whose waiting was made an event.
+    waiting: BTreeMap<String, String>,
+}
+
+impl Worker {
+    /// A worker for what `desired` says; `nudge` wakes it when the runtime changed.
+    pub fn new(
+        context: Arc<Context>,
+        desired: watch::Receiver<Desired>,
+        nudge: Arc<Notify>,
+    ) -> Self {
+        let rule = BackoffRule {
+            initial: context.timers.backoff_initial,
+            max: context.timers.backoff_max,
+            reset: context.timers.backoff_reset,
+        };
+        Self {
+            context,
+            desired,
+            nudge,
+            memory: Memory::new(Backoffs::new(rule)),
+            observed: Observed::default(),
+            references: Arc::default(),
+            steps: JoinSet::new(),
+            busy: BTreeSet::new(),
+            starting: CancellationToken::new(),
+            setup: Backoffs::new(SETUP_BACKOFF),
+            pulls: Backoffs::new(rule),
+            probes: JoinSet::new(),
+            probing: HashMap::new(),
+            reports: mpsc::channel(REPORTS),
+            written: None,
+            gone: false,
+            waiting: BTreeMap::new(),
+        }
+    }
+
+    /// Works until nothing is left of the pod, or until `shutdown`, which leaves it running (N1).
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        loop {
+            let wake_at = tokio::select! {
+                wake_at = self.sync() => wake_at,
+                () = shutdown.cancelled() => return,
+            };
+            let Some(wake_at) = wake_at else { return };
+            let wait = Duration::try_from(wake_at.duration_since(Timestamp::now()));
+            // Every arm is cancel-safe: what was not taken stays where it is.
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                changed = self.desired.changed() => if changed.is_err() { return },
+                () = self.nudge.notified() => {}
+                Some(done) = self.steps.join_next() => self.note_joined(done),
+                Some(report) = self.reports.1.recv() => self.note_report(report),
+                Some(_) = self.probes.join_next() => {}
+                () = tokio::time::sleep(wait.unwrap_or_default()) => {}
+            }
+            // Many steps may have ended by now: one look serves them all.
+            while let Some(done) = self.steps.try_join_next() {
+                self.note_joined(done);
+            }
+        }
+    }
+
+    /// One look at everything; answers when to look again, or none when the pod is no more.
+    async fn sync(&mut self) -> Option<Timestamp> {
+        let Desired { pod, gone } = self.desired.borrow_and_update().clone();
+        let gone = gone || self.gone;
+        let pod = self.with_status(&pod);
+        if is_ending(&pod, gone) {
+            self.starting.cancel();
+        }
+        let retry_at = Timestamp::now() + RETRY;
+        if let Err(error) = self.observe(&pod).await {
+            tracing::debug!(pod = name(&pod), %error, "the runtime does not answer");
+            return Some(retry_at);
+        }
+        self.watch_health(&pod, gone);
+        let now = Timestamp::now();
+        let plan = make_plan(&self.input(&pod, gone, now));
+        if plan.finished {
+            self.context.checkpoint.remove(uid(&pod));
+            return None;
+        }
+        let wake_at = self.tell(&pod, gone, &plan, now);
+        self.announce_waiting(&pod, &plan);
+        let pod = Arc::new(pod);
+        for step in plan.steps.clone() {
+            self.begin(&pod, step);
+        }
+        let latest = now + RESYNC;
+        Some([plan.wake_at, wake_at].into_iter().flatten().fold(latest, Timestamp::min))
+    }
+
+    fn input<'a>(&'a self, pod: &'a Pod, gone: bool, now: Timestamp) -> Input<'a> {
+        Input { pod, gone, observed: &self.observed, memory: &self.memory, busy: &self.busy, now }
+    }
+
+    /// The pod with the status we last wrote: the watch may be behind it. Conditions of others
+    /// come from the watch.
+    fn with_status(&self, pod: &Pod) -> Pod {
+        let mut pod = pod.clone();
+        let Some(written) = &self.written else { return pod };
+        let mut status = written.clone();
+        let seen = pod.status.take().unwrap_or_default();
+        let own = status.conditions.get_or_insert_default();
+        for condition in seen.conditions.into_iter().flatten() {
+            match own.iter_mut().find(|own| own.type_ == condition.type_) {
+                Some(own) if condition.type_ == "DisruptionTarget" => *own = condition,
+                Some(_) => {}
+                None => own.push(condition),
+            }
+        }
+        pod.status = Some(status);
+        pod
+    }
+
+    /// Writes the status if it changed; answers when to try again.
+    fn tell(&mut self, pod: &Pod, gone: bool, plan: &Plan, now: Timestamp) -> Option<Timestamp> {
+        const KEY: &str = "status";
+        if gone {
+            return None;
+        }
+        let status = pod_status(&self.input(pod, gone, now), plan, self.context.node.ip);
+        let known = self.written.as_ref().or(pod.status.as_ref());
+        let unchanged = known == Some(&status);
+        self.memory.final_status_written =
+            unchanged && is_final(pod, gone, &self.observed) && !self.busy.contains(KEY);
+        if unchanged || self.busy.contains(KEY) {
+            return None;
+        }
+        self.busy.insert(KEY.to_owned());
+        let (context, pod) = (self.context.clone(), pod.clone());
+        self.steps.spawn(async move {
+            let result = context.api.write_status(&pod, &status).await;
+            if result.is_err() {
+                // The API is not asked again at once by whatever else happens to the pod.
+                tokio::time::sleep(RETRY).await;
+            }
+            Done {
+                key: KEY.to_owned(),
+                outcome: Outcome::Status(Box::new(status), Box::new(result)),
+            }
+        });
+        None
+    }
+
+    /// A container that begins to wait is worth an event.
+    fn announce_waiting(&mut self, pod: &Pod, plan: &Plan) {
+        for (container, waiting) in &plan.waiting {
+            if self.waiting.get(container) == Some(&waiting.reason) {
+                continue;
+            }
+            let recorder = &self.context.recorder;
+            match waiting.reason.as_str() {
+                "CrashLoopBackOff" => recorder.pod(
+                    pod,
+                    Some(container),
+                    Kind::Warning,
+                    "BackOff",
+                    format!(
+                        "Back-off restarting failed container {container} in pod {}_{}({})",
+                        name(pod),
+                        namespace(pod),
+                        uid(pod)
+                    ),
+                ),
+                "ImagePullBackOff" => {
+                    let image = waiting.message.split(": ErrImagePull").next().unwrap_or_default();
+                    recorder.pod(pod, Some(container), Kind::Normal, "BackOff", image);
+                    let message = "Error: ImagePullBackOff";
+                    recorder.pod(pod, Some(container), Kind::Warning, "Failed", message);
+                }
+                _ => {}
+            }
+        }
+        self.waiting =
+            plan.waiting.iter().map(|(name, w)| (name.clone(), w.reason.clone())).collect();
+    }
+
+    fn begin(&mut self, pod: &Arc<Pod>, step: Step) {
+        let key = step.key();
+        if !self.busy.insert(key.clone()) {
+            return;
+        }
+        if let Step::StartContainer { name, .. } = &step
+            && let Some(ended) = self.observed.latest(name)
+        {
+            let finished = ended.finished_at.unwrap_or(ended.created_at);
+            self.memory.restarts.note(name, finished, Timestamp::now());
+        }
+        let job = steps::Job {
+            context: self.context.clone(),
+            pod: pod.clone(),
+            ips: self.observed.sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default(),
+            references: self.references.clone(),
+            cancel: self.starting.clone(),
+        };
+        self.steps.spawn(async move { Done { key, outcome: job.execute(step).await } });
+    }
+
+    fn note_joined(&mut self, done: Result<Done, tokio::task::JoinError>) {
+        match done {
+            Ok(done) => self.note(done),
+            Err(error) => {
+                // A step that panicked leaves no key; none may stay busy for ever.
+                tracing::error!(%error, "a step of a pod broke");
+                self.steps.abort_all();
+                self.busy.clear();
+            }
+        }
+    }
+
+    fn note(&mut self, done: Done) {
+        self.busy.remove(&done.key);
+        let now = Timestamp::now();
+        let pod = self.desired.borrow().pod.clone();
+        match done.outcome {
+            Outcome::Volumes(Ok(references)) => {
+                self.references = Arc::new(references);
+                self.memory.volumes = Volumes::Ready;
+                self.setup.forget("volumes");
+            }
+            Outcome::Volumes(Err(message)) => {
+                let recorder = &self.context.recorder;
+                recorder.pod(&pod, None, Kind::Warning, "FailedMount", message.clone());
+                let failure = self.setup_failure("volumes", "FailedMount", message, now);
+                self.memory.volumes = Volumes::Failed(failure);
+            }
+            Outcome::Sandbox(Ok(())) => {
+                self.memory.sandbox = None;
+                self.setup.forget("sandbox");
+            }
+            Outcome::Sandbox(Err(message)) => {
+                let text = format!("Failed to create pod sandbox: {message}");
+                let reason = "FailedCreatePodSandBox";
+                self.context.recorder.pod(&pod, None, Kind::Warning, reason, text.clone());
+                self.memory.sandbox = Some(self.setup_failure("sandbox", reason, text, now));
+            }
+            Outcome::Start { name, result } => self.note_start(&pod, name, result, now),
+            Outcome::Runtime(Ok(())) => {}
+            Outcome::Runtime(Err(error)) => {
+                tracing::warn!(pod = name(&pod), error, "a step of a pod failed");
+            }
+            Outcome::TornDown(Ok(())) => self.memory.torn_down = true,
+            Outcome::TornDown(Err(error)) => {
+                tracing::warn!(pod = name(&pod), error, "files of a pod stay");
+            }
+            Outcome::Deleted(Ok(()) | Err(ApiError::Gone(_))) => self.memory.deleted = true,
+            Outcome::Deleted(Err(error)) => {
+                tracing::debug!(pod = name(&pod), %error, "the API keeps the pod");
+            }
+            Outcome::Status(status, result) => self.note_status(&pod, *status, *result),
+        }
+    }
+
+    fn note_status(&mut self, pod: &Pod, status: PodStatus, result: Result<Pod, ApiError>) {
+        match result {
+            Ok(written) => {
+                self.written = Some(status.clone());
+                // The pod as we know it may be newer than the answer: only the status is new.
+                let noted = Pod { status: Some(status), ..pod.clone() };
+                debug_assert_eq!(written.metadata.uid, noted.metadata.uid, "status of another pod");
+                self.context.checkpoint.save(&noted);
+            }
+            Err(ApiError::Gone(_)) if pod.metadata.deletion_timestamp.is_some() => self.gone = true,
+            Err(error) => {
+                tracing::debug!(pod = name(pod), %error, "the status was not taken");
+            }
+        }
+    }
+
+    fn setup_failure(
+        &mut self,
+        what: &str,
+        reason: &str,
+        message: String,
+        now: Timestamp,
+    ) -> Failure {
+        self.setup.note(what, now, now);
+        let retry_at = self.setup.wait(what, now, now).map_or(now, |(until, _)| until);
+        Failure { reason: reason.to_owned(), message, at: now, retry_at }
+    }
+
+    fn note_start(
+        &mut self,
+        pod: &Pod,
+        container: String,
+        result: Result<(), StartError>,
+        now: Timestamp,
+    ) {
+        let error = match result {
+            Ok(()) => {
+                self.memory.starts.remove(&container);
+                self.pulls.forget(&container);
+                return;
+            }
+            Err(StartError::Cancelled) => return,
+            Err(error) => error,
+        };
+        let retry_at = if error.is_image() {
+            self.pulls.note(&container, now, now);
+            self.pulls.wait(&container, now, now).map_or(now, |(until, _)| until)
+        } else {
+            now + self.context.timers.backoff_initial
+        };
+        let (reason, message) = (error.reason().to_owned(), error.to_string());
+        let recorder = &self.context.recorder;
+        if error.is_image() {
+            let short = format!("Error: {reason}");
+            recorder.pod(pod, Some(&container), Kind::Warning, "Failed", short);
+        } else {
+            let text = format!("Error: {message}");
+            recorder.pod(pod, Some(&container), Kind::Warning, "Failed", text);
+        }
+        // Once the runtime made the container, its end says more than this failure.
+        if !matches!(error, StartError::Run(_)) {
+            self.memory.starts.insert(container, Failure { reason, message, at: now, retry_at });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

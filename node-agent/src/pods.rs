@@ -1,0 +1,311 @@
+//! The pods of this node: one task watches them in the API and the runtime, and keeps a worker
+//! for each.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams, WatchEvent, WatchParams};
+use parking_lot::RwLock;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{chain, name, namespace, uid};
+use crate::pod_worker::{Context, Desired, Worker};
+use crate::runtime::{Listed, Runtime};
+
+/// What the API says, waiting to be taken in; the watch waits when it is full.
+const CHANGES: usize = 64;
+/// Looks at the runtime waiting to be taken in.
+const LOOKS: usize = 4;
+/// How long a watch runs before the API ends it; then it goes on from where it was.
+const WATCH_SECONDS: u32 = 290;
+/// Wait before the API is asked again after an error.
+const API_RETRY: Duration = Duration::from_millis(300);
+/// Pods of one answer to a list.
+const LIST_LIMIT: u32 = 500;
+
+/// A change of what shall be.
+#[derive(Debug)]
+enum Change {
+    /// All pods there are.
+    Reset(Vec<Pod>),
+    /// One pod, new or changed.
+    Apply(Box<Pod>),
+    /// One pod that is no more.
+    Delete(Box<Pod>),
+}
+
+/// The pods known now, for the agent's server.
+#[derive(Clone, Debug, Default)]
+pub struct PodIndex {
+    pods: Arc<RwLock<BTreeMap<String, Arc<Pod>>>>,
+}
+
+impl PodIndex {
+    /// The pod of this name that came last.
+    pub fn find(&self, namespace_wanted: &str, name_wanted: &str) -> Option<Arc<Pod>> {
+        let pods = self.pods.read();
+        let named = pods
+            .values()
+            .filter(|pod| namespace(pod) == namespace_wanted && name(pod) == name_wanted);
+        named.max_by_key(|pod| pod.metadata.creation_timestamp.clone()).cloned()
+    }
+
+    /// All pods.
+    pub fn all(&self) -> Vec<Arc<Pod>> {
+        self.pods.read().values().cloned().collect()
+    }
+}
+
+struct Handle {
+    desired: watch::Sender<Desired>,
+    nudge: Arc<Notify>,
+}
+
+/// Keeps the workers.
+pub struct Pods {
+    context: Arc<Context>,
+    index: PodIndex,
+    handles: HashMap<String, Handle>,
+    workers: JoinSet<String>,
+    listed: HashSet<Listed>,
+    /// The API was heard since the start: what it does not name may be removed.
+    heard: bool,
+}
+
+impl Pods {
+    /// No pod yet.
+    pub fn new(context: Arc<Context>, index: PodIndex) -> Self {
+        Self {
+            context,
+            index,
+            handles: HashMap::new(),
+            workers: JoinSet::new(),
+            listed: HashSet::new(),
+            heard: false,
+        }
+    }
+
+    /// Works until `shutdown`; leaves every pod running then (N1).
+    pub async fn run(mut self, client: kube::Client, node: String, shutdown: CancellationToken) {
+        for pod in self.context.checkpoint.load() {
+            self.apply(pod, &shutdown);
+        }
+        let (change_sender, mut changes) = mpsc::channel(CHANGES);
+        let (look_sender, mut looks) = mpsc::channel(LOOKS);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(watch_api(client, node, change_sender, shutdown.clone()));
+        tasks.spawn(watch_runtime(self.context.clone(), look_sender, shutdown.clone()));
+        loop {
+            // Every arm is cancel-safe: what was not received stays in its channel.
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(change) = changes.recv() => self.change(change, &shutdown),
+                Some(look) = looks.recv() => self.look(look, &shutdown),
+                Some(ended) = self.workers.join_next() => self.worker_ended(ended),
+            }
+        }
+        self.handles.clear();
+        while self.workers.join_next().await.is_some() {}
+        while tasks.join_next().await.is_some() {}
+    }
+
+    fn change(&mut self, change: Change, shutdown: &CancellationToken) {
+        match change {
+            Change::Reset(pods) => {
+                let present: HashSet<String> = pods.iter().map(|pod| uid(pod).to_owned()).collect();
+                for pod in pods {
+                    self.apply(pod, shutdown);
+                }
+                let absent = self.handles.iter().filter(|(uid, _)| !present.contains(*uid));
+                for (_, handle) in absent {
+                    handle.desired.send_modify(|desired| desired.gone = true);
+                }
+                self.heard = true;
+                self.remove_orphans(shutdown);
+            }
+            Change::Apply(pod) => self.apply(*pod, shutdown),
+            Change::Delete(pod) => {
+                if let Some(handle) = self.handles.get(uid(&pod)) {
+                    handle.desired.send_modify(|desired| desired.gone = true);
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, pod: Pod, shutdown: &CancellationToken) {
+        self.context.checkpoint.save(&pod);
+        self.want(Desired { pod: Arc::new(pod), gone: false }, shutdown);
+    }
+
+    fn want(&mut self, desired: Desired, shutdown: &CancellationToken) {
+        let key = uid(&desired.pod).to_owned();
+        if !desired.gone {
+            self.index.pods.write().insert(key.clone(), desired.pod.clone());
+        }
+        if let Some(handle) = self.handles.get(&key) {
+            handle.desired.send_replace(desired);
+            return;
+        }
+        let (sender, receiver) = watch::channel(desired);
+        let nudge = Arc::new(Notify::new());
+        let worker = Worker::new(self.context.clone(), receiver, nudge.clone());
+        let shutdown = shutdown.clone();
+        self.handles.insert(key.clone(), Handle { desired: sender, nudge });
+        self.workers.spawn(async move {
+            worker.run(shutdown).await;
+            key
+        });
+    }
+
+    fn worker_ended(&mut self, ended: Result<String, tokio::task::JoinError>) {
+        match ended {
+            Ok(uid) => {
+                self.handles.remove(&uid);
+                self.index.pods.write().remove(&uid);
+            }
+            Err(error) => tracing::error!(%error, "the worker of a pod broke"),
+        }
+    }
+
+    /// Wakes the workers whose sandboxes or containers changed.
+    fn look(&mut self, look: Vec<Listed>, shutdown: &CancellationToken) {
+        let look: HashSet<Listed> = look.into_iter().collect();
+        for changed in look.symmetric_difference(&self.listed) {
+            if let Some(handle) = self.handles.get(&changed.pod_uid) {
+                handle.nudge.notify_one();
+            }
+        }
+        self.listed = look;
+        self.remove_orphans(shutdown);
+    }
+
+    /// Pods in the runtime that the API does not know are removed like deleted ones.
+    fn remove_orphans(&mut self, shutdown: &CancellationToken) {
+        if !self.heard {
+            return;
+        }
+        let orphans: HashSet<String> = self
+            .listed
+            .iter()
+            .map(|listed| listed.pod_uid.clone())
+            .filter(|uid| !uid.is_empty() && !self.handles.contains_key(uid))
+            .collect();
+        for uid in orphans {
+            tracing::info!(%uid, "remove a pod that the API does not know");
+            let mut pod = Pod::default();
+            pod.metadata.uid = Some(uid);
+            self.want(Desired { pod: Arc::new(pod), gone: true }, shutdown);
+        }
+    }
+}
+
+/// Looks at the runtime again and again.
+async fn watch_runtime(
+    context: Arc<Context>,
+    looks: mpsc::Sender<Vec<Listed>>,
+    shutdown: CancellationToken,
+) {
+    let runtime: &dyn Runtime = context.runtime.as_ref();
+    let mut ticks = tokio::time::interval(context.timers.relist);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let look = async {
+            ticks.tick().await;
+            runtime.list().await
+        };
+        let look = tokio::select! {
+            look = look => look,
+            () = shutdown.cancelled() => return,
+        };
+        match look {
+            Ok(look) => {
+                if looks.send(look).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => tracing::debug!(%error, "the runtime does not answer"),
+        }
+    }
+}
+
+/// Lists and watches the node's pods, for as long as it takes.
+async fn watch_api(
+    client: kube::Client,
+    node: String,
+    changes: mpsc::Sender<Change>,
+    shutdown: CancellationToken,
+) {
+    let api: Api<Pod> = Api::all(client);
+    let fields = format!("spec.nodeName={node}");
+    loop {
+        let failed = tokio::select! {
+            failed = list_and_watch(&api, &fields, &changes) => failed,
+            () = shutdown.cancelled() => return,
+        };
+        match failed {
+            Ok(()) => return,
+            Err(error) => tracing::debug!(error = chain(&error), "watch pods again"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(API_RETRY) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// Lists, then watches from there until the watch cannot go on. Ends well when nobody listens.
+async fn list_and_watch(
+    api: &Api<Pod>,
+    fields: &str,
+    changes: &mpsc::Sender<Change>,
+) -> Result<(), kube::Error> {
+    let mut params = ListParams::default().fields(fields).limit(LIST_LIMIT);
+    let mut pods = Vec::new();
+    let mut version = loop {
+        let page = api.list(&params).await?;
+        pods.extend(page.items);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => break page.metadata.resource_version.unwrap_or_default(),
+        }
+    };
+    if changes.send(Change::Reset(pods)).await.is_err() {
+        return Ok(());
+    }
+    let params = WatchParams::default().fields(fields).timeout(WATCH_SECONDS);
+    loop {
+        let mut events = Box::pin(api.watch(&params, &version).await?);
+        loop {
+            let change = match events.try_next().await {
+                Ok(Some(WatchEvent::Added(pod) | WatchEvent::Modified(pod))) => {
+                    version = pod.metadata.resource_version.clone().unwrap_or(version);
+                    Change::Apply(Box::new(pod))
+                }
+                Ok(Some(WatchEvent::Deleted(pod))) => {
+                    version = pod.metadata.resource_version.clone().unwrap_or(version);
+                    Change::Delete(Box::new(pod))
+                }
+                Ok(Some(WatchEvent::Bookmark(bookmark))) => {
+                    version.clone_from(&bookmark.metadata.resource_version);
+                    continue;
+                }
+                // Too old, or refused: only a list helps.
+                Ok(Some(WatchEvent::Error(status))) => return Err(kube::Error::Api(status)),
+                // The server ended it or died: the next one goes on from here.
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::debug!(error = chain(&error), "a watch broke off");
+                    break;
+                }
+            };
+            if changes.send(change).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}

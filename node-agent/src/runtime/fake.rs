@@ -1,0 +1,252 @@
+//! A runtime in memory, for tests: containers run until a test ends them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+
+use super::{
+    Container, ContainerSpec, ContainerState, ExecOutput, Image, Listed, Runtime, RuntimeError,
+    RuntimeErrorKind, RuntimeStatus, RuntimeVersion, Sandbox, SandboxSpec,
+};
+
+/// A runtime in memory.
+#[derive(Debug, Default)]
+pub struct FakeRuntime {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u32,
+    sandboxes: BTreeMap<String, Sandbox>,
+    containers: BTreeMap<String, Container>,
+    images: BTreeSet<String>,
+    registry: BTreeSet<String>,
+    pulls: u32,
+    exit_at_once: BTreeMap<String, i32>,
+}
+
+fn error(kind: RuntimeErrorKind, message: &str) -> RuntimeError {
+    RuntimeError { kind, message: message.to_owned() }
+}
+
+impl FakeRuntime {
+    /// A runtime that has these images.
+    pub fn with_images(images: &[&str]) -> Self {
+        let fake = Self::default();
+        fake.state.lock().images = images.iter().map(|image| (*image).to_owned()).collect();
+        fake
+    }
+
+    /// Lets `image` be pulled from now on.
+    pub fn publish(&self, image: &str) {
+        self.state.lock().registry.insert(image.to_owned());
+    }
+
+    /// How often anything was pulled, or tried to be.
+    pub fn pulls(&self) -> u32 {
+        self.state.lock().pulls
+    }
+
+    /// Makes each instance of the container end as soon as it starts.
+    pub fn exit_at_once(&self, container: &str, code: i32) {
+        self.state.lock().exit_at_once.insert(container.to_owned(), code);
+    }
+
+    /// Ends the running instance of the container.
+    pub fn exit(&self, container: &str, code: i32) {
+        let mut state = self.state.lock();
+        let running = state
+            .containers
+            .values_mut()
+            .find(|c| c.name == container && c.state == ContainerState::Running)
+            .expect("a running container of this name");
+        end(running, code);
+    }
+
+    /// Everything there is, as a worker sees it.
+    pub fn all(&self) -> (Vec<Sandbox>, Vec<Container>) {
+        let state = self.state.lock();
+        (state.sandboxes.values().cloned().collect(), state.containers.values().cloned().collect())
+    }
+
+    /// The running instance of the container, if any.
+    pub fn running(&self, container: &str) -> Option<Container> {
+        let (_, containers) = self.all();
+        containers.into_iter().find(|c| c.name == container && c.state == ContainerState::Running)
+    }
+}
+
+fn end(container: &mut Container, code: i32) {
+    container.state = ContainerState::Exited;
+    container.exit_code = code;
+    container.finished_at = Some(Timestamp::now());
+}
+
+#[async_trait]
+impl Runtime for FakeRuntime {
+    async fn version(&self) -> Result<RuntimeVersion, RuntimeError> {
+        Ok(RuntimeVersion { name: "fake".into(), version: "1".into() })
+    }
+
+    async fn status(&self) -> Result<RuntimeStatus, RuntimeError> {
+        Ok(RuntimeStatus { runtime_ready: true, network_ready: true, message: String::new() })
+    }
+
+    async fn image(&self, name: &str) -> Result<Option<Image>, RuntimeError> {
+        let image = Image { id: name.to_owned(), tags: vec![name.to_owned()], ..Image::default() };
+        Ok(self.state.lock().images.contains(name).then_some(image))
+    }
+
+    async fn images(&self) -> Result<Vec<Image>, RuntimeError> {
+        Ok(Vec::new())
+    }
+
+    async fn pull(&self, name: &str) -> Result<(), RuntimeError> {
+        let mut state = self.state.lock();
+        state.pulls += 1;
+        if !state.registry.contains(name) {
+            return Err(error(RuntimeErrorKind::NotFound, "not in the registry"));
+        }
+        state.images.insert(name.to_owned());
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<Vec<Listed>, RuntimeError> {
+        let (sandboxes, containers) = self.all();
+        let sandboxes = sandboxes.into_iter().map(|s| Listed {
+            id: s.id,
+            pod_uid: s.pod_uid,
+            state: 100 + i32::from(s.ready),
+        });
+        let containers = containers.into_iter().map(|c| Listed {
+            id: c.id,
+            pod_uid: c.pod_uid,
+            state: c.state as i32,
+        });
+        Ok(sandboxes.chain(containers).collect())
+    }
+
+    async fn sandboxes(&self, pod_uid: Option<&str>) -> Result<Vec<Sandbox>, RuntimeError> {
+        let (sandboxes, _) = self.all();
+        let ours = |s: &Sandbox| pod_uid.is_none_or(|uid| uid == s.pod_uid);
+        Ok(sandboxes.into_iter().filter(ours).collect())
+    }
+
+    async fn containers(&self, pod_uid: Option<&str>) -> Result<Vec<Container>, RuntimeError> {
+        let (_, containers) = self.all();
+        let ours = |c: &Container| pod_uid.is_none_or(|uid| uid == c.pod_uid);
+        Ok(containers.into_iter().filter(ours).collect())
+    }
+
+    async fn run_sandbox(&self, spec: &SandboxSpec) -> Result<String, RuntimeError> {
+        let mut state = self.state.lock();
+        state.next += 1;
+        let id = format!("sandbox-{}", state.next);
+        let sandbox = Sandbox {
+            id: id.clone(),
+            pod_name: spec.name.clone(),
+            pod_namespace: spec.namespace.clone(),
+            pod_uid: spec.uid.clone(),
+            attempt: spec.attempt,
+            ready: true,
+            created_at: Timestamp::now(),
+            ips: vec!["10.0.0.5".parse().expect("an address")],
+        };
+        state.sandboxes.insert(id.clone(), sandbox);
+        Ok(id)
+    }
+
+    async fn stop_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
+        let mut state = self.state.lock();
+        for container in state.containers.values_mut() {
+            if container.sandbox_id == id && container.state == ContainerState::Running {
+                end(container, 137);
+            }
+        }
+        if let Some(sandbox) = state.sandboxes.get_mut(id) {
+            sandbox.ready = false;
+        }
+        Ok(())
+    }
+
+    async fn remove_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
+        let mut state = self.state.lock();
+        state.sandboxes.remove(id);
+        state.containers.retain(|_, container| container.sandbox_id != id);
+        Ok(())
+    }
+
+    async fn create_container(
+        &self,
+        sandbox_id: &str,
+        sandbox: &SandboxSpec,
+        spec: &ContainerSpec,
+    ) -> Result<String, RuntimeError> {
+        let mut state = self.state.lock();
+        if !state.images.contains(&spec.image) {
+            return Err(error(RuntimeErrorKind::NotFound, "no such image"));
+        }
+        state.next += 1;
+        let id = format!("container-{}", state.next);
+        let container = Container {
+            id: id.clone(),
+            sandbox_id: sandbox_id.to_owned(),
+            name: spec.name.clone(),
+            pod_uid: sandbox.uid.clone(),
+            attempt: spec.attempt,
+            state: ContainerState::Created,
+            created_at: Timestamp::now(),
+            started_at: None,
+            finished_at: None,
+            exit_code: 0,
+            reason: String::new(),
+            message: String::new(),
+            image: spec.image.clone(),
+            image_id: spec.image.clone(),
+            annotations: spec.annotations.clone(),
+        };
+        state.containers.insert(id.clone(), container);
+        Ok(id)
+    }
+
+    async fn start_container(&self, id: &str) -> Result<(), RuntimeError> {
+        let mut state = self.state.lock();
+        let exits = state.exit_at_once.clone();
+        let container = state
+            .containers
+            .get_mut(id)
+            .ok_or_else(|| error(RuntimeErrorKind::NotFound, "no such container"))?;
+        container.state = ContainerState::Running;
+        container.started_at = Some(Timestamp::now());
+        if let Some(code) = exits.get(&container.name) {
+            end(container, *code);
+        }
+        Ok(())
+    }
+
+    async fn stop_container(&self, id: &str, _: Duration) -> Result<(), RuntimeError> {
+        if let Some(container) = self.state.lock().containers.get_mut(id)
+            && container.state == ContainerState::Running
+        {
+            end(container, 143);
+        }
+        Ok(())
+    }
+
+    async fn remove_container(&self, id: &str) -> Result<(), RuntimeError> {
+        self.state.lock().containers.remove(id);
+        Ok(())
+    }
+
+    async fn exec(&self, _: &str, _: &[String], _: Duration) -> Result<ExecOutput, RuntimeError> {
+        Ok(ExecOutput::default())
+    }
+
+    async fn reopen_log(&self, _: &str) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+}
