@@ -1,11 +1,42 @@
 //! Puts an agent together, runs it and takes it apart.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::AgentConfig;
+pub use crate::cleanup::cleanup;
+
+use crate::api::{KubeApi, chain};
+use crate::checkpoint::Checkpoint;
+use crate::cleanup::Record;
+use crate::client::{ClientError, Servers};
+use crate::config::{AgentConfig, RuntimeChoice};
+use crate::containerd::Containerd;
+use crate::containerd::settings::Settings;
+use crate::images::{Importer, pause};
+use crate::node::{NodeReporter, renew_lease};
+use crate::paths::Paths;
+use crate::pod_worker::Context;
+use crate::pods::{PodIndex, Pods};
+use crate::preflight::find_cni_bin_dir;
+use crate::runtime::cri::Cri;
+use crate::runtime::{Runtime, RuntimeVersion};
+use crate::server::{Server, Sources};
+use crate::spec::NodeFacts;
+use crate::spec::files::parse_resolv_conf;
+use crate::{events, network, system};
+
+/// Pulls at the same time; more wait.
+const PULLS_MAX: usize = 4;
+/// Between two looks for servers that joined the cluster.
+const LEARN_PERIOD: Duration = Duration::from_secs(15);
+/// What servers tell of their cluster, where it is a Kontiki one.
+const CLUSTER_STATUS: &str = "/kontiki/v1/status";
 
 /// Why an agent could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +47,9 @@ pub enum AgentError {
     /// A value of the configuration cannot be used.
     #[error("configuration of the agent: {0}")]
     Config(String),
+    /// The API servers cannot be called like this.
+    #[error(transparent)]
+    Client(#[from] ClientError),
     /// A file or socket of the agent could not be used.
     #[error("{act}")]
     Io {
@@ -37,20 +71,55 @@ impl AgentError {
     }
 }
 
-/// A running node agent.
-#[derive(Debug)]
+/// A node agent whose runtime serves and whose server is bound.
 pub struct Agent {
-    config: AgentConfig,
+    config: Arc<AgentConfig>,
+    paths: Paths,
+    servers: Servers,
+    containerd: Option<Containerd>,
+    runtime: Arc<dyn Runtime>,
+    version: RuntimeVersion,
+    server: Server,
     address: SocketAddr,
 }
 
 impl Agent {
     /// Starts the runtime, imports images and binds the agent's server. The API servers need not
     /// be there yet.
-    #[expect(clippy::unused_async, reason = "the runtime is started here")]
     pub async fn start(config: AgentConfig) -> Result<Self, AgentError> {
-        let address = config.listen;
-        Ok(Self { config, address })
+        let servers = Servers::new(&config.servers, &config.client_tls, &config.timers)?;
+        let server = Server::bind(config.listen, &config.serving_tls).await?;
+        let address = server.address().map_err(|source| AgentError::Io {
+            act: "learn the listening address".into(),
+            source,
+        })?;
+        let paths = Paths::new(&make_data_dir(&config.data_dir)?);
+        // Before anything is made that would have to be cleaned up.
+        let record = Record {
+            node_name: config.node_name.clone(),
+            runtime: config.runtime.clone(),
+            cgroup_root: config.cgroup_root.clone(),
+        };
+        record.save(&paths)?;
+        let (containerd, socket) = match &config.runtime {
+            RuntimeChoice::Supervised => start_containerd(&config, &paths).await?,
+            RuntimeChoice::Socket(socket) => (None, socket.clone()),
+        };
+        let runtime: Arc<dyn Runtime> = Arc::new(Cri::new(&socket));
+        let version = runtime.version().await.map_err(|error| {
+            AgentError::Runtime(format!("{} does not serve CRI: {error}", socket.display()))
+        })?;
+        import_images(&config, &paths, &socket, runtime.as_ref(), &version).await?;
+        Ok(Self {
+            config: Arc::new(config),
+            paths,
+            servers,
+            containerd,
+            runtime,
+            version,
+            server,
+            address,
+        })
     }
 
     /// Where the agent's own HTTPS server listens.
@@ -60,22 +129,195 @@ impl Agent {
 
     /// Works until `shutdown` is cancelled, then stops its tasks and leaves the containers running (N1).
     pub async fn run(&self, shutdown: CancellationToken) -> Result<(), AgentError> {
-        tracing::info!(node = %self.config.node_name, "node agent runs");
-        shutdown.cancelled().await;
+        let client = self.servers.client();
+        let (recorder, sender) = events::recorder(&self.config.node_name);
+        let checkpoint = Checkpoint::open(&self.paths).map_err(|source| {
+            AgentError::io("open the folder", &self.paths.checkpoint(), source)
+        })?;
+        let index = PodIndex::default();
+        let context = Arc::new(Context {
+            runtime: self.runtime.clone(),
+            api: Arc::new(KubeApi::new(client.clone())),
+            recorder: recorder.clone(),
+            paths: self.paths.clone(),
+            node: self.node_facts(),
+            checkpoint,
+            timers: self.config.timers.clone(),
+            pulls: Semaphore::new(PULLS_MAX),
+        });
+        let reporter = NodeReporter {
+            config: self.config.clone(),
+            paths: self.paths.clone(),
+            runtime: self.runtime.clone(),
+            version: self.version.clone(),
+            port: self.address.port(),
+            recorder,
+        };
+        let sources = Arc::new(Sources {
+            index: index.clone(),
+            runtime: self.runtime.clone(),
+            paths: self.paths.clone(),
+        });
+        let pods = Pods::new(context, index);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(sender.run(client.clone(), shutdown.clone()));
+        tasks.spawn(learn_servers(self.servers.clone(), shutdown.clone()));
+        tasks.spawn(renew_lease(client.clone(), self.config.clone(), shutdown.clone()));
+        tasks.spawn(reporter.run(client.clone(), shutdown.clone()));
+        tasks.spawn(pods.run(client, self.config.node_name.clone(), shutdown.clone()));
+        let supervise = async {
+            if let Some(containerd) = &self.containerd {
+                containerd.supervise(shutdown.clone()).await;
+            }
+        };
+        tokio::join!(self.server.run(sources, shutdown.clone()), supervise);
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a task of the agent broke");
+            }
+        }
         Ok(())
     }
 
     /// Removes everything this agent made on the machine; see [`cleanup`].
     pub async fn purge(self) -> Result<(), AgentError> {
-        cleanup(&self.config.data_dir).await
+        cleanup(self.paths.data()).await
+    }
+
+    fn node_facts(&self) -> NodeFacts {
+        let capacity = system::capacity(self.paths.data());
+        let resolver = std::fs::read_to_string(network::host_resolv_conf()).unwrap_or_default();
+        NodeFacts {
+            ip: self.config.node_ip,
+            cgroup_root: self.config.cgroup_root.clone(),
+            memory_bytes: capacity.memory_bytes,
+            cpu_milli: i64::try_from(capacity.cpus).unwrap_or(i64::MAX).saturating_mul(1000),
+            host_dns: parse_resolv_conf(&resolver),
+        }
     }
 }
 
-/// Removes every pod, container, mount, interface, network namespace and cgroup that the agent of
-/// `data_dir` made, and stops its containerd. The agent itself must have stopped. Does nothing
-/// where no agent ever ran. Images stay for the next start.
-#[expect(clippy::unused_async, reason = "the runtime is asked here")]
-pub async fn cleanup(data_dir: &Path) -> Result<(), AgentError> {
-    tracing::debug!(data_dir = %data_dir.display(), "nothing to clean up");
-    Ok(())
+impl std::fmt::Debug for Agent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { config, address, .. } = self;
+        let node = &config.node_name;
+        f.debug_struct("Agent")
+            .field("node", node)
+            .field("address", address)
+            .finish_non_exhaustive()
+    }
+}
+
+/// containerd and the kernel are told absolute paths without links.
+fn make_data_dir(data_dir: &Path) -> Result<PathBuf, AgentError> {
+    std::fs::create_dir_all(data_dir)
+        .and_then(|()| data_dir.canonicalize())
+        .map_err(|source| AgentError::io("make the data directory", data_dir, source))
+}
+
+async fn start_containerd(
+    config: &AgentConfig,
+    paths: &Paths,
+) -> Result<(Option<Containerd>, PathBuf), AgentError> {
+    let cni_bin_dir = find_cni_bin_dir(&config.cni_bin_dirs)
+        .ok_or_else(|| AgentError::Missing("a folder with the CNI plugins".to_owned()))?;
+    let settings = Settings::detect(
+        &paths.containerd(),
+        config.sandbox_image.clone().unwrap_or_else(|| pause::NAME.to_owned()),
+        cni_bin_dir,
+        config.registry_mirror.clone(),
+    );
+    let containerd = Containerd::start(paths, &settings).await?;
+    let socket = containerd.socket();
+    Ok((Some(containerd), socket))
+}
+
+async fn import_images(
+    config: &AgentConfig,
+    paths: &Paths,
+    socket: &Path,
+    runtime: &dyn Runtime,
+    version: &RuntimeVersion,
+) -> Result<(), AgentError> {
+    let supervised = config.runtime == RuntimeChoice::Supervised;
+    if version.name != "containerd" {
+        if config.images_dir.is_some() {
+            tracing::warn!(runtime = %version.name, "image archives are imported into containerd only");
+        }
+        return Ok(());
+    }
+    // A runtime of somebody else's has its own idea of a sandbox image.
+    if !supervised && config.images_dir.is_none() {
+        return Ok(());
+    }
+    let importer = Importer::new(paths, socket, supervised.then(|| snapshotter(paths)).flatten())?;
+    if supervised && config.sandbox_image.is_none() {
+        importer.pause_image(runtime).await?;
+    }
+    match &config.images_dir {
+        Some(dir) => importer.folder(dir).await,
+        None => Ok(()),
+    }
+}
+
+/// The snapshotter that containerd was configured with.
+fn snapshotter(paths: &Paths) -> Option<&'static str> {
+    let config = std::fs::read_to_string(paths.containerd().join("config.toml")).ok()?;
+    ["overlayfs", "native"]
+        .into_iter()
+        .find(|name| config.contains(&format!("snapshotter = \"{name}\"")))
+}
+
+/// Asks the cluster for its servers again and again, so that the agent reaches those that joined
+/// after it started.
+async fn learn_servers(servers: Servers, shutdown: CancellationToken) {
+    let client = servers.client();
+    let mut ticks = tokio::time::interval(LEARN_PERIOD);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = shutdown.cancelled() => return,
+        }
+        let Ok(request) = http::Request::get(CLUSTER_STATUS).body(Vec::new()) else { return };
+        let answer = tokio::select! {
+            answer = client.request::<serde_json::Value>(request) => answer,
+            () = shutdown.cancelled() => return,
+        };
+        match answer {
+            Ok(status) => {
+                for url in member_urls(&status) {
+                    match servers.learn(&url) {
+                        Ok(true) => tracing::info!(server = %url, "learnt of a server"),
+                        Ok(false) => {}
+                        Err(error) => tracing::warn!(%error, "a server has no usable address"),
+                    }
+                }
+            }
+            Err(error) => tracing::debug!(error = chain(&error), "servers not learnt"),
+        }
+    }
+}
+
+/// The API addresses of all members.
+fn member_urls(status: &serde_json::Value) -> Vec<String> {
+    let members = status["members"].as_array().into_iter().flatten();
+    members
+        .filter_map(|member| member["api"].as_str())
+        .filter(|api| !api.is_empty())
+        .map(|api| if api.contains("://") { api.to_owned() } else { format!("https://{api}") })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_found_in_what_servers_tell() {
+        let status = serde_json::json!({ "members": [
+            { "api": "https://127.0.0.1:1" }, { "api": "127.0.0.1:2" }, { "api": "" }, {},
+        ] });
+        assert_eq!(member_urls(&status), ["https://127.0.0.1:1", "https://127.0.0.1:2"]);
+        assert!(member_urls(&serde_json::json!({})).is_empty());
+    }
 }

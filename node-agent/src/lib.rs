@@ -25,19 +25,23 @@ pub mod config;
 pub mod preflight;
 
 pub mod agent;
+pub mod cleanup;
 
 pub mod cgroups;
 pub mod client;
 pub mod containerd;
 pub mod env;
 pub mod images;
+pub mod logs;
 pub mod network;
+pub mod node;
 pub mod plan;
 pub mod pod_worker;
 pub mod pods;
 pub mod probes;
 pub mod restarts;
 pub mod runtime;
+pub mod server;
 pub mod spec;
 pub mod status;
 pub mod volumes;

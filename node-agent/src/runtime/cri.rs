@@ -16,7 +16,7 @@ use super::{
 
 mod convert;
 
-#[expect(missing_docs, unreachable_pub, reason = "generated from the CRI definition")]
+#[expect(unreachable_pub, reason = "generated from the CRI definition")]
 #[allow(clippy::all, clippy::pedantic, reason = "generated")]
 mod proto {
     tonic::include_proto!("runtime.v1");

@@ -1,0 +1,451 @@
+//! The Node object: registered once, told about every few seconds, and its Lease renewed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::{
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
+    NodeSpec, NodeStatus,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::chain;
+use crate::config::{AgentConfig, RuntimeChoice};
+use crate::events::{Kind, Recorder};
+use crate::network;
+use crate::paths::Paths;
+use crate::runtime::{Runtime, RuntimeStatus, RuntimeVersion};
+use crate::status::whole_second;
+use crate::system::{self, Capacity, Free};
+
+/// Namespace of the nodes' Leases.
+const LEASE_NAMESPACE: &str = "kube-node-lease";
+/// Between two looks at the node's own state.
+const LOOK: Duration = Duration::from_millis(500);
+/// Wait after the API did not take something.
+const RETRY: Duration = Duration::from_millis(500);
+/// Less free memory than this is pressure, as the kubelet's default.
+const MEMORY_FREE_MIN: i64 = 100 << 20;
+/// Less free disk than this, or than a tenth, whichever is less, is pressure.
+const DISK_FREE_MIN: u64 = 2 << 30;
+/// Images listed in the status.
+const IMAGES_MAX: usize = 50;
+
+/// Tells the API about this node.
+pub struct NodeReporter {
+    /// How the agent was started.
+    pub config: Arc<AgentConfig>,
+    /// Where files go.
+    pub paths: Paths,
+    /// The runtime whose readiness is the node's.
+    pub runtime: Arc<dyn Runtime>,
+    /// Its name and version.
+    pub version: RuntimeVersion,
+    /// Port of the agent's server.
+    pub port: u16,
+    /// Where events go.
+    pub recorder: Recorder,
+}
+
+impl NodeReporter {
+    /// Registers the node and reports until `shutdown`.
+    pub async fn run(self, client: kube::Client, shutdown: CancellationToken) {
+        let api: Api<Node> = Api::all(client);
+        let work = async {
+            let node = self.register(&api).await;
+            self.recorder.node(&node, Kind::Normal, "Starting", "Starting kubelet.");
+            self.report(&api, node).await;
+        };
+        tokio::select! {
+            () = work => {}
+            () = shutdown.cancelled() => {}
+        }
+    }
+
+    /// Makes the Node, or finds the one made before and brings its labels up to date.
+    async fn register(&self, api: &Api<Node>) -> Node {
+        let name = &self.config.node_name;
+        let node = self.new_node();
+        loop {
+            let labels = json!({ "metadata": { "labels": node.metadata.labels } });
+            let outcome = match api.create(&PostParams::default(), &node).await {
+                Err(kube::Error::Api(status)) if status.code == 409 => {
+                    api.patch(name, &PatchParams::default(), &Patch::Merge(&labels)).await
+                }
+                outcome => outcome,
+            };
+            match outcome {
+                Ok(node) => {
+                    tracing::info!(node = %name, "registered");
+                    return node;
+                }
+                Err(error) => tracing::debug!(error = chain(&error), "register the node again"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    fn new_node(&self) -> Node {
+        let mut labels = self.config.labels.clone();
+        let name = &self.config.node_name;
+        labels.insert("kubernetes.io/hostname".to_owned(), name.clone());
+        labels.insert("kubernetes.io/os".to_owned(), "linux".to_owned());
+        labels.insert("kubernetes.io/arch".to_owned(), system::architecture().to_owned());
+        let taints = &self.config.taints;
+        Node {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                labels: Some(labels),
+                ..ObjectMeta::default()
+            },
+            spec: Some(NodeSpec {
+                taints: (!taints.is_empty()).then(|| taints.clone()),
+                ..NodeSpec::default()
+            }),
+            status: None,
+        }
+    }
+
+    /// Reports every few seconds, and at once when readiness changes.
+    async fn report(&self, api: &Api<Node>, mut node: Node) {
+        let mut told: Option<(RuntimeStatus, Pressures)> = None;
+        let mut told_at = tokio::time::Instant::now();
+        loop {
+            self.configure_network(&node);
+            let health = self.runtime.status().await.unwrap_or_else(|error| RuntimeStatus {
+                message: format!("container runtime is down: {error}"),
+                ..RuntimeStatus::default()
+            });
+            let capacity = system::capacity(self.paths.data());
+            let pressures = pressures(&capacity, &system::free(self.paths.data()));
+            let now = (health, pressures);
+            let waits_for_range = pod_cidr(&node).is_none();
+            let due = told_at.elapsed() >= self.config.timers.node_status;
+            if due || waits_for_range || told.as_ref() != Some(&now) {
+                match self.tell(api, &node, &now.0, now.1, &capacity).await {
+                    Ok(newer) => {
+                        node = newer;
+                        told = Some(now);
+                        told_at = tokio::time::Instant::now();
+                    }
+                    Err(kube::Error::Api(status)) if status.code == 404 => {
+                        tracing::warn!("the node was deleted from the API: register it again");
+                        node = self.register(api).await;
+                        continue;
+                    }
+                    Err(error) => tracing::debug!(error = chain(&error), "status not taken"),
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn tell(
+        &self,
+        api: &Api<Node>,
+        node: &Node,
+        health: &RuntimeStatus,
+        pressures: Pressures,
+        capacity: &Capacity,
+    ) -> Result<Node, kube::Error> {
+        let old = node.status.clone().unwrap_or_default();
+        let images = self.runtime.images().await.unwrap_or_default();
+        let status = NodeStatus {
+            addresses: Some(self.addresses()),
+            allocatable: Some(self.resources(capacity)),
+            capacity: Some(self.resources(capacity)),
+            conditions: Some(conditions(
+                health,
+                pressures,
+                old.conditions.as_deref().unwrap_or_default(),
+                Timestamp::now(),
+            )),
+            daemon_endpoints: Some(NodeDaemonEndpoints {
+                kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.port) }),
+            }),
+            node_info: Some(system::info(&self.version)),
+            images: Some(
+                images
+                    .into_iter()
+                    .filter(|image| !image.tags.is_empty() || !image.digests.is_empty())
+                    .take(IMAGES_MAX)
+                    .map(|image| ContainerImage {
+                        names: Some(image.digests.into_iter().chain(image.tags).collect()),
+                        size_bytes: i64::try_from(image.size).ok(),
+                    })
+                    .collect(),
+            ),
+            ..NodeStatus::default()
+        };
+        let patch = Patch::Merge(json!({ "status": status }));
+        api.patch_status(&self.config.node_name, &PatchParams::default(), &patch).await
+    }
+
+    fn addresses(&self) -> Vec<NodeAddress> {
+        let address =
+            |type_: &str, address: String| NodeAddress { type_: type_.to_owned(), address };
+        vec![
+            address("InternalIP", self.config.node_ip.to_string()),
+            address("Hostname", self.config.node_name.clone()),
+        ]
+    }
+
+    fn resources(&self, capacity: &Capacity) -> BTreeMap<String, Quantity> {
+        BTreeMap::from([
+            ("cpu".to_owned(), Quantity(capacity.cpus.to_string())),
+            ("memory".to_owned(), Quantity(format!("{}Ki", capacity.memory_bytes / 1024))),
+            ("ephemeral-storage".to_owned(), Quantity(format!("{}Ki", capacity.disk_bytes / 1024))),
+            ("pods".to_owned(), Quantity(self.config.max_pods.to_string())),
+        ])
+    }
+
+    /// Lays down the pods' network once the control plane has given the node its range.
+    fn configure_network(&self, node: &Node) {
+        if self.config.runtime != RuntimeChoice::Supervised {
+            return;
+        }
+        let Some(range) = pod_cidr(node) else { return };
+        match network::configure(&self.paths, range) {
+            Ok(true) => tracing::info!(range, "pod network configured"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(error = chain(&error), "pod network not configured"),
+        }
+    }
+}
+
+fn pod_cidr(node: &Node) -> Option<&str> {
+    let spec = node.spec.as_ref()?;
+    spec.pod_cidr.as_deref().filter(|range| network::is_cidr(range))
+}
+
+/// What the node is short of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pressures {
+    memory: bool,
+    disk: bool,
+    pids: bool,
+}
+
+fn pressures(capacity: &Capacity, free: &Free) -> Pressures {
+    let (pids, pids_max) = free.pids;
+    Pressures {
+        memory: free.memory_bytes < MEMORY_FREE_MIN,
+        disk: free.disk_bytes < (capacity.disk_bytes / 10).min(DISK_FREE_MIN),
+        pids: pids_max > 0 && pids > pids_max / 10 * 9,
+    }
+}
+
+/// The conditions, in the kubelet's words; those of others stay.
+fn conditions(
+    health: &RuntimeStatus,
+    pressures: Pressures,
+    old: &[NodeCondition],
+    now: Timestamp,
+) -> Vec<NodeCondition> {
+    let ready = health.runtime_ready && health.network_ready;
+    let verdicts = [
+        (
+            "MemoryPressure",
+            pressures.memory,
+            ["KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"],
+            "memory available",
+        ),
+        (
+            "DiskPressure",
+            pressures.disk,
+            ["KubeletHasDiskPressure", "KubeletHasNoDiskPressure"],
+            "disk pressure",
+        ),
+        (
+            "PIDPressure",
+            pressures.pids,
+            ["KubeletHasInsufficientPID", "KubeletHasSufficientPID"],
+            "PID available",
+        ),
+    ];
+    let mut all: Vec<NodeCondition> = verdicts
+        .into_iter()
+        .map(|(type_, holds, reasons, what)| {
+            let quality = match (type_, holds) {
+                ("DiskPressure", true) => "has",
+                ("DiskPressure", false) => "has no",
+                (_, true) => "has insufficient",
+                (_, false) => "has sufficient",
+            };
+            let message = format!("kubelet {quality} {what}");
+            condition(type_, holds, reasons[usize::from(!holds)], message, old, now)
+        })
+        .collect();
+    let (reason, message) = if ready {
+        ("KubeletReady", "kubelet is posting ready status".to_owned())
+    } else {
+        ("KubeletNotReady", health.message.clone())
+    };
+    all.push(condition("Ready", ready, reason, message, old, now));
+    let others = old.iter().filter(|old| all.iter().all(|own| own.type_ != old.type_)).cloned();
+    let others: Vec<_> = others.collect();
+    all.extend(others);
+    all
+}
+
+fn condition(
+    type_: &str,
+    holds: bool,
+    reason: &str,
+    message: String,
+    old: &[NodeCondition],
+    now: Timestamp,
+) -> NodeCondition {
+    let status = if holds { "True" } else { "False" };
+    let before = old.iter().find(|old| old.type_ == type_ && old.status == status);
+    let now = Time(whole_second(now));
+    NodeCondition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+        last_heartbeat_time: Some(now.clone()),
+        last_transition_time: before
+            .and_then(|before| before.last_transition_time.clone())
+            .or(Some(now)),
+    }
+}
+
+/// Renews the node's Lease until `shutdown`. A renewal that fails is tried again soon, at another
+/// server if need be, so that one lost server costs no heartbeat.
+pub async fn renew_lease(
+    client: kube::Client,
+    config: Arc<AgentConfig>,
+    shutdown: CancellationToken,
+) {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), LEASE_NAMESPACE);
+    let nodes: Api<Node> = Api::all(client);
+    let mut known: Option<Lease> = None;
+    loop {
+        let renewal = renew(&leases, &nodes, &config, known.take());
+        let renewal = tokio::select! {
+            renewal = renewal => renewal,
+            () = shutdown.cancelled() => return,
+        };
+        let wait = match renewal {
+            Ok(lease) => {
+                known = Some(lease);
+                config.timers.lease_renew
+            }
+            Err(error) => {
+                tracing::debug!(error = chain(&error), "the lease was not renewed");
+                RETRY
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+async fn renew(
+    leases: &Api<Lease>,
+    nodes: &Api<Node>,
+    config: &AgentConfig,
+    known: Option<Lease>,
+) -> Result<Lease, kube::Error> {
+    let name = &config.node_name;
+    let spec = LeaseSpec {
+        holder_identity: Some(name.clone()),
+        lease_duration_seconds: i32::try_from(config.timers.lease_duration.as_secs()).ok(),
+        renew_time: Some(MicroTime(Timestamp::now())),
+        ..LeaseSpec::default()
+    };
+    let known = match known {
+        Some(known) => Some(known),
+        None => leases.get_opt(name).await?,
+    };
+    if let Some(mut lease) = known {
+        lease.spec = Some(spec);
+        return leases.replace(name, &PostParams::default(), &lease).await;
+    }
+    let owner = nodes.get_opt(name).await?.and_then(|node| node.metadata.uid);
+    let owner = owner.map(|uid| OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Node".to_owned(),
+        name: name.clone(),
+        uid,
+        ..OwnerReference::default()
+    });
+    let lease = Lease {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            namespace: Some(LEASE_NAMESPACE.to_owned()),
+            owner_references: owner.map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(spec),
+    };
+    leases.create(&PostParams::default(), &lease).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find<'a>(all: &'a [NodeCondition], type_: &str) -> &'a NodeCondition {
+        all.iter().find(|condition| condition.type_ == type_).unwrap()
+    }
+
+    const FINE: Pressures = Pressures { memory: false, disk: false, pids: false };
+
+    #[test]
+    fn a_node_is_ready_when_runtime_and_network_are() {
+        let mut health = RuntimeStatus { runtime_ready: true, ..RuntimeStatus::default() };
+        health.message = "cni plugin not initialized".into();
+        let all = conditions(&health, FINE, &[], Timestamp::UNIX_EPOCH);
+        let ready = find(&all, "Ready");
+        assert_eq!(
+            (ready.status.as_str(), ready.reason.as_deref()),
+            ("False", Some("KubeletNotReady"))
+        );
+        assert_eq!(ready.message.as_deref(), Some("cni plugin not initialized"));
+        health.network_ready = true;
+        let all = conditions(&health, FINE, &[], Timestamp::UNIX_EPOCH);
+        assert_eq!(find(&all, "Ready").reason.as_deref(), Some("KubeletReady"));
+    }
+
+    #[test]
+    fn times_of_change_stay_and_conditions_of_others_too() {
+        let health =
+            RuntimeStatus { runtime_ready: true, network_ready: true, message: String::new() };
+        let first = conditions(&health, FINE, &[], Timestamp::UNIX_EPOCH);
+        let mut old = first.clone();
+        old.push(NodeCondition {
+            type_: "NetworkUnavailable".into(),
+            status: "False".into(),
+            ..Default::default()
+        });
+        let later = Timestamp::from_second(100).unwrap();
+        let second = conditions(&health, Pressures { disk: true, ..FINE }, &old, later);
+        let epoch = Some(Time(Timestamp::UNIX_EPOCH));
+        assert_eq!(find(&second, "Ready").last_transition_time, epoch);
+        assert_eq!(find(&second, "Ready").last_heartbeat_time, Some(Time(later)));
+        assert_eq!(find(&second, "DiskPressure").last_transition_time, Some(Time(later)));
+        assert_eq!(find(&second, "DiskPressure").reason.as_deref(), Some("KubeletHasDiskPressure"));
+        find(&second, "NetworkUnavailable");
+    }
+
+    #[test]
+    fn pressure_begins_when_little_is_left() {
+        let capacity = Capacity { cpus: 1, memory_bytes: 1 << 30, disk_bytes: 100 << 30 };
+        let free = Free { memory_bytes: 1 << 29, disk_bytes: 50 << 30, pids: (100, 1000) };
+        assert_eq!(pressures(&capacity, &free), FINE);
+        let little = Free { memory_bytes: 1 << 20, disk_bytes: 1 << 30, pids: (950, 1000) };
+        let all = Pressures { memory: true, disk: true, pids: true };
+        assert_eq!(pressures(&capacity, &little), all);
+    }
+}

@@ -1,0 +1,253 @@
+//! The agent's own HTTPS server: logs for the API servers, and nothing for anybody else.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use jiff::Timestamp;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::AgentError;
+use crate::config::ServingTls;
+use crate::logs::{self, LogOptions};
+use crate::paths::Paths;
+use crate::pods::PodIndex;
+use crate::runtime::{Container, ContainerState, Runtime};
+
+mod identity;
+
+/// Connections at the same time; more wait to be accepted.
+const CONNECTIONS_MAX: usize = 256;
+/// Longest wait for a TLS handshake and for the head of a request.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// Parts of a log on their way; the reader of the file waits when it is full.
+const LOG_PARTS: usize = 16;
+/// Wait after a connection could not be accepted, such as for want of file descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// What requests are answered from.
+pub struct Sources {
+    /// The pods of the node.
+    pub index: PodIndex,
+    /// The runtime.
+    pub runtime: Arc<dyn Runtime>,
+    /// Where logs are.
+    pub paths: Paths,
+}
+
+/// The server, bound and not yet serving.
+pub struct Server {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Server {
+    /// Binds `listen` with this identity.
+    pub async fn bind(listen: SocketAddr, tls: &ServingTls) -> Result<Self, AgentError> {
+        let config = identity::tls_config(tls)?;
+        let listener = TcpListener::bind(listen)
+            .await
+            .map_err(|source| AgentError::Io { act: format!("listen on {listen}"), source })?;
+        Ok(Self { listener, acceptor: TlsAcceptor::from(Arc::new(config)) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `shutdown`.
+    pub async fn run(&self, sources: Arc<Sources>, shutdown: CancellationToken) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut connections = JoinSet::new();
+        loop {
+            // Every arm is cancel-safe; ended connections are joined as they end.
+            let stream = tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = self.listener.accept() => accepted,
+            };
+            let stream = match stream {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was not accepted");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                    continue;
+                }
+            };
+            let Ok(place) = places.clone().acquire_owned().await else { break };
+            let (acceptor, sources) = (self.acceptor.clone(), sources.clone());
+            connections.spawn(async move {
+                serve(acceptor, stream, sources).await;
+                drop(place);
+            });
+        }
+        connections.shutdown().await;
+    }
+}
+
+async fn serve(acceptor: TlsAcceptor, stream: TcpStream, sources: Arc<Sources>) {
+    let handshake = tokio::time::timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await;
+    let Ok(Ok(stream)) = handshake else {
+        tracing::debug!("a client did not prove itself");
+        return;
+    };
+    let client = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let allowed = client.is_some_and(|certificate| identity::is_api_server(certificate));
+    let service = service_fn(move |request| {
+        let sources = sources.clone();
+        async move { Ok::<_, Infallible>(answer(&sources, &request, allowed).await) }
+    });
+    let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_DEADLINE);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(HANDSHAKE_DEADLINE);
+    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
+async fn answer(sources: &Sources, request: &Request<Incoming>, allowed: bool) -> Response<Body> {
+    let path = request.uri().path();
+    if path == "/healthz" {
+        return text(StatusCode::OK, "ok");
+    }
+    if !allowed {
+        return text(StatusCode::FORBIDDEN, "only the API servers may ask");
+    }
+    if request.method() != Method::GET {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served");
+    }
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    match parts.as_slice() {
+        ["pods"] => pods(sources),
+        ["containerLogs", namespace, pod, container] => {
+            let query = request.uri().query().unwrap_or_default();
+            container_logs(sources, namespace, pod, container, query).await
+        }
+        _ => text(StatusCode::NOT_FOUND, "404 page not found"),
+    }
+}
+
+fn pods(sources: &Sources) -> Response<Body> {
+    let pods: Vec<_> = sources.index.all();
+    let pods: Vec<_> = pods.iter().map(AsRef::as_ref).collect();
+    let list =
+        serde_json::json!({ "apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": pods });
+    let mut response = text(StatusCode::OK, &list.to_string());
+    let json = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+async fn container_logs(
+    sources: &Sources,
+    namespace: &str,
+    pod_name: &str,
+    container: &str,
+    query: &str,
+) -> Response<Body> {
+    let options = match LogOptions::parse(query, Timestamp::now()) {
+        Ok(options) => options,
+        Err(why) => return text(StatusCode::BAD_REQUEST, &why),
+    };
+    let Some(pod) = sources.index.find(namespace, pod_name) else {
+        return text(StatusCode::NOT_FOUND, &format!("pod {pod_name:?} not found on this node"));
+    };
+    let uid = crate::api::uid(&pod).to_owned();
+    let containers = match sources.runtime.containers(Some(&uid)).await {
+        Ok(containers) => containers,
+        Err(error) => return text(StatusCode::SERVICE_UNAVAILABLE, &error.message),
+    };
+    let instance = match instance(containers, container, pod_name, options.previous) {
+        Ok(instance) => instance,
+        Err(why) => return text(StatusCode::BAD_REQUEST, &why),
+    };
+    let path = sources
+        .paths
+        .pod_logs(namespace, pod_name, &uid)
+        .join(crate::spec::log_path(container, instance.attempt));
+    if !path.is_file() {
+        let why = format!("the log of container {container:?} in pod {pod_name:?} is gone");
+        return text(StatusCode::NOT_FOUND, &why);
+    }
+    let (sink, source) = tokio::sync::mpsc::channel(LOG_PARTS);
+    let runtime = sources.runtime.clone();
+    // Ends when the log does, or when the client is gone and with it the receiver.
+    tokio::spawn(async move {
+        let ended = move || {
+            let (runtime, uid, id) = (runtime.clone(), uid.clone(), instance.id.clone());
+            let ended: BoxFuture<'static, bool> =
+                Box::pin(async move { has_ended(runtime.as_ref(), &uid, &id).await });
+            ended
+        };
+        if let Err(error) = logs::send(&path, &options, ended, sink).await {
+            tracing::debug!(%error, path = %path.display(), "a log broke off");
+        }
+    });
+    let stream = ReceiverStream::new(source).map(|part| Ok(Frame::data(part)));
+    let mut response = Response::new(StreamBody::new(stream).boxed_unsync());
+    let plain = header::HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
+}
+
+async fn has_ended(runtime: &dyn Runtime, uid: &str, id: &str) -> bool {
+    match runtime.containers(Some(uid)).await {
+        Ok(containers) => containers
+            .iter()
+            .find(|container| container.id == id)
+            .is_none_or(|container| container.state == ContainerState::Exited),
+        // A runtime that restarts says nothing about its containers.
+        Err(_) => false,
+    }
+}
+
+/// The instance whose log is wanted; the error is what `kubectl logs` shows.
+fn instance(
+    containers: Vec<Container>,
+    name: &str,
+    pod: &str,
+    previous: bool,
+) -> Result<Container, String> {
+    let mut instances: Vec<_> = containers
+        .into_iter()
+        .filter(|c| c.name == name && c.state != ContainerState::Created)
+        .collect();
+    instances.sort_by_key(|container| std::cmp::Reverse(container.attempt));
+    let mut instances = instances.into_iter();
+    let latest = instances.next();
+    if previous {
+        // One that ended and waits to be restarted is still the latest there is.
+        return instances.next().ok_or_else(|| {
+            format!("previous terminated container {name:?} in pod {pod:?} not found")
+        });
+    }
+    latest.ok_or_else(|| {
+        format!("container {name:?} in pod {pod:?} is waiting to start: ContainerCreating")
+    })
+}
+
+fn text(status: StatusCode, message: &str) -> Response<Body> {
+    let body = Full::new(Bytes::copy_from_slice(message.as_bytes()));
+    let mut response = Response::new(body.boxed_unsync());
+    *response.status_mut() = status;
+    response
+}
