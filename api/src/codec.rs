@@ -98,7 +98,14 @@ pub fn decode(
         let value = protobuf::decode(body, target)?;
         return Ok(Decoded { value, warnings: Vec::new() });
     }
-    let tree = text::read(body, format).map_err(|why| kind::unrecognized(target, &why, body))?;
+    let tree = text::read(body, format).map_err(|why| {
+        let why = if format == Format::Json {
+            format!("couldn't get version/kind; json parse error: {why}")
+        } else {
+            why
+        };
+        kind::unrecognized(target, &why, body)
+    })?;
     decode_tree(tree, target, validation, body)
 }
 
@@ -109,6 +116,12 @@ pub fn conform(
     validation: FieldValidation,
 ) -> Result<Decoded, Status> {
     decode_tree(text::Tree { value, duplicates: Vec::new() }, target, validation, b"")
+}
+
+/// Reads a JSON text, with the paths of the keys it gives more than once.
+pub(crate) fn read_json(body: &[u8]) -> Result<(Value, Vec<String>), String> {
+    let tree = text::read(body, Format::Json)?;
+    Ok((tree.value, tree.duplicates))
 }
 
 /// Encodes an object as `application/vnd.kubernetes.protobuf`; `None` when its kind is not built in.

@@ -15,6 +15,7 @@ mod strategic;
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::codec::{self, Decoded, FieldValidation};
 use crate::schema::Type;
 use crate::status::Status;
 
@@ -73,19 +74,31 @@ impl PatchType {
         }
     }
 
-    /// Reads a patch of this kind.
-    pub fn read(self, body: &[u8]) -> Result<Value, PatchError> {
-        let patch: Value = serde_json::from_slice(body)
+    /// Reads a patch of this kind. Keys that it gives twice are treated as `validation` says.
+    pub fn read(self, body: &[u8], validation: FieldValidation) -> Result<Decoded, PatchError> {
+        let (value, duplicates) = codec::read_json(body)
             .map_err(|error| PatchError::Malformed(format!("error decoding patch: {error}")))?;
-        let fits = match self {
-            Self::Json => patch.is_array(),
-            Self::Merge | Self::Strategic => patch.is_object(),
+        let (fits, wanted, what) = match self {
+            Self::Json => (value.is_array(), "an array of operations", "json patch "),
+            Self::Merge | Self::Strategic => (value.is_object(), "an object", ""),
         };
-        if fits {
-            return Ok(patch);
+        if !fits {
+            let why = format!("error decoding patch: it must be {wanted}");
+            return Err(PatchError::Malformed(why));
         }
-        let wanted = if self == Self::Json { "an array of operations" } else { "an object" };
-        Err(PatchError::Malformed(format!("error decoding patch: it must be {wanted}")))
+        let mut warnings: Vec<String> = duplicates
+            .into_iter()
+            .map(|path| format!("{what}duplicate field \"{path}\""))
+            .collect();
+        match validation {
+            FieldValidation::Strict if !warnings.is_empty() => {
+                let why = format!("strict decoding error: {}", warnings.join(", "));
+                return Err(PatchError::Malformed(why));
+            }
+            FieldValidation::Strict | FieldValidation::Ignore => warnings.clear(),
+            FieldValidation::Warn => {}
+        }
+        Ok(Decoded { value, warnings })
     }
 }
 

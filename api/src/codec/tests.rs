@@ -223,3 +223,14 @@ fn yaml_reads_as_json_does() {
     let broken = decode(b"a: [", Format::Yaml, POD, FieldValidation::Strict).unwrap_err();
     assert!(broken.message().contains("yaml: "), "{}", broken.message());
 }
+
+#[test]
+fn yaml_that_repeats_itself_without_end_is_refused() {
+    let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..12 {
+        let below = format!("*a{}", level - 1);
+        bomb += &format!("a{level}: &a{level} [{}]\n", [below.as_str(); 9].join(", "));
+    }
+    let refused = decode(bomb.as_bytes(), Format::Yaml, POD, FieldValidation::Ignore).unwrap_err();
+    assert!(refused.message().contains("yaml: "), "{}", refused.message());
+}

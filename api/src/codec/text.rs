@@ -30,7 +30,7 @@ pub(super) fn read(body: &[u8], format: Format) -> Result<Tree, String> {
         let mut reader = serde_json::Deserializer::from_slice(body);
         seed.deserialize(&mut reader)
             .and_then(|value| reader.end().map(|()| value))
-            .map_err(|e| format!("couldn't get version/kind; json parse error: {}", go_json(&e)))?
+            .map_err(|error| go_json(&error))?
     };
     Ok(Tree { value, duplicates: duplicates.into_inner() })
 }

@@ -57,8 +57,13 @@ pub(super) fn conform(
 pub(super) async fn patch(call: &mut Call) -> Result<Patch, Status> {
     let kind = PatchType::of_content_type(content_type(&call.headers))
         .ok_or_else(|| Status::unsupported_media_type(&patch::MEDIA_TYPES))?;
+    let validation = FieldValidation::parse(call.query.get("fieldValidation"))?;
     let body = read(std::mem::take(&mut call.body)).await?;
-    let value = kind.read(&body)?;
+    let read = kind.read(&body, validation)?;
+    for warning in read.warnings {
+        call.ctx.warn(warning);
+    }
+    let value = read.value;
     Ok(match kind {
         PatchType::Json => Patch::Json(value),
         PatchType::Merge => Patch::Merge(value),

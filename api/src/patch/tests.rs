@@ -276,7 +276,8 @@ fn a_wrong_strategic_patch_names_the_field_and_the_reason() {
 #[test]
 fn a_merge_patch_merges_maps_and_replaces_lists() {
     let current = json!({"a": {"b": 1, "c": 2}, "l": [1, 2]});
-    let patch = PatchType::Merge.read(br#"{"a":{"b":null,"d":3},"l":[9]}"#).unwrap();
+    let body = br#"{"a":{"b":null,"d":3},"l":[9]}"#;
+    let patch = PatchType::Merge.read(body, FieldValidation::Strict).unwrap().value;
     assert_eq!(
         apply(PatchType::Merge, &current, &patch, None),
         Ok(json!({"a": {"c": 2, "d": 3}, "l": [9]}))
@@ -327,11 +328,26 @@ fn a_body_that_is_no_patch_is_refused() {
     for (patch_type, body) in
         [(PatchType::Json, "{}"), (PatchType::Merge, "[]"), (PatchType::Strategic, "x")]
     {
-        let refused = patch_type.read(body.as_bytes()).unwrap_err();
+        let refused = patch_type.read(body.as_bytes(), FieldValidation::Warn).unwrap_err();
         assert!(refused.to_string().starts_with("error decoding patch: "), "{refused}");
         assert_eq!(Status::from(refused).code(), 400);
     }
     let named = PatchType::of_content_type("application/merge-patch+json; charset=utf-8");
     assert_eq!(named, Some(PatchType::Merge));
     assert_eq!(PatchType::of_content_type("application/apply-patch+yaml"), None);
+}
+
+#[test]
+fn fields_given_twice_in_a_patch_are_refused_warned_of_or_dropped() {
+    let merge = br#"{"spec":{"paused":true,"paused":false}}"#;
+    let json = br#"[{"op":"remove","op":"test","path":"/a","value":1}]"#;
+    for (patch_type, body, twice) in [
+        (PatchType::Strategic, merge.as_slice(), "duplicate field \"spec.paused\""),
+        (PatchType::Json, json.as_slice(), "json patch duplicate field \"[0].op\""),
+    ] {
+        let refused = patch_type.read(body, FieldValidation::Strict).unwrap_err();
+        assert_eq!(refused.to_string(), format!("strict decoding error: {twice}"));
+        assert_eq!(patch_type.read(body, FieldValidation::Warn).unwrap().warnings, [twice]);
+        assert_eq!(patch_type.read(body, FieldValidation::Ignore).unwrap().warnings.len(), 0);
+    }
 }
