@@ -1,4 +1,5 @@
 //! Addresses and ports of services, over one store and two servers that know nothing of each other.
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not there")]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

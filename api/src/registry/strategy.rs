@@ -204,8 +204,8 @@ pub trait Strategy: Send + Sync {
         NameRule::DnsSubdomain
     }
 
-    /// Removes what a client may not set. The default drops `status`, where the kind has that
-    /// subresource (`has_status`), and starts `metadata.generation` at 1 where the kind has a spec.
+    /// Removes what a client may not set. The default sets `status` to
+    /// [`Strategy::initial_status`], where the kind has one (`has_status`), and starts `metadata.generation` at 1 where the kind has a spec.
     fn prepare_for_create(&self, _ctx: &RequestContext, object: &mut Object) {
         self.prepare_create_default(object);
     }
@@ -246,6 +246,12 @@ pub trait Strategy: Send + Sync {
     /// Whether the status is a part of its own.
     fn has_status(&self) -> bool {
         true
+    }
+
+    /// The status of an object that nobody has observed yet, in kinds that have one: never absent,
+    /// since many clients look into it without asking.
+    fn initial_status(&self) -> Value {
+        Value::Object(serde_json::Map::new())
     }
 
     /// Whether the registry keeps `metadata.generation`.
@@ -354,7 +360,7 @@ pub trait Strategy: Send + Sync {
     /// What [`Strategy::prepare_for_create`] does by default, for those that add to it.
     fn prepare_create_default(&self, object: &mut Object) {
         if self.has_status() {
-            object.remove(&["status"]);
+            object.set(&["status"], self.initial_status());
         }
         if self.has_generation() {
             object.set_meta("generation", 1);

@@ -62,6 +62,15 @@ static COLUMNS: [Column; 11] = [
 struct DaemonSet;
 
 impl Strategy for DaemonSet {
+    fn initial_status(&self) -> Value {
+        serde_json::json!({
+            "currentNumberScheduled": 0,
+            "desiredNumberScheduled": 0,
+            "numberMisscheduled": 0,
+            "numberReady": 0,
+        })
+    }
+
     fn default(&self, object: &mut Object) {
         let root = object.value_mut();
         let Some(spec) = child(root, "spec") else { return };

@@ -54,6 +54,10 @@ static COLUMNS: [Column; 7] = [
 struct HorizontalPodAutoscaler;
 
 impl Strategy for HorizontalPodAutoscaler {
+    fn initial_status(&self) -> Value {
+        serde_json::json!({"currentMetrics": null, "desiredReplicas": 0})
+    }
+
     fn has_generation(&self) -> bool {
         false
     }

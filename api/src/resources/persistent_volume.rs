@@ -8,7 +8,6 @@ use super::pod_spec::affinity::node_selector;
 use super::pod_spec::defaults::network_volume;
 use super::pod_spec::volumes::{SOURCES, host_path, needed};
 use super::{check, check_change};
-use crate::context::RequestContext;
 use crate::object::Object;
 use crate::registry::strategy::{ALL_VERBS, Column, Kind, Scope, Strategy, Subresource};
 use crate::status::FieldError;
@@ -80,9 +79,8 @@ impl Strategy for PersistentVolume {
         }
     }
 
-    fn prepare_for_create(&self, _ctx: &RequestContext, object: &mut Object) {
-        object.remove(&["metadata", "generation"]);
-        object.set(&["status"], json!({"phase": "Pending"}));
+    fn initial_status(&self) -> Value {
+        json!({"phase": "Pending"})
     }
 
     fn validate(&self, object: &Object) -> Vec<FieldError> {

@@ -7,7 +7,6 @@ use super::defaults::{child, fill_empty, quantity_of, resource_list};
 use super::persistent_volume::{access_modes, mode, phase, short_modes};
 use super::pod_spec::defaults::claim_spec;
 use super::{check, check_change};
-use crate::context::RequestContext;
 use crate::object::Object;
 use crate::registry::strategy::{ALL_VERBS, Column, Kind, Scope, Strategy, Subresource};
 use crate::status::FieldError;
@@ -65,9 +64,8 @@ impl Strategy for PersistentVolumeClaim {
         }
     }
 
-    fn prepare_for_create(&self, _ctx: &RequestContext, object: &mut Object) {
-        object.remove(&["metadata", "generation"]);
-        object.set(&["status"], json!({"phase": "Pending"}));
+    fn initial_status(&self) -> Value {
+        json!({"phase": "Pending"})
     }
 
     fn validate(&self, object: &Object) -> Vec<FieldError> {

@@ -42,6 +42,15 @@ static COLUMNS: [Column; 5] = [
 struct PodDisruptionBudget;
 
 impl Strategy for PodDisruptionBudget {
+    fn initial_status(&self) -> Value {
+        serde_json::json!({
+            "currentHealthy": 0,
+            "desiredHealthy": 0,
+            "disruptionsAllowed": 0,
+            "expectedPods": 0,
+        })
+    }
+
     fn validate(&self, object: &Object) -> Vec<FieldError> {
         check(object, |errors, root| {
             let spec = root.at("spec");

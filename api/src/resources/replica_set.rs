@@ -49,6 +49,10 @@ pub static COLUMNS: [Column; 8] = [
 struct ReplicaSet;
 
 impl Strategy for ReplicaSet {
+    fn initial_status(&self) -> Value {
+        serde_json::json!({"replicas": 0})
+    }
+
     fn default(&self, object: &mut Object) {
         let root = object.value_mut();
         if let Some(spec) = child(root, "spec") {

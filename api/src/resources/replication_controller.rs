@@ -35,6 +35,10 @@ pub static KIND: Kind = Kind {
 struct ReplicationController;
 
 impl Strategy for ReplicationController {
+    fn initial_status(&self) -> Value {
+        serde_json::json!({"replicas": 0})
+    }
+
     fn default(&self, object: &mut Object) {
         let Some(spec) = child(object.value_mut(), "spec") else { return };
         fill(spec, "replicas", 1);

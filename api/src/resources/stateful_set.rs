@@ -57,6 +57,10 @@ static COLUMNS: [Column; 5] = [
 struct StatefulSet;
 
 impl Strategy for StatefulSet {
+    fn initial_status(&self) -> Value {
+        serde_json::json!({"availableReplicas": 0, "replicas": 0})
+    }
+
     fn default(&self, object: &mut Object) {
         let Some(spec) = child(object.value_mut(), "spec") else { return };
         fill_empty(spec, "podManagementPolicy", "OrderedReady");

@@ -462,5 +462,58 @@ fn a_slice_has_addresses_of_one_type() {
     );
 }
 
+/// What is stored can be read by those who know the types.
+fn readable<K: serde::de::DeserializeOwned + serde::Serialize>(kind: &Kind, value: Value) {
+    let stored = created(kind, value);
+    let typed: K = stored.to_typed().unwrap();
+    let mut again = Object::from_typed(&typed).unwrap();
+    kind.strategy.default(&mut again);
+    assert!(
+        crate::validation::errors::same(&again.value()["spec"], &stored.value()["spec"]),
+        "{kind:?} must keep its meaning through its type: {} is not {}",
+        again.value()["spec"],
+        stored.value()["spec"]
+    );
+}
+
+#[test]
+fn stored_objects_keep_their_meaning_through_their_types() {
+    use k8s_openapi::api;
+    let job = json!({"template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}});
+    readable::<api::apps::v1::Deployment>(&deployment::KIND, workload(&json!({})));
+    readable::<api::apps::v1::ReplicaSet>(&replica_set::KIND, workload(&json!({})));
+    readable::<api::apps::v1::StatefulSet>(&stateful_set::KIND, workload(&json!({})));
+    readable::<api::apps::v1::DaemonSet>(&daemon_set::KIND, workload(&json!({})));
+    readable::<api::batch::v1::Job>(&job::KIND, with(&json!({ "spec": job })));
+    readable::<api::core::v1::Namespace>(&namespace::KIND, with(&json!({})));
+    readable::<api::core::v1::Service>(
+        &service::KIND,
+        with(&json!({"spec": {"ports": [{"port": 80, "targetPort": "http"}]}})),
+    );
+    readable::<api::core::v1::Node>(
+        &node::KIND,
+        with(&json!({"spec": {"podCIDR": "10.244.0.0/24"}})),
+    );
+    readable::<api::core::v1::PersistentVolumeClaim>(
+        &persistent_volume_claim::KIND,
+        with(&json!({"spec": {"resources": {"requests": {"storage": "1Gi"}}}})),
+    );
+    readable::<api::policy::v1::PodDisruptionBudget>(
+        &pod_disruption_budget::KIND,
+        with(&json!({})),
+    );
+    readable::<api::autoscaling::v2::HorizontalPodAutoscaler>(
+        &horizontal_pod_autoscaler::KIND,
+        with(&json!({"spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "a", "name": "b"}}})),
+    );
+}
+
+#[test]
+fn a_new_object_has_a_status_to_look_into() {
+    let status = |kind: &Kind| created(kind, workload(&json!({}))).at("/status").cloned();
+    assert_eq!(status(&deployment::KIND), Some(json!({})));
+    assert_eq!(status(&replica_set::KIND), Some(json!({"replicas": 0})));
+}
+
 mod batch_and_more;
 mod cluster;

@@ -47,9 +47,8 @@ impl Strategy for VolumeAttachment {
         object.set_default(&["status"], serde_json::json!({"attached": false}));
     }
 
-    fn prepare_for_create(&self, _ctx: &crate::context::RequestContext, object: &mut Object) {
-        object.remove(&["metadata", "generation"]);
-        object.set(&["status"], serde_json::json!({"attached": false}));
+    fn initial_status(&self) -> Value {
+        serde_json::json!({"attached": false})
     }
 
     fn validate(&self, object: &Object) -> Vec<FieldError> {
