@@ -53,6 +53,8 @@ mod membership;
 mod network;
 mod read_index;
 
+pub mod etcd;
+
 pub mod grpc;
 pub mod proto;
 

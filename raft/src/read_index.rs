@@ -67,20 +67,24 @@ pub(crate) async fn run<F>(
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
-    use std::time::Duration;
+    use tokio::sync::{Notify, Semaphore};
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn waiting_reads_share_a_round_that_began_after_them() {
         let (reads, queue) = ReadIndex::channel();
         let rounds = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&rounds);
+        let (open, begin) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
+        let (gate, begun) = (Arc::clone(&open), Arc::clone(&begin));
         let token = CancellationToken::new();
         let running = tokio::spawn(run(queue, token.clone(), move || {
             let number = counter.fetch_add(1, Ordering::SeqCst);
+            let (gate, begun) = (Arc::clone(&gate), Arc::clone(&begun));
             async move {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                begun.notify_one();
+                let _permit = gate.acquire().await.unwrap();
                 Ok(number)
             }
         }));
@@ -88,13 +92,17 @@ mod tests {
             let reads = reads.clone();
             async move { reads.next().await }
         });
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        begin.notified().await;
         let later: Vec<_> = (0..3)
             .map(|_| {
                 let reads = reads.clone();
                 tokio::spawn(async move { reads.next().await })
             })
             .collect();
+        while reads.waiting.capacity() > WAITING_MAX - later.len() {
+            tokio::task::yield_now().await;
+        }
+        open.add_permits(2);
         assert_eq!(first.await.unwrap(), Ok(0));
         for read in later {
             assert_eq!(read.await.unwrap(), Ok(1));

@@ -1,0 +1,8 @@
+//! Whole clusters of members in this process, over real connections.
+
+mod cluster {
+    mod faults;
+    mod harness;
+    mod members;
+    mod requests;
+}
