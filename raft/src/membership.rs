@@ -65,7 +65,7 @@ struct Members {
 fn plan(members: &Members, change: Change) -> Result<Option<Step>, String> {
     match change {
         Change::AddLearner(id, member) => match members.known.get(&id) {
-            Some(known) if *known == member => Ok(None),
+            Some(known) if *known == member => Ok(Some(Step::CatchUp(id))),
             Some(known) => Err(format!("node {id} is {known} already (R8)")),
             None => {
                 let taken = members.known.values().any(|known| known.raft_addr == member.raft_addr);
@@ -96,6 +96,7 @@ fn plan(members: &Members, change: Change) -> Result<Option<Step>, String> {
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     AddLearner(NodeId, Member),
+    CatchUp(NodeId),
     Change(ChangeMembers<NodeId, Member>),
 }
 
@@ -115,12 +116,38 @@ pub(crate) async fn change(raft: &Raft, change: Change) -> Result<(), Refused> {
         return Err(Refused::NotLeader("this member does not lead".to_owned()));
     }
     let Some(step) = plan(&members(raft), change).map_err(Refused::Invalid)? else { return Ok(()) };
-    let changed = match step {
-        Step::AddLearner(id, member) => raft.add_learner(id, member, true).await,
+    match step {
+        Step::AddLearner(id, member) => {
+            raft.add_learner(id, member, false).await.map_err(refused)?;
+            catch_up(raft, id).await
+        }
+        Step::CatchUp(id) => catch_up(raft, id).await,
         // A voter that is removed leaves altogether.
-        Step::Change(change) => raft.change_membership(change, false).await,
-    };
-    changed.map(|_| ()).map_err(refused)
+        Step::Change(change) => {
+            raft.change_membership(change, false).await.map(|_| ()).map_err(refused)
+        }
+    }
+}
+
+/// Waits until member `id` has all that is in the log now. The caller's deadline bounds it.
+async fn catch_up(raft: &Raft, id: NodeId) -> Result<(), Refused> {
+    let mut metrics = raft.metrics();
+    let target = metrics.borrow_watched().last_log_index;
+    loop {
+        {
+            let now = metrics.borrow_watched();
+            let Some(replication) = &now.replication else {
+                return Err(Refused::NotLeader("this member does not lead any more".to_owned()));
+            };
+            let matched = replication.get(&id).cloned().flatten().map(|log_id| log_id.index);
+            if matched >= target {
+                return Ok(());
+            }
+        }
+        if metrics.changed().await.is_err() {
+            return Err(Refused::NotLeader("raft has stopped".to_owned()));
+        }
+    }
 }
 
 fn refused(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Refused {
@@ -149,7 +176,8 @@ mod tests {
     fn a_number_or_an_address_is_not_given_twice() {
         plan(&three(), Change::AddLearner(3, member("d"))).unwrap_err();
         plan(&three(), Change::AddLearner(4, member("c"))).unwrap_err();
-        assert_eq!(plan(&three(), Change::AddLearner(3, member("c"))), Ok(None));
+        let again = plan(&three(), Change::AddLearner(3, member("c")));
+        assert_eq!(again, Ok(Some(Step::CatchUp(3))));
         let step = Step::AddLearner(4, member("d"));
         assert_eq!(plan(&three(), Change::AddLearner(4, member("d"))), Ok(Some(step)));
     }

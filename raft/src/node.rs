@@ -225,10 +225,13 @@ impl Node {
         let stop = self.inner.token.child_token();
         let NodeConfig { cluster_id, tls, .. } = &self.inner.config;
         let peer = Arc::clone(&self.inner.peer);
+        let serving = grpc::serve(peer, cluster_id, listener, tls.as_ref(), stop.clone());
+        let mut serving = std::pin::pin!(serving);
         tokio::select! {
-            served = grpc::serve(peer, cluster_id, listener, tls.as_ref(), stop) => served,
-            () = token.cancelled() => Ok(()),
+            served = &mut serving => return served,
+            () = token.cancelled() => stop.cancel(),
         }
+        serving.await
     }
 
     /// Where this node stands.

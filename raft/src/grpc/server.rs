@@ -1,6 +1,7 @@
 //! Serves peers over gRPC.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, future, stream};
 use thiserror::Error;
@@ -25,7 +26,10 @@ use crate::transport::{CallError, Messages};
 #[error("serve peers")]
 pub struct PeerServeError(#[from] tonic::transport::Error);
 
-/// Serves peers on `listener` until `token` is cancelled; then connections are closed at once.
+/// How long calls may still take once the server stops.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Serves peers on `listener` until `token` is cancelled, and closes all connections.
 pub async fn serve(
     peer: Arc<PeerService>,
     cluster: &str,
@@ -49,11 +53,17 @@ pub async fn serve(
         server = server.tls_config(server_tls(tls))?;
     }
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let serving = server.add_service(service).serve_with_incoming(incoming);
-    // Not a graceful end: peers hold streams open for as long as they live.
+    // Streams end with the token; without it they would last as long as the peers.
+    let stop = token.clone().cancelled_owned();
+    let serving = server.add_service(service).serve_with_incoming_shutdown(incoming, stop);
+    let mut serving = std::pin::pin!(serving);
     tokio::select! {
-        served = serving => served.map_err(PeerServeError),
-        () = token.cancelled() => Ok(()),
+        served = &mut serving => return served.map_err(PeerServeError),
+        () = token.cancelled() => {}
+    }
+    match tokio::time::timeout(GRACE, serving).await {
+        Ok(served) => served.map_err(PeerServeError),
+        Err(_) => Ok(()),
     }
 }
 
@@ -98,6 +108,7 @@ impl Peer for GrpcPeer {
         request: Request<Streaming<proto::AppendRequest>>,
     ) -> Reply<Self::AppendStream> {
         let replies = self.peer.append(messages(request.into_inner()));
+        let replies = replies.take_until(self.token.clone().cancelled_owned());
         Ok(Response::new(Box::pin(replies.map(|reply| reply.map_err(status)))))
     }
 

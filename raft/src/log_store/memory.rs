@@ -22,7 +22,9 @@ pub(super) struct Memory {
     pub(super) purged: Option<LogId>,
     /// Whether `purged` is newer than what the engine has.
     purged_dirty: bool,
-    /// The last entry's position where the tail is empty.
+    /// The index of the first entry that was ever there since the log was last empty.
+    first: u64,
+    /// The last entry's position, or the purged position where there is none.
     last: Option<LogId>,
     /// Consecutive entries up to the last.
     tail: VecDeque<Entry>,
@@ -70,8 +72,11 @@ impl Memory {
     }
 
     fn push(&mut self, entry: Entry) {
-        if let Some(last) = self.last {
-            assert_eq!(entry.log_id.index, last.index + 1, "the log must have no hole");
+        match self.last {
+            Some(last) => {
+                assert_eq!(entry.log_id.index, last.index + 1, "the log must have no hole");
+            }
+            None => self.first = entry.log_id.index,
         }
         self.last = Some(entry.log_id);
         self.tail_bytes += size_bytes(&entry);
@@ -152,7 +157,7 @@ impl Memory {
 
     /// Plans a read of `[start, end)`, of about `bytes_max` and at least one entry.
     pub(super) fn read(&self, start: u64, end: u64, bytes_max: usize) -> Read {
-        let start = start.max(self.purged.map_or(0, |purged| purged.index + 1));
+        let start = start.max(self.purged.map_or(self.first, |purged| purged.index + 1));
         let first = self.first_in_tail();
         let from = start.max(first);
         let mut bytes = 0;

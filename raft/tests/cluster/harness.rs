@@ -41,6 +41,7 @@ impl Cluster {
     }
 
     pub(super) async fn boot(mut self, count: u64) -> Self {
+        log();
         for id in 1..=count {
             self.start(id, Arc::new(MemoryEngine::new())).await;
         }
@@ -126,6 +127,13 @@ impl Cluster {
         })
         .await;
     }
+}
+
+/// Shows the log where `RUST_LOG` asks for it.
+pub(super) fn log() {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    // Set once for all tests of the process.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
 }
 
 /// Waits until `found` finds something.
