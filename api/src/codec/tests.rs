@@ -1,3 +1,5 @@
+use std::fmt::Write as _;
+
 use serde_json::json;
 
 use super::*;
@@ -229,7 +231,8 @@ fn yaml_that_repeats_itself_without_end_is_refused() {
     let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
     for level in 1..12 {
         let below = format!("*a{}", level - 1);
-        bomb += &format!("a{level}: &a{level} [{}]\n", [below.as_str(); 9].join(", "));
+        let list = [below.as_str(); 9].join(", ");
+        writeln!(bomb, "a{level}: &a{level} [{list}]").unwrap();
     }
     let refused = decode(bomb.as_bytes(), Format::Yaml, POD, FieldValidation::Ignore).unwrap_err();
     assert!(refused.message().contains("yaml: "), "{}", refused.message());
