@@ -4,6 +4,8 @@
 //! what was answered; latencies go from the request to its answer.
 
 pub mod api;
+pub mod compare;
+pub mod etcd;
 pub mod load;
 pub mod report;
 pub mod watch;

@@ -102,7 +102,7 @@ fn run(cli: Cli) -> ExitCode {
         Verb::Status(flags) => status::run(&flags),
         Verb::Server(flags) => server::run(flags),
         Verb::Agent(flags) => agent::run(flags),
-        Verb::Bench(flags) => bench::run(&flags),
+        Verb::Bench(flags) => bench::run(&cli.global, flags),
         Verb::Chaos(flags) => chaos::run(&cli.global, flags),
         Verb::Version(flags) => version::run(&flags),
     };

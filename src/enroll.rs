@@ -97,6 +97,11 @@ impl<'a> Door<'a> {
             Ok(json) => serde_json::from_value::<T>(json)
                 .context("the answer is not what this version of kontiki understands")
                 .map_err(Knock::Refused),
+            Err(error) if status == reqwest::StatusCode::UNAUTHORIZED => {
+                Err(Knock::Refused(error.context(format!(
+                    "the join token was refused: it is not this cluster's token for a {role}"
+                ))))
+            }
             Err(error) if status.is_client_error() && status.as_u16() != 429 => {
                 Err(Knock::Refused(error))
             }

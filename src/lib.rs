@@ -35,6 +35,7 @@ pub mod scheduler;
 pub mod client;
 pub mod cluster_file;
 pub mod cluster_status;
+pub mod dir_lock;
 pub mod kubeconfig;
 pub mod process;
 

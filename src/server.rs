@@ -123,7 +123,11 @@ impl Server {
         let api = Arc::new(make_api(&node, &identity)?);
         let mut serving = Layer::new();
         serve_api(&mut serving, &api, &identity, listeners.api)?;
-        drop(listeners.etcd);
+        let (serving_etcd, token) = (node.clone(), serving.token.clone());
+        serving.tasks.spawn(async move {
+            let served = kontiki_raft::etcd::serve(serving_etcd, listeners.etcd, token).await;
+            served.context("serve the etcd API")
+        });
         let mut upper = Layer::new();
         let token = upper.token.clone();
         upper.tasks.spawn(crate::enroll::server::stay_member(

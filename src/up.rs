@@ -23,12 +23,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::balancer::Balancer;
 use crate::cluster_file::ClusterFile;
+use crate::dir_lock::DirLock;
 use crate::{process::ProcessId, shutdown};
 
 pub mod boot;
 pub mod children;
 pub mod credentials;
-pub mod lock;
 pub mod packages;
 pub mod plan;
 pub mod report;
@@ -53,7 +53,7 @@ pub struct Cluster {
     servers: Vec<Supervised>,
     agents: Vec<Supervised>,
     balancer: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
-    _lock: lock::DirLock,
+    _lock: DirLock,
 }
 
 /// Boots a cluster, keeps it running until a signal or `kontiki down`, and stops it.
@@ -83,7 +83,7 @@ impl Cluster {
     pub async fn prepare(config: UpConfig) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&config.data_dir)
             .with_context(|| format!("create {}", config.data_dir.display()))?;
-        let lock = lock::DirLock::acquire(&config.data_dir)?;
+        let lock = DirLock::acquire(&config.data_dir, "up")?;
         refuse_leftovers(&config.data_dir)?;
         let plan = Plan::new(&config);
         check_ports(&plan, config.base_port)?;
@@ -208,7 +208,7 @@ mod tests {
     #[tokio::test]
     async fn a_second_up_in_the_same_directory_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let _held = lock::DirLock::acquire(dir.path()).unwrap();
+        let _held = DirLock::acquire(dir.path(), "up").unwrap();
         let error = Cluster::prepare(plan::tests::config(dir.path())).await.err().unwrap();
         assert!(error.to_string().contains("is in use by another `kontiki up`"), "{error}");
     }

@@ -1,15 +1,17 @@
-//! `kontiki bench`.
+//! `kontiki bench` and `kontiki bench compare`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use super::Output;
+use super::{Global, Output};
 use crate::bench::api::{Api, ApiRequest, Workload};
+use crate::bench::compare::{self, CompareConfig};
+use crate::bench::etcd::{self, Etcd, EtcdRequest};
 use crate::bench::report::{Measured, table};
 use crate::bench::{load, watch};
 use crate::client;
@@ -20,7 +22,52 @@ const VALUE_BYTES_MAX: usize = 1 << 20;
 
 /// Flags of `kontiki bench`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Flags {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    load: Load,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Measure a real etcd of three members and a Kontiki of three servers, in turn, with one client.
+    Compare(Compare),
+}
+
+/// Flags of `kontiki bench compare`.
+#[derive(Debug, Args)]
+struct Compare {
+    /// The etcd to compare with.
+    #[arg(long, default_value = "etcd", value_name = "PROGRAM")]
+    etcd: PathBuf,
+    /// Where the fresh data directories are made: on the disk that is to be measured.
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    folder: PathBuf,
+    /// How many clients (several numbers may be given, run one after the other).
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256])]
+    clients: Vec<u64>,
+    /// For how many seconds each.
+    #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
+    duration: f64,
+    /// How often all is done; medians are told.
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// How many bytes each value has.
+    #[arg(long, default_value_t = 1024, value_name = "BYTES")]
+    value_size: usize,
+    /// The first of fifty ports.
+    #[arg(long, default_value_t = 17443, value_name = "PORT")]
+    base_port: u16,
+    /// How to print the figures.
+    #[arg(long, short, value_enum, default_value = "table")]
+    output: Output,
+}
+
+/// Flags of `kontiki bench` itself.
+#[derive(Debug, Args)]
+struct Load {
     /// Through which interface.
     #[arg(long, value_enum, default_value = "api")]
     target: Target,
@@ -52,19 +99,27 @@ pub struct Flags {
 enum Target {
     /// The Kubernetes API.
     Api,
+    /// The etcd API: on this machine only.
+    Etcd,
 }
 
 /// Runs the loads and prints the figures.
-pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
-    let duration = Duration::try_from_secs_f64(flags.duration).ok().filter(|d| !d.is_zero());
-    let duration = duration
-        .with_context(|| format!("--duration {}: expected seconds above 0", flags.duration))?;
-    if flags.value_size > VALUE_BYTES_MAX {
-        bail!("--value-size {}: expected at most {VALUE_BYTES_MAX}", flags.value_size);
+pub fn run(global: &Global, flags: Flags) -> anyhow::Result<ExitCode> {
+    match flags.verb {
+        Some(Verb::Compare(flags)) => run_compare(global, &flags),
+        None => run_load(&flags.load),
     }
-    let measured = match flags.target {
-        Target::Api => super::runtime(None)?.block_on(api(flags, duration))?,
-    };
+}
+
+fn run_load(flags: &Load) -> anyhow::Result<ExitCode> {
+    let duration = seconds(flags.duration)?;
+    check_value_size(flags.value_size)?;
+    let measured = super::runtime(None)?.block_on(async {
+        match flags.target {
+            Target::Api => api(flags, duration).await,
+            Target::Etcd => etcd(flags, duration).await,
+        }
+    })?;
     match flags.output {
         Output::Table => println!("{}", table(&measured)),
         Output::Json => {
@@ -75,7 +130,65 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn api(flags: &Flags, duration: Duration) -> anyhow::Result<Vec<Measured>> {
+fn run_compare(global: &Global, flags: &Compare) -> anyhow::Result<ExitCode> {
+    check_value_size(flags.value_size)?;
+    if flags.rounds == 0 {
+        bail!("--rounds 0: expected at least 1");
+    }
+    crate::up::report::to_stderr();
+    let config = CompareConfig {
+        folder: std::path::absolute(&flags.folder)?,
+        etcd: flags.etcd.clone(),
+        clients: flags.clients.clone(),
+        duration: seconds(flags.duration)?,
+        rounds: flags.rounds,
+        value_bytes: flags.value_size,
+        base_port: flags.base_port,
+        log: global.log.clone(),
+    };
+    let comparison = super::runtime(None)?.block_on(compare::run(&config))?;
+    match flags.output {
+        Output::Table => println!("{}", compare::table(&comparison)),
+        Output::Json => println!("{}", serde_json::to_string_pretty(&comparison)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn seconds(duration: f64) -> anyhow::Result<Duration> {
+    let parsed = Duration::try_from_secs_f64(duration).ok().filter(|parsed| !parsed.is_zero());
+    parsed.with_context(|| format!("--duration {duration}: expected seconds above 0"))
+}
+
+fn check_value_size(bytes: usize) -> anyhow::Result<()> {
+    if bytes > VALUE_BYTES_MAX {
+        bail!("--value-size {bytes}: expected at most {VALUE_BYTES_MAX}");
+    }
+    Ok(())
+}
+
+fn workloads(flags: &Load) -> &[Workload] {
+    match flags.workload.as_slice() {
+        [] => Workload::value_variants(),
+        chosen => chosen,
+    }
+}
+
+async fn etcd(flags: &Load, duration: Duration) -> anyhow::Result<Vec<Measured>> {
+    let servers = ClusterFile::read(&flags.data_dir)?.servers;
+    let endpoints: Vec<String> = servers.iter().map(|server| server.etcd.to_string()).collect();
+    let etcd = Etcd::new(&endpoints, flags.value_size)?;
+    let mut measured = Vec::new();
+    for workload in workloads(flags) {
+        let Some(name) = etcd::name(*workload) else { continue };
+        for clients in &flags.clients {
+            let request = |client| EtcdRequest::new(&etcd, *workload, client);
+            measured.push(load::run(name, *clients, duration, request).await);
+        }
+    }
+    Ok(measured)
+}
+
+async fn api(flags: &Load, duration: Duration) -> anyhow::Result<Vec<Measured>> {
     let kubeconfig = client::kubeconfig(flags.kubeconfig.as_deref(), &flags.data_dir)?;
     let servers = if flags.kubeconfig.is_some() {
         vec![kubeconfig.server.clone()]
@@ -85,12 +198,8 @@ async fn api(flags: &Flags, duration: Duration) -> anyhow::Result<Vec<Measured>>
     };
     let api = Api::new(&kubeconfig, servers, flags.value_size)?;
     api.prepare().await.context("prepare the objects of the run")?;
-    let workloads = match flags.workload.as_slice() {
-        [] => Workload::value_variants(),
-        chosen => chosen,
-    };
     let mut measured = Vec::new();
-    for workload in workloads {
+    for workload in workloads(flags) {
         for clients in &flags.clients {
             let run = rand::random();
             measured.push(if *workload == Workload::Watch {

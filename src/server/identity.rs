@@ -1,12 +1,11 @@
 //! Which member of which cluster this server is: from its data directory, or by beginning or joining.
 
-use std::fs::{File, OpenOptions};
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use rustix::fs::{FlockOperation, flock};
 
 use super::config::{Origin, ServerConfig};
+use crate::dir_lock::DirLock;
 use crate::enroll::server::enroll;
 use crate::member::{MemberError, MemberRecord};
 use crate::pki::files::{PkiDir, ServerPki};
@@ -25,7 +24,7 @@ pub struct Identity {
     /// Its certificates.
     pub dir: PkiDir,
     /// No second process may use the directory.
-    _lock: File,
+    _lock: DirLock,
 }
 
 impl Identity {
@@ -34,7 +33,7 @@ impl Identity {
         let data_dir = &config.data_dir;
         std::fs::create_dir_all(data_dir)
             .with_context(|| format!("create {}", data_dir.display()))?;
-        let lock = lock(data_dir)?;
+        let lock = DirLock::acquire(data_dir, "server")?;
         let dir = PkiDir::of(data_dir);
         let found = MemberRecord::find_for(data_dir, &config.name)?;
         if found.is_none() {
@@ -54,23 +53,6 @@ impl Identity {
         write_tokens(data_dir, &pki)?;
         Ok(Self { record, pki, dir, _lock: lock })
     }
-}
-
-fn lock(data_dir: &Path) -> anyhow::Result<File> {
-    let path = data_dir.join("server.lock");
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .with_context(|| format!("open {}", path.display()))?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        bail!(
-            "{} is in use by another `kontiki server`: stop it, or name another --data-dir",
-            data_dir.display()
-        );
-    }
-    Ok(file)
 }
 
 /// Data without the record of whose it is must not be taken over under a new id (R8).

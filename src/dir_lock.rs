@@ -1,4 +1,4 @@
-//! One `up` per data directory: a lock that the kernel lets go of when its holder ends, however.
+//! One process per data directory: a lock that the kernel lets go of when its holder ends, however.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -14,9 +14,9 @@ pub struct DirLock {
 }
 
 impl DirLock {
-    /// Takes it, or says who has it.
-    pub fn acquire(data_dir: &Path) -> anyhow::Result<Self> {
-        let path = data_dir.join("up.lock");
+    /// Takes that of the verb `verb`, or says who has it.
+    pub fn acquire(data_dir: &Path, verb: &str) -> anyhow::Result<Self> {
+        let path = data_dir.join(format!("{verb}.lock"));
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -28,7 +28,7 @@ impl DirLock {
             let mut holder = String::new();
             file.read_to_string(&mut holder).unwrap_or_default();
             bail!(
-                "{} is in use by another `kontiki up` (process {}); stop it, or name another \
+                "{} is in use by another `kontiki {verb}` (process {}); stop it, or name another \
                  --data-dir",
                 data_dir.display(),
                 holder.trim()

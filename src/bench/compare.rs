@@ -1,0 +1,304 @@
+//! `kontiki bench compare`: a real etcd of three members and a Kontiki of three servers, in turn on
+//! fresh directories of one disk, under the same client.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context;
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+use serde::Serialize;
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+use super::api::Workload;
+use super::etcd::{Etcd, EtcdRequest, name};
+use super::load;
+use super::report::Measured;
+use crate::up::Cluster;
+use crate::up::plan::{Runtime, UpConfig};
+
+/// How long a cluster may take to acknowledge its first write.
+const BOOT_DEADLINE: Duration = Duration::from_secs(30);
+/// Members of etcd.
+const MEMBERS: u16 = 3;
+/// Ports of etcd begin so far behind Kontiki's.
+const ETCD_PORTS: u16 = 40;
+
+/// What to compare.
+#[derive(Debug, Clone)]
+pub struct CompareConfig {
+    /// Where the fresh directories are made.
+    pub folder: PathBuf,
+    /// The etcd to compare with.
+    pub etcd: PathBuf,
+    /// How many clients, one number after the other.
+    pub clients: Vec<u64>,
+    /// How long each load runs.
+    pub duration: Duration,
+    /// How often all is done.
+    pub rounds: u32,
+    /// Bytes of each value.
+    pub value_bytes: usize,
+    /// The first port.
+    pub base_port: u16,
+    /// What the servers log.
+    pub log: String,
+}
+
+/// Both systems under one load: medians over the rounds.
+#[derive(Debug, Clone, Serialize)]
+pub struct Compared {
+    /// What was done.
+    pub workload: String,
+    /// By how many clients.
+    pub clients: u64,
+    /// etcd, requests a second.
+    pub etcd_per_second: f64,
+    /// Kontiki, requests a second.
+    pub kontiki_per_second: f64,
+    /// How many times etcd's throughput Kontiki's is.
+    pub ratio: f64,
+    /// etcd's 99th percentile in milliseconds.
+    pub etcd_p99_ms: f64,
+    /// Kontiki's.
+    pub kontiki_p99_ms: f64,
+    /// Requests that failed, in both.
+    pub errors: u64,
+}
+
+/// Everything that was found.
+#[derive(Debug, Serialize)]
+pub struct Comparison {
+    /// By load.
+    pub loads: Vec<Compared>,
+    /// Seconds from the first exec to the first acknowledged write: etcd, the median.
+    pub etcd_boot_s: f64,
+    /// The same of Kontiki.
+    pub kontiki_boot_s: f64,
+}
+
+/// What one system did in one round.
+struct Round {
+    boot_s: f64,
+    measured: Vec<Measured>,
+}
+
+/// Runs all rounds, the systems alternating.
+pub async fn run(config: &CompareConfig) -> anyhow::Result<Comparison> {
+    let (mut etcd, mut kontiki) = (Vec::new(), Vec::new());
+    for round in 1..=config.rounds {
+        eprintln!("round {round} of {}: etcd", config.rounds);
+        etcd.push(round_of_etcd(config).await?);
+        eprintln!("round {round} of {}: kontiki", config.rounds);
+        kontiki.push(round_of_kontiki(config).await?);
+    }
+    Ok(compare(&etcd, &kontiki))
+}
+
+fn folder(config: &CompareConfig, of: &str) -> anyhow::Result<tempfile::TempDir> {
+    tempfile::Builder::new()
+        .prefix(&format!("kontiki-compare-{of}-"))
+        .tempdir_in(&config.folder)
+        .with_context(|| format!("make a directory in {}", config.folder.display()))
+}
+
+async fn round_of_kontiki(config: &CompareConfig) -> anyhow::Result<Round> {
+    let folder = folder(config, "kontiki")?;
+    let started = Instant::now();
+    let mut cluster = Cluster::prepare(up_config(config, folder.path())).await?;
+    let round = async {
+        cluster.boot().await?;
+        let file = cluster.file();
+        let endpoints: Vec<String> = file.servers.iter().map(|one| one.etcd.to_string()).collect();
+        measure(config, &endpoints, started).await
+    }
+    .await;
+    cluster.stop().await?;
+    round
+}
+
+fn up_config(config: &CompareConfig, data_dir: &Path) -> UpConfig {
+    UpConfig {
+        servers: MEMBERS,
+        agents: 0,
+        data_dir: data_dir.into(),
+        base_port: config.base_port,
+        runtime: Runtime::None,
+        images: None,
+        registry_mirror: None,
+        install_packages: false,
+        restart: false,
+        runtime_threads: None,
+        node_ip: [127, 0, 0, 1].into(),
+        log: config.log.clone(),
+    }
+}
+
+async fn round_of_etcd(config: &CompareConfig) -> anyhow::Result<Round> {
+    let folder = folder(config, "etcd")?;
+    let started = Instant::now();
+    // Killed when dropped, whatever happens here.
+    let mut members = (0..MEMBERS)
+        .map(|number| start_etcd(config, folder.path(), number))
+        .collect::<anyhow::Result<Vec<Child>>>()?;
+    let endpoints: Vec<String> =
+        (0..MEMBERS).map(|number| format!("127.0.0.1:{}", client_port(config, number))).collect();
+    let round = measure(config, &endpoints, started).await;
+    for member in &mut members {
+        member.kill().await.context("end etcd")?;
+    }
+    round
+}
+
+fn client_port(config: &CompareConfig, number: u16) -> u16 {
+    config.base_port + ETCD_PORTS + number
+}
+
+fn peer_url(config: &CompareConfig, number: u16) -> String {
+    format!("http://127.0.0.1:{}", client_port(config, number) + MEMBERS)
+}
+
+fn start_etcd(config: &CompareConfig, folder: &Path, number: u16) -> anyhow::Result<Child> {
+    let client = format!("http://127.0.0.1:{}", client_port(config, number));
+    let peer = peer_url(config, number);
+    let cluster: Vec<String> =
+        (0..MEMBERS).map(|one| format!("member-{one}={}", peer_url(config, one))).collect();
+    Command::new(&config.etcd)
+        .args(["--name", &format!("member-{number}"), "--data-dir"])
+        .arg(folder.join(format!("member-{number}")))
+        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+        .args(["--initial-cluster", &cluster.join(","), "--initial-cluster-state", "new"])
+        .args(["--log-level", "error"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| {
+            format!(
+                "start {}: install Debian's etcd-server, or name another etcd with --etcd",
+                config.etcd.display()
+            )
+        })
+}
+
+async fn measure(
+    config: &CompareConfig,
+    endpoints: &[String],
+    started: Instant,
+) -> anyhow::Result<Round> {
+    let etcd = Etcd::new(endpoints, config.value_bytes)?;
+    etcd.first_write(started + BOOT_DEADLINE).await?;
+    let boot_s = started.elapsed().as_secs_f64();
+    let mut measured = Vec::new();
+    for workload in [Workload::Write, Workload::Get] {
+        let Some(name) = name(workload) else { continue };
+        for clients in &config.clients {
+            let request = |client| EtcdRequest::new(&etcd, workload, client);
+            measured.push(load::run(name, *clients, config.duration, request).await);
+        }
+    }
+    Ok(Round { boot_s, measured })
+}
+
+fn compare(etcd: &[Round], kontiki: &[Round]) -> Comparison {
+    let loads = etcd.first().map_or(0, |round| round.measured.len());
+    Comparison {
+        loads: (0..loads).map(|index| compare_load(etcd, kontiki, index)).collect(),
+        etcd_boot_s: median(etcd.iter().map(|round| round.boot_s)),
+        kontiki_boot_s: median(kontiki.iter().map(|round| round.boot_s)),
+    }
+}
+
+fn compare_load(etcd: &[Round], kontiki: &[Round], index: usize) -> Compared {
+    let of = |rounds: &[Round], figure: fn(&Measured) -> f64| {
+        median(rounds.iter().map(|round| figure(&round.measured[index])))
+    };
+    let etcd_per_second = of(etcd, |measured| measured.per_second);
+    let kontiki_per_second = of(kontiki, |measured| measured.per_second);
+    let first = &etcd[0].measured[index];
+    Compared {
+        workload: first.workload.clone(),
+        clients: first.clients,
+        etcd_per_second,
+        kontiki_per_second,
+        ratio: if etcd_per_second > 0.0 { kontiki_per_second / etcd_per_second } else { 0.0 },
+        etcd_p99_ms: of(etcd, |measured| measured.latency_ms.p99),
+        kontiki_p99_ms: of(kontiki, |measured| measured.latency_ms.p99),
+        errors: etcd.iter().chain(kontiki).map(|round| round.measured[index].errors).sum(),
+    }
+}
+
+fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = figures.collect();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => 0.0,
+        count if count % 2 == 1 => sorted[count / 2],
+        count => f64::midpoint(sorted[count / 2 - 1], sorted[count / 2]),
+    }
+}
+
+/// The comparison for people.
+pub fn table(comparison: &Comparison) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header([
+        "WORKLOAD",
+        "CLIENTS",
+        "ETCD/S",
+        "KONTIKI/S",
+        "RATIO",
+        "ETCD P99",
+        "KONTIKI P99",
+        "ERRORS",
+    ]);
+    for load in &comparison.loads {
+        table.add_row([
+            load.workload.clone(),
+            load.clients.to_string(),
+            format!("{:.0}", load.etcd_per_second),
+            format!("{:.0}", load.kontiki_per_second),
+            format!("{:.2}", load.ratio),
+            format!("{:.1} ms", load.etcd_p99_ms),
+            format!("{:.1} ms", load.kontiki_p99_ms),
+            load.errors.to_string(),
+        ]);
+    }
+    format!(
+        "{table}\nboot to first acknowledged write: etcd {:.2} s, kontiki {:.2} s",
+        comparison.etcd_boot_s, comparison.kontiki_boot_s
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::report::Latency;
+
+    fn round(per_second: f64) -> Round {
+        let measured = Measured {
+            workload: "put".into(),
+            clients: 64,
+            seconds: 1.0,
+            done: 1,
+            per_second,
+            latency_ms: Latency::default(),
+            errors: 1,
+            first_error: None,
+        };
+        Round { boot_s: per_second / 1000.0, measured: vec![measured] }
+    }
+
+    #[test]
+    fn medians_are_compared_and_errors_of_both_are_told() {
+        let etcd = [round(1000.0), round(9000.0), round(2000.0)];
+        let kontiki = [round(3000.0), round(1.0), round(4000.0)];
+        let comparison = compare(&etcd, &kontiki);
+        assert!((comparison.loads[0].ratio - 1.5).abs() < 1e-9);
+        assert_eq!(comparison.loads[0].errors, 6);
+        assert!((comparison.etcd_boot_s - 2.0).abs() < 1e-9);
+    }
+}
