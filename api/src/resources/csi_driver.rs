@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::defaults::{child, fill};
+use super::defaults::{child, fill, put};
 use super::{check, check_change};
 use crate::object::Object;
 use crate::registry::strategy::{ALL_VERBS, Column, Kind, Scope, Strategy};
@@ -62,7 +62,7 @@ impl Strategy for CsiDriver {
         fill(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
         let modes = spec.get("volumeLifecycleModes").and_then(Value::as_array);
         if modes.is_none_or(Vec::is_empty) {
-            spec["volumeLifecycleModes"] = vec!["Persistent"].into();
+            put(spec, "volumeLifecycleModes", vec!["Persistent"]);
         }
     }
 

@@ -33,26 +33,34 @@ fn fill_where(
     }
 }
 
-/// What stands in a field, if anything.
-pub fn child<'a>(object: &'a mut Value, field: &str) -> Option<&'a mut Value> {
-    object.get_mut(field).filter(|value| !value.is_null())
+/// Sets a field, whatever it says; what is no object is left alone, for decoding to refuse.
+pub fn put(object: &mut Value, field: &str, value: impl Into<Value>) {
+    if let Some(map) = object.as_object_mut() {
+        map.insert(field.to_owned(), value.into());
+    }
 }
 
-/// What stands in a field; an empty object is put there first where nothing does.
+/// The object in a field, if there is one.
+pub fn child<'a>(object: &'a mut Value, field: &str) -> Option<&'a mut Value> {
+    object.get_mut(field).filter(|value| value.is_object())
+}
+
+/// The object in a field; an empty one is put there first where there is none.
 pub fn child_or_new<'a>(object: &'a mut Value, field: &str) -> &'a mut Value {
     if !object.is_object() {
         *object = Value::Object(Map::new());
     }
     let slot = &mut object[field];
-    if slot.is_null() {
+    if !slot.is_object() {
         *slot = json!({});
     }
     slot
 }
 
-/// The elements of the list in a field.
+/// The objects of the list in a field.
 pub fn each<'a>(object: &'a mut Value, field: &str) -> impl Iterator<Item = &'a mut Value> {
-    object.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten()
+    let list = object.get_mut(field).and_then(Value::as_array_mut);
+    list.into_iter().flatten().filter(|element| element.is_object())
 }
 
 /// Removes a field.
@@ -84,7 +92,7 @@ pub fn resource_list(list: Option<&mut Value>) {
 
 /// Writes the quantity in a field in its canonical form.
 pub fn quantity(object: &mut Value, field: &str) {
-    if let Some(value) = child(object, field)
+    if let Some(value) = object.get_mut(field)
         && let Some(amount) = quantity_of(value)
     {
         *value = amount.to_string().into();

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::check;
-use super::defaults::{child, child_or_new, fill, str_of};
+use super::defaults::{child, child_or_new, fill, put, str_of};
 use crate::object::Object;
 use crate::registry::strategy::{ALL_VERBS, Column, Kind, Scope, Strategy, Subresource};
 use crate::status::FieldError;
@@ -81,7 +81,7 @@ impl Strategy for HorizontalPodAutoscaler {
                     {"type": "Percent", "value": 100, "periodSeconds": 15},
                 ]),
             );
-            fill(&mut behavior["scaleUp"], "stabilizationWindowSeconds", 0);
+            fill(child_or_new(behavior, "scaleUp"), "stabilizationWindowSeconds", 0);
             default_rules(
                 behavior,
                 "scaleDown",
@@ -142,7 +142,7 @@ fn default_rules(behavior: &mut Value, direction: &str, policies: &Value) {
     let has_policies =
         rules.get("policies").and_then(Value::as_array).is_some_and(|p| !p.is_empty());
     if !has_policies {
-        rules["policies"] = policies.clone();
+        put(rules, "policies", policies.clone());
     }
 }
 

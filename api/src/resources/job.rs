@@ -1,9 +1,9 @@
 //! Job: pods that run to an end.
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::defaults::{child, child_or_new, fill, fill_empty, is_true};
+use super::defaults::{child, child_or_new, fill, fill_empty, is_true, put};
 use super::pod_spec::{defaults as pod_defaults, validate};
 use super::workload;
 use super::{check, check_change};
@@ -163,10 +163,10 @@ fn generate_selector(object: &mut Object) {
     for (key, value) in
         [("job-name", &name), (JOB_NAME, &name), ("controller-uid", &uid), (CONTROLLER_UID, &uid)]
     {
-        labels[key] = value.clone().into();
+        put(labels, key, value.clone());
     }
     let selector = child_or_new(spec, "selector");
-    child_or_new(selector, "matchLabels")[CONTROLLER_UID] = json!(uid);
+    put(child_or_new(selector, "matchLabels"), CONTROLLER_UID, uid);
 }
 
 /// The rules of a job's specification, in a job or in the template of one.

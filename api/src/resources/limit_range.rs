@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::check;
-use super::defaults::{child, child_or_new, each, quantity_of, resource_list, str_of};
+use super::defaults::{child, child_or_new, each, put, quantity_of, resource_list, str_of};
 use crate::object::Object;
 use crate::quantity::Quantity;
 use crate::registry::strategy::{ALL_VERBS, Kind, Scope, Strategy};
@@ -80,7 +80,7 @@ fn default_container(limit: &mut Value) {
         for (name, amount) in list(limit, from) {
             let target = child_or_new(limit, to);
             if target.get(&name).is_none() {
-                target[name.as_str()] = amount;
+                put(target, name.as_str(), amount);
             }
         }
     };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::defaults::{child, resource_list};
+use super::defaults::{child, put, resource_list};
 use super::pod_spec::requirements;
 use super::pod_spec::tolerations::EFFECTS;
 use super::{check, check_change};
@@ -153,8 +153,8 @@ fn pod_cidrs(root: &mut Value) {
     let first = spec.pointer("/podCIDRs/0").and_then(Value::as_str).map(str::to_owned);
     let single = super::defaults::str_of(spec, "podCIDR").to_owned();
     match (first, single.is_empty()) {
-        (None, false) => spec["podCIDRs"] = vec![single].into(),
-        (Some(first), _) if first != single => spec["podCIDR"] = first.into(),
+        (None, false) => put(spec, "podCIDRs", vec![single]),
+        (Some(first), _) if first != single => put(spec, "podCIDR", first),
         _ => {}
     }
 }

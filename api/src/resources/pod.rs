@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::defaults::{child_or_new, fill, str_of};
+use super::defaults::{child_or_new, fill, put, str_of};
 use super::pod_spec::{Place, defaults, tolerations, validate};
 use super::{check, check_change};
 use crate::context::RequestContext;
@@ -148,8 +148,8 @@ fn admit_spec(object: &mut Object) {
     let spec = child_or_new(object.value_mut(), "spec");
     if str_of(spec, "serviceAccountName").is_empty() {
         fill(spec, "serviceAccountName", "default");
-        spec["serviceAccountName"] = "default".into();
-        spec["serviceAccount"] = "default".into();
+        put(spec, "serviceAccountName", "default");
+        put(spec, "serviceAccount", "default");
     }
     tolerations::add_defaults(spec);
 }

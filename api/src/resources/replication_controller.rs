@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::check;
-use super::defaults::{child, fill};
+use super::defaults::{child, fill, put};
 use super::pod_spec::defaults as pod_defaults;
 use super::replica_set::{self, COLUMNS, labels_from_template};
 use super::workload::{self, SCALE};
@@ -50,7 +50,7 @@ impl Strategy for ReplicationController {
         let is_open =
             spec.get("selector").and_then(Value::as_object).is_none_or(serde_json::Map::is_empty);
         if is_open && !labels.is_empty() {
-            spec["selector"] = labels.into();
+            put(spec, "selector", labels);
         }
         labels_from_template(object);
     }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::defaults::{child, child_or_new, clear, each, fill, fill_empty, str_of};
+use super::defaults::{child, child_or_new, clear, each, fill, fill_empty, put, str_of};
 use super::{check, check_change};
 use crate::context::RequestContext;
 use crate::object::Object;
@@ -162,7 +162,7 @@ fn default_spec(spec: &mut Value) {
 pub fn normalize_addresses(spec: &mut Value) {
     let address = str_of(spec, "clusterIP").to_owned();
     if !address.is_empty() && addresses(spec).is_empty() {
-        spec["clusterIPs"] = json!([address]);
+        put(spec, "clusterIPs", json!([address]));
     }
 }
 

@@ -517,3 +517,4 @@ fn a_new_object_has_a_status_to_look_into() {
 
 mod batch_and_more;
 mod cluster;
+mod odd;

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::resources::defaults::{
-    child, child_or_new, each, fill, fill_empty, is_true, quantity, resource_list, str_of,
+    child, child_or_new, each, fill, fill_empty, is_true, put, quantity, resource_list, str_of,
 };
 
 /// The time a pod has to stop, where it does not say.
@@ -63,8 +63,8 @@ fn service_account(spec: &mut Value) {
     };
     if !name.is_empty() {
         let name = Value::from(name);
-        spec["serviceAccount"] = name.clone();
-        spec["serviceAccountName"] = name;
+        put(spec, "serviceAccount", name.clone());
+        put(spec, "serviceAccountName", name);
     }
 }
 
@@ -168,7 +168,7 @@ fn volume(volume: &mut Value) {
         .as_object()
         .is_some_and(|map| map.iter().any(|(key, value)| key != "name" && !value.is_null()));
     if !has_source {
-        volume["emptyDir"] = json!({});
+        put(volume, "emptyDir", json!({}));
     }
     for source in ["secret", "configMap", "downwardAPI", "projected"] {
         if let Some(source) = child(volume, source) {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::resources::defaults::str_of;
+use crate::resources::defaults::{fill, str_of};
 use crate::validation::at::At;
 use crate::validation::errors::Errors;
 use crate::validation::{labels, names};
@@ -83,11 +83,8 @@ pub fn add_defaults(spec: &mut Value) {
             ["", key].contains(&str_of(toleration, "key"))
                 && matches!(str_of(toleration, "effect"), "" | "NoExecute")
         };
-        let list = &mut spec["tolerations"];
-        if list.is_null() {
-            *list = json!([]);
-        }
-        if let Some(list) = list.as_array_mut()
+        fill(spec, "tolerations", json!([]));
+        if let Some(list) = spec.get_mut("tolerations").and_then(Value::as_array_mut)
             && !list.iter().any(tolerated)
         {
             list.push(json!({

@@ -12,7 +12,7 @@ use super::{
 use crate::allocate::{self, Claim, NODE_PORT_RANGE, SERVICE_BLOCK};
 use crate::object::Object;
 use crate::registry::strategy::Attached;
-use crate::resources::defaults::{child_or_new, clear, fill, str_of};
+use crate::resources::defaults::{child_or_new, clear, fill, put, str_of};
 use crate::status::{FieldError, Status};
 
 /// Fills in the addresses and ports that a service needs and does not say, and claims them all;
@@ -99,7 +99,7 @@ fn families(spec: &mut Value, problems: &mut Vec<FieldError>) {
         problems.push(FieldError::invalid(path, family.clone(), "not configured on this cluster"));
     }
     if said.is_empty() {
-        spec["ipFamilies"] = json!(["IPv4"]);
+        put(spec, "ipFamilies", json!(["IPv4"]));
     }
 }
 
@@ -116,8 +116,8 @@ async fn claim_address(
     let Some(said) = said else {
         let free = allocate::free_address(kv).await.map_err(|error| Status::from_kv(&error))?;
         let free = free.ok_or_else(|| exhausted("IP", "range is full"))?.to_string();
-        spec["clusterIP"] = free.clone().into();
-        spec["clusterIPs"] = json!([free]);
+        put(spec, "clusterIP", free.clone());
+        put(spec, "clusterIPs", json!([free]));
         return Ok(());
     };
     let Ok(address) = said.parse::<Ipv4Addr>() else {
@@ -156,13 +156,13 @@ async fn claim_ports(
         if said != 0 {
             refuse_port(kv, said, path, held, problems).await?;
         } else if allocates {
-            spec["ports"][index]["nodePort"] = next_port(kv, &mut own).await?.into();
+            put(&mut spec["ports"][index], "nodePort", next_port(kv, &mut own).await?);
         }
     }
     let said = spec.get("healthCheckNodePort").and_then(Value::as_u64).unwrap_or(0);
     if needs_health_check(spec) {
         if said == 0 {
-            spec["healthCheckNodePort"] = next_port(kv, &mut own).await?.into();
+            put(spec, "healthCheckNodePort", next_port(kv, &mut own).await?);
         } else {
             refuse_port(kv, said, "spec.healthCheckNodePort".to_owned(), held, problems).await?;
         }

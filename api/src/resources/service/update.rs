@@ -6,7 +6,7 @@ use super::{
     addresses, is_headless, needs_address, needs_health_check, needs_node_ports,
     normalize_addresses,
 };
-use crate::resources::defaults::{clear, each, str_of};
+use crate::resources::defaults::{clear, each, put, str_of};
 use crate::validation::at::At;
 use crate::validation::errors::Errors;
 
@@ -54,7 +54,7 @@ pub fn prepare(spec: &mut Value, old: &Value) {
 
 fn take_over(spec: &mut Value, old: &Value, field: &str) {
     if let Some(value) = old.get(field) {
-        spec[field] = value.clone();
+        put(spec, field, value.clone());
     }
 }
 
@@ -75,7 +75,7 @@ fn prepare_node_ports(spec: &mut Value, old: &Value) {
             .find(|old| old["port"] == port["port"] && old["protocol"] == port["protocol"]);
         let given = same.map_or(0, node_port);
         if keeps && node_port(port) == 0 && given != 0 && !used.contains(&given) {
-            port["nodePort"] = given.into();
+            put(port, "nodePort", given);
             used.push(given);
         }
         if drops && node_port(port) == given {
