@@ -227,10 +227,12 @@ impl Shared {
         }
     }
 
+    /// Stops the store for good, and tells the watchers. The hub's lock must not be held.
     pub(crate) fn fail(&self, error: &StoreError) {
         let reason = error.reason();
         tracing::error!(reason, "the store stops");
-        let _ = self.failed.set(reason);
+        let _ = self.failed.set(reason.clone());
+        self.hub.close_all(&KvError::Failed { reason });
     }
 
     /// Tells those who wait that the state is now at `revision`.

@@ -54,8 +54,9 @@ pub(super) fn encode(entries: &[Entry]) -> Bytes {
     record
 }
 
-pub(super) fn decode(key: &[u8], record: &[u8]) -> Result<Vec<Entry>, EngineError> {
-    codec::decode(record, Place { tree: "sled page", key })
+/// The entries of the page with this key in the sled at `path`.
+pub(super) fn decode(path: &str, key: &[u8], record: &[u8]) -> Result<Vec<Entry>, EngineError> {
+    codec::decode(record, Place { tree: path, key })
 }
 
 /// What a page comes to.

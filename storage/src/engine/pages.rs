@@ -26,6 +26,8 @@ pub(super) struct Checkpoint {
 /// The trees in sled.
 #[derive(Debug)]
 pub(super) struct Pages {
+    /// Where sled is, for messages.
+    path: String,
     pub(super) records: SledRecords,
 }
 
@@ -38,13 +40,13 @@ pub(super) struct PagesSlice {
 
 impl Pages {
     pub(super) fn open(path: &Path) -> Result<Self, EngineError> {
-        Ok(Self { records: SledRecords::open(path)? })
+        Ok(Self { path: path.display().to_string(), records: SledRecords::open(path)? })
     }
 
     /// What the last finished step wrote; `None` before the first.
     pub(super) fn checkpoint(&self) -> Result<Option<Sequence>, EngineError> {
         let Some(record) = self.records.get(CHECKPOINT_KEY)? else { return Ok(None) };
-        let place = Place { tree: "sled checkpoint", key: CHECKPOINT_KEY };
+        let place = Place { tree: &self.path, key: CHECKPOINT_KEY };
         let Checkpoint { format, sequence } = codec::decode(&record, place)?;
         if format != FORMAT {
             let path = place.tree.to_owned();
@@ -137,7 +139,7 @@ impl Pages {
             if key.first() != Some(&tree_number(tree)) {
                 break;
             }
-            let mut entries = page::decode(&key, &record)?;
+            let mut entries = page::decode(&self.path, &key, &record)?;
             entries.retain(|(held, _)| before.as_ref().is_none_or(|before| held < before));
             if let Some(entry) = entries.pop() {
                 let last = entry.0.clone();
@@ -156,7 +158,7 @@ impl Pages {
         key: &[u8],
     ) -> Result<Option<(Bytes, Vec<Entry>)>, EngineError> {
         let found = self.records.floor(&record_key(tree, key))?;
-        Self::decode_page(tree, found)
+        self.decode_page(tree, found)
     }
 
     /// The page after the one with this key.
@@ -166,16 +168,17 @@ impl Pages {
         page_key: &[u8],
     ) -> Result<Option<(Bytes, Vec<Entry>)>, EngineError> {
         let found = self.records.next(&record_key(tree, page_key))?;
-        Self::decode_page(tree, found)
+        self.decode_page(tree, found)
     }
 
     fn decode_page(
+        &self,
         tree: Tree,
         found: Option<(Bytes, Bytes)>,
     ) -> Result<Option<(Bytes, Vec<Entry>)>, EngineError> {
         match found {
             Some((key, record)) if key.first() == Some(&tree_number(tree)) => {
-                let entries = page::decode(&key, &record)?;
+                let entries = page::decode(&self.path, &key, &record)?;
                 Ok(Some((key.slice(1..), entries)))
             }
             Some(_) | None => Ok(None),
@@ -191,14 +194,14 @@ impl Pages {
         let mut value = Vec::new();
         for number in 0..fragment_count(bytes) {
             let fragment_key = fragment_key(id, number);
-            let place = Place { tree: "sled fragment", key: &fragment_key };
+            let place = Place { tree: &self.path, key: &fragment_key };
             let Some(record) = self.records.get(&fragment_key)? else { break };
             value.extend_from_slice(&codec::decode::<Bytes>(&record, place)?);
         }
         if value.len() as u64 != bytes {
             return Err(EngineError::Damaged {
-                path: format!("sled {tree:?}"),
-                offset: hex(&key),
+                path: self.path.clone(),
+                offset: hex(&record_key(tree, &key)),
                 reason: format!("{} of its {bytes} bytes are there", value.len()),
             });
         }

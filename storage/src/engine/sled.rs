@@ -7,6 +7,7 @@
 //!   are split by count, above 16 records, so the largest record bounds the largest leaf.
 //! - Batches of more than a hundred or so records are slow inside it.
 //! - Its cache limit is honoured only if its own flush thread runs.
+//! - On some damaged files it panics: every call is guarded.
 //! - `flush_async` deadlocks: only the blocking call is used, on the engine's own thread.
 
 use std::fs::File;
@@ -55,7 +56,7 @@ impl SledRecords {
             .cache_capacity(CACHE_BYTES)
             .segment_size(SEGMENT_BYTES)
             .flush_every_ms(every);
-        let db = config.open().map_err(|error| failed("open", path, error))?;
+        let db = guarded("open", path, || config.open())?;
         let file_path = path.join("db");
         let file = File::open(&file_path).map_err(io_error("open", &file_path))?;
         Ok(Self { db, file, path: path.to_owned() })
@@ -70,18 +71,18 @@ impl SledRecords {
 
     /// The record with the greatest key below `key`.
     pub(super) fn previous(&self, key: &[u8]) -> Result<Option<(Bytes, Bytes)>, EngineError> {
-        let found = self.db.get_lt(key).map_err(|error| self.failed("read", error))?;
+        let found = self.guarded("read", || self.db.get_lt(key))?;
         Ok(found.map(|(key, record)| (to_bytes(&key), to_bytes(&record))))
     }
 
     /// The record with the smallest key above `key`.
     pub(super) fn next(&self, key: &[u8]) -> Result<Option<(Bytes, Bytes)>, EngineError> {
-        let found = self.db.get_gt(key).map_err(|error| self.failed("read", error))?;
+        let found = self.guarded("read", || self.db.get_gt(key))?;
         Ok(found.map(|(key, record)| (to_bytes(&key), to_bytes(&record))))
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        let found = self.db.get(key).map_err(|error| self.failed("read", error))?;
+        let found = self.guarded("read", || self.db.get(key))?;
         Ok(found.as_ref().map(to_bytes))
     }
 
@@ -97,12 +98,12 @@ impl SledRecords {
                 RecordWrite::Delete(key) => batch.remove(&key[..]),
             }
         }
-        self.db.apply_batch(batch).map_err(|error| self.failed("write", error))
+        self.guarded("write", || self.db.apply_batch(batch))
     }
 
     /// Puts everything on stable storage.
     pub(super) fn sync(&self) -> Result<(), EngineError> {
-        self.db.flush().map_err(|error| self.failed("flush", error))?;
+        self.guarded("flush", || self.db.flush())?;
         self.file.sync_data().map_err(io_error("sync", &self.path.join("db")))?;
         for blob in self.blobs()? {
             let file = File::open(&blob).map_err(io_error("open", &blob))?;
@@ -124,8 +125,33 @@ impl SledRecords {
         blobs.map_err(io_error("list", &directory))
     }
 
-    fn failed(&self, act: &'static str, error: sled::Error) -> EngineError {
-        failed(act, &self.path, error)
+    fn guarded<T>(
+        &self,
+        act: &'static str,
+        call: impl FnOnce() -> sled::Result<T>,
+    ) -> Result<T, EngineError> {
+        guarded(act, &self.path, call)
+    }
+}
+
+/// Calls sled, which panics on some damaged files: that too is an error here.
+fn guarded<T>(
+    act: &'static str,
+    path: &Path,
+    call: impl FnOnce() -> sled::Result<T>,
+) -> Result<T, EngineError> {
+    // Nothing of this engine is left half done by a call: after an error it is not called again.
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|error| failed(act, path, error)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref().map(|text: &&str| (*text).to_owned()));
+            Err(EngineError::Damaged {
+                path: path.display().to_string(),
+                offset: "an unknown place".to_owned(),
+                reason: format!("sled panics to {act} it: {}", text.unwrap_or_default()),
+            })
+        }
     }
 }
 

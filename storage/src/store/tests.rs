@@ -358,6 +358,8 @@ fn a_damaged_version_is_refused_at_open_with_its_place() {
 fn after_an_engine_failure_the_store_refuses_everything() {
     let (engine, store) = store();
     put(&store, "a", "1");
+    let request = WatchRequest { range: KeyRange::all(), start: None, prev_kv: false };
+    let mut watcher = store.watch(request).unwrap();
     engine.stop("no space left on device");
     let batch =
         ApplyBatch { commands: vec![txn(vec![Op::put("a", "2")])], ..ApplyBatch::default() };
@@ -367,6 +369,7 @@ fn after_an_engine_failure_the_store_refuses_everything() {
     let refused = store.range(&RangeRequest::new(KeyRange::all())).unwrap_err();
     assert!(refused.to_string().contains("no space left on device"), "{refused}");
     assert!(matches!(store.sync(), Err(StoreError::Stopped { .. })));
+    assert!(matches!(watcher.try_next(), Some(Err(KvError::Failed { .. }))));
 }
 
 #[tokio::test]

@@ -147,6 +147,15 @@ impl WatchHub {
         self.work.notify_one();
     }
 
+    /// Ends every watch: the store has failed.
+    pub(crate) fn close_all(&self, error: &KvError) {
+        let mut hub = self.inner.lock();
+        let all: Vec<_> = hub.watchers.keys().copied().collect();
+        for id in all {
+            hub.close(id, error.clone());
+        }
+    }
+
     pub(super) fn request_progress(&self, id: WatcherId) {
         let mut hub = self.inner.lock();
         if let Some(subscription) = hub.watchers.get_mut(&id) {

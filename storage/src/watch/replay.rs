@@ -168,18 +168,23 @@ fn send(one: &mut Subscription, want: &Want, revised: &[Arc<Revised>]) -> bool {
 /// `None` where the state was replaced meanwhile, and it must be done again.
 fn history(shared: &Shared, want: &Want) -> Result<Option<Vec<Arc<Revised>>>, KvError> {
     let epoch = shared.state.read().head.epoch;
-    let changes = changes(shared, want, epoch)
-        .inspect_err(|error| tracing::error!(%error, "cannot read history for a watcher"))?;
-    let mut revised = Vec::with_capacity(changes.len());
-    for (revision, events) in changes {
-        let mut events = events;
-        if want.prev_kv {
-            for event in &mut events {
-                event.prev_kv = previous(shared, epoch, &event.kv)?;
+    let read = || -> Result<Vec<Arc<Revised>>, EngineError> {
+        let mut revised = Vec::new();
+        for (revision, mut events) in changes(shared, want, epoch)? {
+            if want.prev_kv {
+                for event in &mut events {
+                    event.prev_kv = previous(shared, epoch, &event.kv)?;
+                }
             }
+            revised.push(Arc::new(Revised { revision, events }));
         }
-        revised.push(Arc::new(Revised { revision, events }));
-    }
+        Ok(revised)
+    };
+    let revised = read().map_err(|error| {
+        let error = StoreError::from(error);
+        shared.fail(&error); // a record that cannot be read must not be passed over (R6)
+        KvError::from(error)
+    })?;
     // Read first, then checked: had anything of it been forgotten, the compaction would show now.
     let state = shared.state.read();
     let compacted = state.head.compacted;
@@ -227,7 +232,7 @@ fn changes(
 }
 
 /// What a key held before a change; `None` where it did not exist, or that is forgotten.
-fn previous(shared: &Shared, epoch: u32, kv: &KeyValue) -> Result<Option<KeyValue>, KvError> {
+fn previous(shared: &Shared, epoch: u32, kv: &KeyValue) -> Result<Option<KeyValue>, EngineError> {
     let before = Revision::new(kv.mod_revision.get() - 1);
     let id = {
         let state = shared.state.read();

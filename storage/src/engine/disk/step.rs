@@ -38,6 +38,18 @@ pub(super) struct Stepper {
     dropped: Vec<(u64, u64)>,
 }
 
+/// Stops the engine if its thread panics: otherwise writers would wait for a step for ever.
+struct StopOnPanic(Arc<Shared>);
+
+impl Drop for StopOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let reason = "the thread that writes to sled panicked".to_owned();
+            self.0.stop(&EngineError::Stopped { reason });
+        }
+    }
+}
+
 impl Stepper {
     pub(super) fn new(
         shared: Arc<Shared>,
@@ -49,6 +61,7 @@ impl Stepper {
     }
 
     pub(super) fn run(mut self) {
+        let _guard = StopOnPanic(Arc::clone(&self.shared));
         while self.wait() {
             if let Err(error) = self.step() {
                 self.shared.stop(&error);
