@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 /// Between two probes of one backend.
 const PROBE_EVERY: Duration = Duration::from_millis(250);
@@ -128,7 +128,7 @@ async fn probe_forever(backends: Arc<[Backend]>, index: usize, client: reqwest::
         }
         let before = backend.health.send_replace(health);
         if before != health {
-            info!("backend {}: {health:?}", backend.address);
+            debug!("backend {}: {health:?}", backend.address);
         }
         sleep(PROBE_EVERY).await;
     }

@@ -19,6 +19,9 @@ pub mod version;
 /// The exit code of a mistake in flags, environment or configuration file.
 pub const EXIT_USAGE: u8 = 2;
 
+/// What is logged unless told otherwise: openraft tells every step of its own at `info`.
+const DEFAULT_LOG: &str = "info,openraft=warn";
+
 /// A Kubernetes-compatible, highly available control plane in one binary.
 #[derive(Debug, Parser)]
 #[command(name = "kontiki", version, propagate_version = true, max_term_width = 100)]
@@ -38,7 +41,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "FILE", env = "KONTIKI_CONFIG")]
     pub config: Option<std::path::PathBuf>,
     /// What to log: a level, or directives such as `info,kontiki_raft=debug`.
-    #[arg(long, global = true, value_name = "FILTER", env = "KONTIKI_LOG", default_value = "info")]
+    #[arg(long, global = true, value_name = "FILTER", env = "KONTIKI_LOG", default_value = DEFAULT_LOG)]
     pub log: String,
     /// How to write log lines.
     #[arg(long, global = true, value_enum, env = "KONTIKI_LOG_FORMAT", default_value = "text")]

@@ -78,9 +78,10 @@ fn addresses(urls: &[String]) -> Vec<Address> {
 
 async fn write(client: &Client, addresses: &[Address]) -> Result<(), Status> {
     // A service is created once and never changed: its address is its identity.
-    match client.create(&service()).await {
-        Err(status) if status.is_already_exists() => {}
-        created => drop(created?),
+    // Asked for first, since creating it again would fail for its address before its name.
+    match client.get::<Service>(NAMESPACE, NAME).await {
+        Err(status) if status.is_not_found() => drop(client.create(&service()).await?),
+        found => drop(found?),
     }
     put(client, &endpoints(addresses)).await?;
     for slice in slices(addresses) {
