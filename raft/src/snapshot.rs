@@ -12,9 +12,7 @@ use crate::state_machine::Core;
 
 /// What openraft hands around as the contents of a snapshot.
 pub enum SnapshotData {
-    /// The state was synced; there is nothing to send.
-    Synced,
-    /// A view of this member's store, to be sent.
+    /// A view of this member's store, to be sent or dropped.
     Outgoing(Box<Snapshot>),
     /// Received whole, beside the state; to be made the state.
     Incoming(Box<Installer>),

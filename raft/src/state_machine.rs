@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use kontiki_storage::engine::Engine;
+use kontiki_storage::snapshot::Installer;
 use kontiki_storage::store::{ApplyBatch, Store};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
@@ -175,26 +176,18 @@ impl Core {
         Ok(())
     }
 
-    /// Puts everything applied on stable storage, lets the log before it go, and says up to where.
-    pub(crate) fn sync(&self) -> io::Result<SnapshotMeta> {
-        let meta = self.meta();
+    /// A view of the state as it is, once that is on stable storage; lets the log before it go.
+    pub(crate) fn sync(&self) -> io::Result<Snapshot> {
+        let view = self.view()?;
         self.store.sync().map_err(io::Error::other)?;
-        self.log.set_durable_applied(meta.last_log_id.map_or(0, |id| id.index));
-        Ok(meta)
-    }
-
-    fn meta(&self) -> SnapshotMeta {
-        let state = self.state.lock();
-        SnapshotMeta { last_log_id: state.applied, last_membership: state.membership.clone() }
+        self.log.set_durable_applied(view.meta.last_log_id.map_or(0, |id| id.index));
+        Ok(view)
     }
 
     /// A view of the state as it is.
-    fn view(&self) -> io::Result<Option<Snapshot>> {
+    fn view(&self) -> io::Result<Snapshot> {
         // With the state locked nothing is applied: the view is of this very position.
         let state = self.state.lock();
-        if state.applied.is_none() {
-            return Ok(None);
-        }
         let snapshot = self.store.snapshot().map_err(io::Error::other)?;
         let meta =
             SnapshotMeta { last_log_id: state.applied, last_membership: state.membership.clone() };
@@ -203,12 +196,18 @@ impl Core {
             state.applied.as_ref().map(encode_applied).as_ref(),
             "R2: the store must stand where the state machine does"
         );
-        Ok(Some(Snapshot { meta, snapshot: SnapshotData::Outgoing(Box::new(snapshot)) }))
+        Ok(Snapshot { meta, snapshot: SnapshotData::Outgoing(Box::new(snapshot)) })
+    }
+
+    fn current(&self) -> io::Result<Option<Snapshot>> {
+        let is_empty = self.state.lock().applied.is_none();
+        if is_empty { Ok(None) } else { self.view().map(Some) }
     }
 
     fn install(&self, meta: SnapshotMeta, data: SnapshotData) -> io::Result<()> {
-        let SnapshotData::Incoming(installer) = data else {
-            return Err(io::Error::other("install a snapshot that was not received"));
+        let installer = match data {
+            SnapshotData::Incoming(installer) => installer,
+            SnapshotData::Outgoing(view) => self.copy(*view)?,
         };
         let mut state = self.state.lock();
         installer.finish().map_err(io::Error::other)?;
@@ -223,6 +222,15 @@ impl Core {
         self.log.set_durable_applied(index);
         self.applied_index.send_replace(index);
         Ok(())
+    }
+
+    /// Receives a view that did not come by a network.
+    fn copy(&self, mut view: kontiki_storage::snapshot::Snapshot) -> io::Result<Box<Installer>> {
+        let mut installer = self.store.begin_install().map_err(io::Error::other)?;
+        while let Some(chunk) = view.next_chunk().map_err(io::Error::other)? {
+            installer.push(&chunk).map_err(io::Error::other)?;
+        }
+        Ok(Box::new(installer))
     }
 }
 
@@ -270,7 +278,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        self.run(Core::view).await
+        self.run(Core::current).await
     }
 }
 
@@ -280,14 +288,13 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let core = Arc::clone(self.core());
         let syncing = move || core.sync();
-        let meta = match self.core().blocking {
-            Blocking::Inline => syncing()?,
+        match self.core().blocking {
+            Blocking::Inline => syncing(),
             // Beside apply, which a slow disk must not hold up.
             Blocking::Threads => {
-                tokio::task::spawn_blocking(syncing).await.map_err(io::Error::other)??
+                tokio::task::spawn_blocking(syncing).await.map_err(io::Error::other)?
             }
-        };
-        Ok(Snapshot { meta, snapshot: SnapshotData::Synced })
+        }
     }
 }
 

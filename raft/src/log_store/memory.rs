@@ -111,6 +111,9 @@ impl Memory {
 
     /// Forgets the entries from `keep_before` on; `last` is then the last.
     pub(super) fn truncate(&mut self, keep_before: u64, last: Option<LogId>) {
+        if self.last.is_none_or(|last| last.index < keep_before) {
+            return;
+        }
         while self.tail.back().is_some_and(|entry| entry.log_id.index >= keep_before) {
             if let Some(entry) = self.tail.pop_back() {
                 self.tail_bytes -= size_bytes(&entry);
