@@ -23,6 +23,8 @@ use settings::Settings;
 const SERVING_DEADLINE: Duration = Duration::from_secs(60);
 /// Between two looks at whether it serves yet.
 const SERVING_POLL: Duration = Duration::from_millis(25);
+/// How many looks in a row must miss the process before it counts as dead.
+const ABSENT_POLLS: u32 = 5;
 /// Between two looks at whether it still lives.
 const ALIVE_POLL: Duration = Duration::from_millis(250);
 /// Longest wait for it to end after SIGTERM, before SIGKILL.
@@ -221,13 +223,17 @@ impl Containerd {
     async fn serving(&self) -> Result<(), AgentError> {
         let cri = Cri::new(&self.socket());
         let deadline = tokio::time::Instant::now() + SERVING_DEADLINE;
+        let mut absent = 0;
         loop {
             let error = match cri.status().await {
                 Ok(status) if status.runtime_ready => return Ok(()),
                 Ok(status) => status.message,
                 Err(error) => error.message,
             };
-            let died = self.running_pid().is_none();
+            // While a process replaces itself (setsid becomes containerd) its command line reads
+            // empty for a moment: it counts as dead only when it stays away.
+            absent = if self.running_pid().is_none() { absent + 1 } else { 0 };
+            let died = absent >= ABSENT_POLLS;
             if died || tokio::time::Instant::now() > deadline {
                 let why = if died { "it ended at once".to_owned() } else { error };
                 return Err(AgentError::Runtime(format!(
