@@ -28,6 +28,11 @@ const JITTER_MS: u64 = 8;
 /// The pause before a leader is approached again.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// A process that ends closes its connections before or after its listener, as it happens: so often,
+/// and at this distance, a fresh connection is tried until it is refused.
+const PROBES: u32 = 10;
+const PROBE_PAUSE: Duration = Duration::from_millis(5);
+
 /// Watches whoever leads until the node is stopped.
 pub(super) async fn run(inner: Arc<Inner>) {
     let mut leadership = inner.leadership.clone();
@@ -46,10 +51,11 @@ impl Inner {
     /// Waits for the leader's end and campaigns, where it is certain. Never returns while there is
     /// nothing to watch.
     async fn follow(&self, now: Leadership) {
-        let others = now.leader.filter(|leader| *leader != self.me());
-        let (Some(leader), Some(rank)) = (others, self.rank_after(now.leader)) else {
+        let Some(leader) = now.leader.filter(|leader| *leader != self.me()) else {
             return std::future::pending().await;
         };
+        // A learner may be given a vote within the same term: looked at again after the pause.
+        let Some(rank) = self.rank_after(now.leader) else { return };
         let Ok(client) = self.client(leader) else { return };
         if client.presence().await && is_gone(&*client).await {
             let wait =
@@ -88,5 +94,12 @@ impl Inner {
 }
 
 async fn is_gone(client: &dyn PeerClient) -> bool {
-    client.probe().await == Probe::Gone
+    for _ in 0..PROBES {
+        match client.probe().await {
+            Probe::Gone => return true,
+            Probe::Silent => return false,
+            Probe::Reachable => tokio::time::sleep(PROBE_PAUSE).await,
+        }
+    }
+    false
 }
