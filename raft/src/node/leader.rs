@@ -27,7 +27,8 @@ pub(super) const COMMAND_BYTES_MAX: usize = 3 << 20;
 const CHANGE: Duration = Duration::from_secs(60);
 
 impl Inner {
-    /// Waits, at most until `deadline`, for a leader, or for another one than was `tried`.
+    /// Waits, at most until `deadline`, for a leader, or for another one than was `tried`. `None`
+    /// when it is time to give up.
     async fn leader(&self, tried: Option<Leadership>, deadline: Instant) -> Option<Leadership> {
         let mut leadership = self.leadership.clone();
         let until = match tried {
@@ -39,7 +40,10 @@ impl Inner {
             now.leader.is_some()
                 && tried.is_none_or(|tried| (tried.leader, tried.term) != (now.leader, now.term))
         };
-        let _ = tokio::time::timeout_at(until, leadership.wait_for(is_other)).await;
+        if let Ok(Err(_)) = tokio::time::timeout_at(until, leadership.wait_for(is_other)).await {
+            // Nobody says any more who leads: the node has been stopped.
+            return None;
+        }
         let now = *leadership.borrow();
         (Instant::now() < deadline).then_some(now)
     }
