@@ -11,7 +11,6 @@ use kontiki_storage::kv::Kv;
 use rustls::ServerConfig;
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
 use crate::registry::Registry;
 use crate::registry::scheme::Scheme;
-use crate::state::Api;
+use crate::state::{Api, Places};
 use crate::status::Status;
 use crate::{bootstrap, chain, resources, routes};
 use accept::Connections;
@@ -154,8 +153,8 @@ impl ApiServer {
             discovery: Discovery::new(resources::KINDS, &config.advertise_address),
             openapi: Arc::new(OpenApi::new(resources::KINDS)),
             metrics: Metrics::new(),
-            reads: Semaphore::new(config.max_reads_in_flight),
-            writes: Semaphore::new(config.max_writes_in_flight),
+            reads: Places::new(config.max_reads_in_flight),
+            writes: Places::new(config.max_writes_in_flight),
             stop: CancellationToken::new(),
             config,
         };
@@ -204,3 +203,6 @@ impl ApiServer {
         bootstrap::run(&self.client()).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,9 +22,30 @@ pub(crate) struct Api {
     pub(crate) openapi: Arc<OpenApi>,
     pub(crate) metrics: Metrics,
     pub(crate) kubelet: Option<Kubelet>,
-    /// Places for reads and for writes; who finds none is told to come again (A4).
-    pub(crate) reads: Semaphore,
-    pub(crate) writes: Semaphore,
+    /// Places for reads.
+    pub(crate) reads: Places,
+    /// Places for writes.
+    pub(crate) writes: Places,
     /// Ends the watches when the server stops.
     pub(crate) stop: CancellationToken,
+}
+
+/// Places for requests: who finds none waits, and who finds none to wait is told to come again.
+pub(crate) struct Places {
+    /// For those that are handled.
+    pub(crate) under_way: Semaphore,
+    /// For those that wait to be.
+    pub(crate) queue: Semaphore,
+}
+
+/// How many requests wait for each that is handled, at most.
+const WAITING_PER_PLACE: usize = 8;
+
+impl Places {
+    pub(crate) fn new(under_way: usize) -> Self {
+        Self {
+            under_way: Semaphore::new(under_way),
+            queue: Semaphore::new(under_way * WAITING_PER_PLACE),
+        }
+    }
 }
