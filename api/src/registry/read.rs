@@ -1,6 +1,6 @@
 //! Reading: one object, or a page of them.
 
-use kontiki_storage::kv::{Consistency, KeyRange, KvError, RangeRequest, RangeResponse, Revision};
+use kontiki_storage::kv::{Consistency, KeyRange, RangeRequest, RangeResponse, Revision};
 
 use super::options::{Freshness, ListOptions, ObjectList};
 use super::page::Token;
@@ -78,8 +78,8 @@ impl Registry {
                 consistency: start.consistency,
                 ..RangeRequest::new(KeyRange::between(from, end_of(&folder)))
             };
-            let response = match self.kv.range(request).await {
-                Err(KvError::Compacted { .. }) if !options.continue_token.is_empty() => {
+            let response = match self.range(request).await {
+                Err(refusal) if refusal.is_expired() && !options.continue_token.is_empty() => {
                     let token = Token { revision: None, start: start.key };
                     return Err(Status::expired_continue(token.encode(&folder)));
                 }
@@ -106,7 +106,7 @@ impl Registry {
             consistency: start.consistency,
             ..RangeRequest::new(KeyRange::key(key::object(kind, namespace, name)))
         };
-        let response = self.kv.range(request).await?;
+        let response = self.range(request).await?;
         let revision = start.revision.unwrap_or(response.revision);
         let mut list = ObjectList { resource_version: revision.get(), ..ObjectList::default() };
         for kv in &response.kvs {

@@ -2,8 +2,8 @@
 //! revision of their key, and is put in when they are read (invariant A1).
 
 use kontiki_storage::kv::{
-    Compare, Consistency, KeyRange, KeyValue, Op, OpResponse, Proposal, RangeRequest, Revision,
-    Txn, TxnResponse,
+    Compare, Consistency, KeyRange, KeyValue, KvError, Op, OpResponse, Proposal, RangeRequest,
+    RangeResponse, Revision, Txn, TxnResponse,
 };
 
 use super::Registry;
@@ -65,8 +65,22 @@ impl Registry {
     ) -> Result<Option<Stored>, Status> {
         let request =
             RangeRequest { consistency, ..RangeRequest::new(KeyRange::key(key.to_owned())) };
-        let response = self.kv.range(request).await?;
+        let response = self.range(request).await?;
         response.kvs.first().map(stored).transpose()
+    }
+
+    /// Reads keys. A revision that this server did not reach within the store's deadline is refused
+    /// as too large, not as a store that fails.
+    pub(super) async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
+        let consistency = request.consistency;
+        self.kv.range(request).await.map_err(|error| match (consistency, &error) {
+            (Consistency::NotOlderThan(wanted), KvError::Unavailable { .. })
+                if wanted > self.kv.revision() =>
+            {
+                Status::too_large_resource_version(wanted.get(), self.kv.revision().get())
+            }
+            _ => Status::from_kv(&error),
+        })
     }
 
     /// Writes one key, if it is still at `expected` (zero: not there) and what is attached holds.

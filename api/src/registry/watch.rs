@@ -95,7 +95,7 @@ impl Registry {
                     consistency: consistency(freshness),
                     ..RangeRequest::new(range.clone())
                 };
-                let response = self.kv.range(request).await?;
+                let response = self.range(request).await?;
                 pending.extend(response.kvs.into_iter().map(Pending::Initial));
                 if matches!(start, WatchStart::MarkedState(_)) {
                     pending.push_back(Pending::EndOfInitial(response.revision));

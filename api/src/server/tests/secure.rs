@@ -168,7 +168,8 @@ async fn logs_come_from_the_node_s_agent_with_the_options_asked_for() {
     cluster.post("/api/v1/nodes", &json!({ "metadata": { "name": "n" } })).await.ok();
     cluster.merge("/api/v1/nodes/n/status", &node(port)).await.ok();
     let mut two = pod("p");
-    two["spec"]["containers"][1] = json!({ "name": "broken", "image": "i" });
+    two["spec"]["containers"] =
+        json!([{ "name": "c", "image": "i" }, { "name": "broken", "image": "i" }]);
     two["spec"]["nodeName"] = json!("n");
     cluster.post(PODS, &two).await.ok();
     let ask = async |query: &str| cluster.get(&format!("{PODS}/p/log?{query}")).await;
