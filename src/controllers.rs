@@ -22,6 +22,8 @@ pub mod pods;
 
 pub mod deployment;
 pub mod endpoints;
+pub mod garbage;
+pub mod namespace;
 pub mod node_ipam;
 pub mod replica_set;
 pub mod service_account;
@@ -52,6 +54,8 @@ pub async fn run(context: LeaderContext) {
     tasks.spawn(endpoints::controller(&context, begin, &events).run());
     tasks.spawn(node_ipam::controller(&context, begin, &events).run());
     tasks.spawn(service_account::controller(&context, begin).run());
+    tasks.spawn(garbage::controller(&context, begin).run());
+    tasks.spawn(namespace::controller(&context, begin).run());
     drop(events);
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Endpoints, Event, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kontiki_api::registry::options::{DeleteOptions, Part, Patch};
+use kontiki_api::registry::options::{DeleteOptions, Part, Patch, Propagation};
 use serde_json::json;
 
 use cluster::{Cluster, deployment, service};
@@ -183,4 +183,82 @@ async fn the_next_term_goes_on_where_the_last_one_stopped() {
     cluster.until_complete("web").await;
     assert_eq!(cluster.images().await.len(), 4);
     cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleting_a_deployment_takes_its_sets_and_pods_along() {
+    for propagation in [Propagation::Background, Propagation::Foreground] {
+        let cluster = Cluster::with_nodes(&["n1"]).await;
+        cluster.create(&deployment("web", 2, "web:1")).await;
+        cluster.until_complete("web").await;
+        let options = DeleteOptions::default().propagate(propagation);
+        cluster.client.delete::<Deployment>("default", "web", &options).await.unwrap();
+        cluster
+            .until("all is gone", async || {
+                let left = cluster.list::<Deployment>("default").await.len()
+                    + cluster.list::<ReplicaSet>("default").await.len()
+                    + cluster.list::<Pod>("default").await.len();
+                (left == 0).then_some(())
+            })
+            .await;
+        cluster.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orphaning_leaves_the_dependents_which_a_new_owner_adopts() {
+    let cluster = Cluster::with_nodes(&["n1"]).await;
+    cluster.create(&deployment("web", 2, "web:1")).await;
+    cluster.until_complete("web").await;
+    let before: BTreeSet<String> = cluster.pod_uids().await;
+    let options = DeleteOptions::default().propagate(Propagation::Orphan);
+    cluster.client.delete::<Deployment>("default", "web", &options).await.unwrap();
+    cluster
+        .until("the set is an orphan", async || {
+            let gone = cluster.client.get::<Deployment>("default", "web").await.is_err();
+            let sets = cluster.list::<ReplicaSet>("default").await;
+            let free = sets.len() == 1 && owners::controller_of(&sets[0].metadata).is_none();
+            (gone && free).then_some(())
+        })
+        .await;
+    cluster.create(&deployment("web", 2, "web:1")).await;
+    cluster.until_complete("web").await;
+    assert_eq!(cluster.pod_uids().await, before, "the same pods serve on");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_namespace_is_emptied_and_goes() {
+    use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+    let cluster = Cluster::with_nodes(&["n1"]).await;
+    cluster.add_namespace("shop").await;
+    let mut web = deployment("web", 2, "web:1");
+    web.metadata.namespace = Some("shop".to_owned());
+    cluster.create(&web).await;
+    let map =
+        json!({ "metadata": { "name": "settings", "namespace": "shop" }, "data": { "a": "b" } });
+    cluster
+        .create(&serde_json::from_value::<ConfigMap>(with_type("v1", "ConfigMap", map)).unwrap())
+        .await;
+    cluster
+        .until("the pods run", async || {
+            let pods = cluster.list::<Pod>("shop").await;
+            (pods.iter().filter(|pod| pods::is_ready(pod)).count() == 2).then_some(())
+        })
+        .await;
+    cluster.client.delete::<Namespace>("", "shop", &DeleteOptions::default()).await.unwrap();
+    cluster
+        .until("the namespace is gone", async || {
+            cluster.client.get::<Namespace>("", "shop").await.is_err().then_some(())
+        })
+        .await;
+    assert!(cluster.list::<Pod>("shop").await.is_empty());
+    assert!(cluster.list::<ConfigMap>("shop").await.is_empty());
+    cluster.stop().await;
+}
+
+fn with_type(api_version: &str, kind: &str, mut object: serde_json::Value) -> serde_json::Value {
+    object["apiVersion"] = api_version.into();
+    object["kind"] = kind.into();
+    object
 }
