@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(read("stream=Stderr").await, "two\n");
         assert_eq!(
             read("timestamps=true&stream=Stdout&limitBytes=64").await,
-            "2026-11-24T00:00:01.5Z one\n2026-11-24T00:00:03Z three\n2026-11-2"
+            "2026-11-24T00:00:01.5Z one\n2026-11-24T00:00:03Z three\n2026-11-24"
         );
     }
 

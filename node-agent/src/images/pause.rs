@@ -194,11 +194,15 @@ mod tests {
         std::fs::write(&path, bytes).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         let mut child = std::process::Command::new(&path).spawn().unwrap();
-        // It has blocked the signal once its mask says so; only then is it sent.
-        let status = format!("/proc/{}/status", child.id());
+        // Only once it waits in rt_sigtimedwait is the signal sent.
+        let call = if cfg!(target_arch = "x86_64") { "128 " } else { "137 " };
+        let file = format!("/proc/{}/syscall", child.id());
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while !std::fs::read_to_string(&status).unwrap().contains("SigBlk:\t0000000000004002") {
-            assert!(std::time::Instant::now() < deadline, "it never blocked the signals");
+        while !std::fs::read_to_string(&file).is_ok_and(|text| text.starts_with(call)) {
+            if std::time::Instant::now() > deadline {
+                child.kill().unwrap();
+                panic!("it never waited for signals");
+            }
             std::thread::yield_now();
         }
         assert!(child.try_wait().unwrap().is_none(), "it waits");

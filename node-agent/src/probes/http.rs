@@ -68,13 +68,13 @@ where
         let answer = sender.send_request(request).await;
         answer.map(|answer| answer.status().as_u16()).map_err(|error| error.to_string())
     };
-    // The connection is driven only as long as the answer's head takes, then closed.
+    tokio::pin!(exchange);
+    // The connection is driven only as long as the answer's head takes, then closed. It may end
+    // with the very bytes that bring the answer: then the answer is there all the same.
     tokio::select! {
-        answer = exchange => answer,
-        ended = connection => match ended {
-            Ok(()) => Err("EOF".to_owned()),
-            Err(error) => Err(error.to_string()),
-        },
+        biased;
+        answer = &mut exchange => answer,
+        _ = connection => exchange.await,
     }
 }
 
