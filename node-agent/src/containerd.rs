@@ -169,17 +169,14 @@ impl Containerd {
         let log_again = log.try_clone().map_err(|source| io("open the log", source))?;
         // A socket file left by a killed containerd only confuses whoever connects meanwhile.
         let _ = std::fs::remove_file(self.socket());
-        let mut command = match find_program("setsid") {
-            Some(setsid) => {
-                let mut command = tokio::process::Command::new(setsid);
-                command.arg(&self.program);
-                command
-            }
-            None => {
-                let mut command = tokio::process::Command::new(&self.program);
-                command.process_group(0);
-                command
-            }
+        let mut command = if let Some(setsid) = find_program("setsid") {
+            let mut command = tokio::process::Command::new(setsid);
+            command.arg(&self.program);
+            command
+        } else {
+            let mut command = tokio::process::Command::new(&self.program);
+            command.process_group(0);
+            command
         };
         let mut child = command
             .arg("--config")

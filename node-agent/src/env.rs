@@ -127,7 +127,7 @@ fn env_from(
             Some(found) => {
                 pairs.extend(found.data.iter().flatten().map(|(key, value)| {
                     (key.clone(), String::from_utf8_lossy(&value.0).into_owned())
-                }))
+                }));
             }
             None if secret.optional == Some(true) => {}
             None => return Err(no_object("secret", &secret.name)),
@@ -275,13 +275,12 @@ pub fn expand(text: &str, values: &BTreeMap<String, String>) -> String {
         } else if let Some((name, after)) =
             rest.strip_prefix('(').and_then(|inner| inner.split_once(')'))
         {
-            match values.get(name) {
-                Some(value) => out.push_str(value),
-                None => {
-                    out.push_str("$(");
-                    out.push_str(name);
-                    out.push(')');
-                }
+            if let Some(value) = values.get(name) {
+                out.push_str(value)
+            } else {
+                out.push_str("$(");
+                out.push_str(name);
+                out.push(')');
             }
             rest = after;
         } else {

@@ -69,9 +69,10 @@ fn plan(members: &Members, change: Change) -> Result<Option<Step>, String> {
             Some(known) => Err(format!("node {id} is {known} already (R8)")),
             None => {
                 let taken = members.known.values().any(|known| known.raft_addr == member.raft_addr);
-                match taken {
-                    true => Err(format!("a member has the address {} already", member.raft_addr)),
-                    false => Ok(Some(Step::AddLearner(id, member))),
+                if taken {
+                    Err(format!("a member has the address {} already", member.raft_addr))
+                } else {
+                    Ok(Some(Step::AddLearner(id, member)))
                 }
             }
         },
@@ -139,7 +140,7 @@ async fn catch_up(raft: &Raft, id: NodeId) -> Result<(), Refused> {
             let Some(replication) = &now.replication else {
                 return Err(Refused::NotLeader("this member does not lead any more".to_owned()));
             };
-            let matched = replication.get(&id).cloned().flatten().map(|log_id| log_id.index);
+            let matched = replication.get(&id).copied().flatten().map(|log_id| log_id.index);
             if matched >= target {
                 return Ok(());
             }

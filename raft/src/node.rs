@@ -344,6 +344,6 @@ impl Inner {
         let metrics = metrics.borrow_watched();
         let replication = metrics.replication.as_ref()?;
         let voters = metrics.membership_config.voter_ids().filter(|id| *id != self.me());
-        voters.max_by_key(|id| replication.get(id).cloned().flatten().map(|log_id| log_id.index))
+        voters.max_by_key(|id| replication.get(id).copied().flatten().map(|log_id| log_id.index))
     }
 }

@@ -111,9 +111,10 @@ impl PeerService {
             request.last.map(wire::log_id_from),
         );
         rpc.leadership_transfer = request.leadership_transfer;
-        let response = match request.pre_vote {
-            true => self.raft.pre_vote(rpc).await,
-            false => self.raft.vote(rpc).await,
+        let response = if request.pre_vote {
+            self.raft.pre_vote(rpc).await
+        } else {
+            self.raft.vote(rpc).await
         }
         .map_err(stopped)?;
         Ok(proto::VoteReply {

@@ -62,9 +62,10 @@ pub(super) fn range(request: &proto::RangeRequest, plan: &Plan) -> Converted<Ran
         limit: if is_plain { unsigned(request.limit) } else { 0 },
         keys_only: request.keys_only && !plan.needs_values(),
         count_only: request.count_only,
-        consistency: match request.serializable {
-            true => Consistency::Serializable,
-            false => Consistency::Linearizable,
+        consistency: if request.serializable {
+            Consistency::Serializable
+        } else {
+            Consistency::Linearizable
         },
     })
 }

@@ -45,7 +45,7 @@ impl Kv for NodeKv {
             Consistency::Serializable => {}
             Consistency::Linearizable => self.0.wait_linearizable(deadline).await?,
             Consistency::NotOlderThan(revision) => {
-                self.0.store.wait_for(revision, deadline).await?
+                self.0.store.wait_for(revision, deadline).await?;
             }
         }
         self.0.store.read(request).await
