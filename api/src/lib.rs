@@ -1,4 +1,30 @@
-//! The Kubernetes API over any key-value store with revisions.
+//! The Kubernetes API over any key-value store with revisions. It cannot tell one server from three:
+//! it is given a `Kv`.
+//!
+//! ```text
+//!   server ─▶ chain ─▶ routes ─▶ handlers ─▶ registry ─▶ Kv
+//!   (TLS)     (who,    (verb)    (decode,    (strategy,    │
+//!              may they)          encode)     one txn)     │ watch
+//!   Client ────────────────────────────────────▲           ▼
+//!   (scheduler, controllers: no HTTP)       informer ◀── events
+//!
+//!   schema   what fields every type has: codec, patch and openapi go by it
+//!   resources  one file a kind: defaults, validation, what an update keeps, columns
+//! ```
+//!
+//! A new kind is one file in `resources/` with a `pub static KIND`, and one line in
+//! `resources::KINDS`.
+//!
+//! # Invariants
+//!
+//! - **A1** resourceVersion is the store's revision; writes compare on it; `410 Gone` below
+//!   compaction.
+//! - **A2** Nothing reaches the registry without a [`context::RequestContext`], which comes only from
+//!   an authorizer's consent.
+//! - **A3** Every refusal is a [`status::Status`] with Kubernetes' code, reason and causes, chosen
+//!   there and nowhere else; a write is one transaction, so nothing is half done.
+//! - **A4** No request holds memory or a place without a bound (watches' initial state and lists
+//!   without a limit are bounded only by the places in flight).
 
 pub mod object;
 pub mod quantity;

@@ -189,6 +189,3 @@ impl tower::Service<Request<Body>> for Servers {
         Box::pin(async move { this.send(request).await })
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -276,7 +276,7 @@ pub fn expand(text: &str, values: &BTreeMap<String, String>) -> String {
             rest.strip_prefix('(').and_then(|inner| inner.split_once(')'))
         {
             if let Some(value) = values.get(name) {
-                out.push_str(value)
+                out.push_str(value);
             } else {
                 out.push_str("$(");
                 out.push_str(name);

@@ -392,6 +392,3 @@ pub fn main_containers(pod: &Pod) -> impl Iterator<Item = &ContainerDef> {
 pub fn is_sidecar(container: &ContainerDef) -> bool {
     container.restart_policy.as_deref() == Some("Always")
 }
-
-#[cfg(test)]
-mod tests;

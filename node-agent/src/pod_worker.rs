@@ -436,6 +436,3 @@ impl Worker {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

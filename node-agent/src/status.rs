@@ -110,6 +110,3 @@ fn pod_ips(input: &Input<'_>, old: &PodStatus, node_ip: IpAddr) -> Vec<IpAddr> {
 pub fn is_final(pod: &Pod, gone: bool, observed: &Observed) -> bool {
     is_ending(pod, gone) && !observed.any_running()
 }
-
-#[cfg(test)]
-mod tests;

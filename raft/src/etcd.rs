@@ -71,6 +71,8 @@ fn refused(error: KvError) -> Status {
 }
 
 impl EtcdService {
+    /// Every answer has one, and the message has it optional.
+    #[expect(clippy::unnecessary_wraps, reason = "the field that it fills is optional")]
     fn header(&self, revision: u64) -> Option<proto::ResponseHeader> {
         let term = self.node.leadership().borrow().term;
         Some(proto::ResponseHeader {

@@ -48,16 +48,16 @@ pub(crate) async fn run(mut queue: mpsc::Receiver<Forward>, token: CancellationT
         if calls.len() >= IN_FLIGHT {
             calls.join_next().await;
         }
-        let first = match held.take() {
-            Some(first) => first,
+        let first = if let Some(first) = held.take() {
+            first
+        } else {
             // Cancel-safe: a proposal is either received or still queued.
-            None => tokio::select! {
+            let next = tokio::select! {
                 () = token.cancelled() => return,
-                next = queue.recv() => match next {
-                    Some(first) => first,
-                    None => return,
-                },
-            },
+                next = queue.recv() => next,
+            };
+            let Some(first) = next else { return };
+            first
         };
         let (batch, next) = gather(first, &mut queue);
         held = next;

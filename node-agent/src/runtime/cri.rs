@@ -141,7 +141,8 @@ impl Runtime for Cri {
             sandbox_config: None,
         };
         let mut client = self.image_service();
-        within(PULL_DEADLINE, client.pull_image(request(message, PULL_DEADLINE))).await?;
+        let call = client.pull_image(request(message, PULL_DEADLINE));
+        within(PULL_DEADLINE, Box::pin(call)).await?;
         Ok(())
     }
 
@@ -223,8 +224,8 @@ impl Runtime for Cri {
             runtime_handler: String::new(),
         };
         let mut client = self.runtime();
-        let answer =
-            within(WORK_DEADLINE, client.run_pod_sandbox(request(message, WORK_DEADLINE))).await?;
+        let call = client.run_pod_sandbox(request(message, WORK_DEADLINE));
+        let answer = within(WORK_DEADLINE, Box::pin(call)).await?;
         Ok(answer.pod_sandbox_id)
     }
 
@@ -256,8 +257,8 @@ impl Runtime for Cri {
             sandbox_config: Some(convert::sandbox_config(sandbox)),
         };
         let mut client = self.runtime();
-        let answer =
-            within(WORK_DEADLINE, client.create_container(request(message, WORK_DEADLINE))).await?;
+        let call = client.create_container(request(message, WORK_DEADLINE));
+        let answer = within(WORK_DEADLINE, Box::pin(call)).await?;
         Ok(answer.container_id)
     }
 

@@ -28,6 +28,7 @@ pub(super) fn status(error: &KvError) -> Status {
 }
 
 /// The key is missing.
+#[expect(clippy::unnecessary_box_returns, reason = "a large error is boxed where it is converted")]
 pub(super) fn empty_key() -> Box<Status> {
     Box::new(Status::invalid_argument("etcdserver: key is not provided"))
 }

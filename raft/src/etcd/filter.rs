@@ -81,7 +81,9 @@ impl Plan {
                 kvs.truncate(self.limit);
             }
             if self.keys_only {
-                kvs.iter_mut().for_each(|kv| kv.value.clear());
+                for kv in &mut kvs {
+                    kv.value.clear();
+                }
             }
         }
         let kvs = kvs.into_iter().map(convert::key_value).collect();

@@ -53,7 +53,7 @@ pub(super) fn encode(entries: &[Entry]) -> Bytes {
 }
 
 fn damaged(key: &[u8], reason: impl ToString) -> EngineError {
-    let offset = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    let offset = key.escape_ascii().to_string();
     EngineError::Damaged { path: "log".to_owned(), offset, reason: reason.to_string() }
 }
 

@@ -171,7 +171,7 @@ impl Cluster {
         };
         match tokio::time::timeout(DEADLINE, found).await {
             Ok(found) => found,
-            Err(_) => {
+            Err(_elapsed) => {
                 panic!("{what}: not within {DEADLINE:?}; pods: {:#?}", self.list::<Pod>("").await)
             }
         }

@@ -4,6 +4,7 @@ use http::Method;
 
 use super::*;
 
+#[expect(clippy::too_many_lines, clippy::type_complexity, reason = "it is a table")]
 #[tokio::test]
 async fn bad_requests_get_the_words_of_kubernetes() {
     let cluster = Cluster::start().await;
