@@ -53,7 +53,10 @@ pub(super) fn encode(entries: &[Entry]) -> Bytes {
 }
 
 fn damaged(key: &[u8], reason: impl ToString) -> EngineError {
-    let offset = key.escape_ascii().to_string();
+    let offset = key.iter().fold(String::new(), |mut hex, byte| {
+        hex.push_str(&format!("{byte:02x}"));
+        hex
+    });
     EngineError::Damaged { path: "log".to_owned(), offset, reason: reason.to_string() }
 }
 
