@@ -169,12 +169,10 @@ impl Cluster {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        match tokio::time::timeout(DEADLINE, found).await {
-            Ok(found) => found,
-            Err(_elapsed) => {
-                panic!("{what}: not within {DEADLINE:?}; pods: {:#?}", self.list::<Pod>("").await)
-            }
+        if let Ok(found) = tokio::time::timeout(DEADLINE, found).await {
+            return found;
         }
+        panic!("{what}: not within {DEADLINE:?}; pods: {:#?}", self.list::<Pod>("").await)
     }
 
     /// Waits until a deployment is as it shall be, as `kubectl rollout status` does.
