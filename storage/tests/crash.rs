@@ -65,7 +65,7 @@ fn writes_until_it_is_killed() {
     let engine = match DiskEngine::open(Path::new(&directory)) {
         Ok(engine) => engine,
         Err(error) => {
-            acknowledge(&format!("error {error}"));
+            acknowledge(&format!("error {error}: {:?}", std::error::Error::source(&error)));
             return;
         }
     };
@@ -172,7 +172,13 @@ fn check(engine: &dyn Engine, heard: &Heard) {
         assert_eq!(count, numbers.len() as u64 * PARTS, "a batch of writer {writer} is not whole");
         let purge = last - last % 32;
         let first = purge.saturating_sub(KEPT);
-        assert!(numbers.into_iter().eq(first..=last), "writer {writer}: not {first} to {last}");
+        let expected: BTreeSet<u64> = (first..=last).collect();
+        let missing: Vec<_> = expected.difference(&numbers).collect();
+        let left_over: Vec<_> = numbers.difference(&expected).collect();
+        assert!(
+            missing.is_empty() && left_over.is_empty(),
+            "writer {writer}, {first} to {last}: {missing:?} missing, {left_over:?} left over"
+        );
     }
 }
 

@@ -4,6 +4,7 @@ use std::ops::Bound;
 use std::path::Path;
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use super::journal::record::tree_number;
@@ -29,6 +30,8 @@ pub(super) struct Pages {
     /// Where sled is, for messages.
     path: String,
     pub(super) records: SledRecords,
+    /// Held shared from reading a page to reading the fragments it refers to.
+    reading: RwLock<()>,
 }
 
 /// Entries between two bounds, complete up to `upto`, or wholly where that is `None`.
@@ -40,7 +43,14 @@ pub(super) struct PagesSlice {
 
 impl Pages {
     pub(super) fn open(path: &Path) -> Result<Self, EngineError> {
-        Ok(Self { path: path.display().to_string(), records: SledRecords::open(path)? })
+        let records = SledRecords::open(path)?;
+        Ok(Self { path: path.display().to_string(), records, reading: RwLock::new(()) })
+    }
+
+    /// Returns once nobody reads by a page that was replaced before: then the fragments that only
+    /// such a page refers to can be removed.
+    pub(super) fn await_readers(&self) {
+        drop(self.reading.write());
     }
 
     /// What the last finished step wrote; `None` before the first.
@@ -72,6 +82,7 @@ impl Pages {
     }
 
     pub(super) fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        let _reading = self.reading.read();
         let Some((_, mut entries)) = self.page_of(tree, key)? else { return Ok(None) };
         let found = entries.binary_search_by(|(held, _)| held[..].cmp(key));
         match found {
@@ -97,6 +108,7 @@ impl Pages {
             Bound::Included(key) | Bound::Excluded(key) => key,
             Bound::Unbounded => &[],
         };
+        let _reading = self.reading.read();
         let mut bytes = 0;
         let mut page = match self.page_of(tree, first)? {
             Some(page) => Some(page),
@@ -130,6 +142,7 @@ impl Pages {
         tree: Tree,
         before: Option<&[u8]>,
     ) -> Result<Option<(Bytes, Bytes)>, EngineError> {
+        let _reading = self.reading.read();
         let mut below = match before {
             Some(before) => record_key(tree, before),
             None => vec![tree_number(tree) + 1],
@@ -158,6 +171,16 @@ impl Pages {
         key: &[u8],
     ) -> Result<Option<(Bytes, Vec<Entry>)>, EngineError> {
         let found = self.records.floor(&record_key(tree, key))?;
+        self.decode_page(tree, found)
+    }
+
+    /// The page before the one with this key.
+    pub(super) fn page_before(
+        &self,
+        tree: Tree,
+        page_key: &[u8],
+    ) -> Result<Option<(Bytes, Vec<Entry>)>, EngineError> {
+        let found = self.records.previous(&record_key(tree, page_key))?;
         self.decode_page(tree, found)
     }
 

@@ -8,13 +8,16 @@
 //! - Batches of more than a hundred or so records are slow inside it.
 //! - Its cache limit is honoured only if its own flush thread runs.
 //! - On some damaged files it panics: every call is guarded.
+//! - Its threads hold its file for a moment after it is dropped: opening waits for them.
 //! - `flush_async` deadlocks: only the blocking call is used, on the engine's own thread.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use super::page::RECORD_MAX;
 use super::{EngineError, io_error};
@@ -23,6 +26,10 @@ use crate::codec::hex;
 const SEGMENT_BYTES: usize = 2 << 20;
 const CACHE_BYTES: u64 = 32 << 20;
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
+
+/// How long sled's threads may hold its file after it was dropped, and how often that is looked at.
+const RELEASE_MAX: Duration = Duration::from_secs(10);
+const RELEASE_POLL: Duration = Duration::from_millis(5);
 
 /// How many records sled puts into a leaf before it splits it, and one more.
 const LEAF_RECORDS_MAX: usize = 17;
@@ -56,8 +63,9 @@ impl SledRecords {
             .cache_capacity(CACHE_BYTES)
             .segment_size(SEGMENT_BYTES)
             .flush_every_ms(every);
-        let db = guarded("open", path, || config.open())?;
         let file_path = path.join("db");
+        await_release(&file_path).map_err(io_error("lock", &file_path))?;
+        let db = guarded("open", path, || config.open())?;
         let file = File::open(&file_path).map_err(io_error("open", &file_path))?;
         Ok(Self { db, file, path: path.to_owned() })
     }
@@ -131,6 +139,27 @@ impl SledRecords {
         call: impl FnOnce() -> sled::Result<T>,
     ) -> Result<T, EngineError> {
         guarded(act, &self.path, call)
+    }
+}
+
+/// Waits until sled's threads have let go of the file after an earlier engine of this process was
+/// dropped: sled locks it, and does not wait itself. Nobody else can have it, since the engine has
+/// locked the directory.
+fn await_release(path: &Path) -> std::io::Result<()> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let deadline = Instant::now() + RELEASE_MAX;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(RELEASE_POLL);
+            }
+            Err(errno) => return Err(errno.into()),
+        }
     }
 }
 

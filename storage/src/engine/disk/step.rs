@@ -16,7 +16,7 @@ use super::{Freeze, Shared};
 use crate::codec;
 use crate::engine::journal::{SEGMENT_BYTES, Sequence, allocate_spare};
 use crate::engine::overlay::{Layer, TreeLayer};
-use crate::engine::page::{self, FRAGMENT_BYTES, INLINE_MAX, Rewrite, Stored};
+use crate::engine::page::{self, Entry, FRAGMENT_BYTES, INLINE_MAX, Rewrite, Stored};
 use crate::engine::pages::{Pages, clipped, fragment_count, fragment_key, record_key};
 use crate::engine::sled::{BATCH_MAX, RecordWrite};
 use crate::engine::{EngineError, Tree};
@@ -143,8 +143,9 @@ impl Stepper {
         for (tree, changes) in layer.trees() {
             for (start, before) in &changes.cleared {
                 self.clear(tree, start, before)?;
+                // The next range may touch the same page: it must find it as this one leaves it.
+                self.give()?;
             }
-            self.give()?;
             self.merge(tree, changes)?;
             self.give()?;
         }
@@ -203,8 +204,11 @@ impl Stepper {
             return Ok(());
         }
         self.dropped.extend(rewritten.dropped);
-        if rewritten.pages.is_empty() {
-            self.writes.extend(page_key.map(|key| RecordWrite::Delete(record_key(tree, key))));
+        if rewritten.pages.is_empty()
+            && let Some(key) = page_key
+        {
+            self.trim_before(tree, key)?;
+            self.writes.push(RecordWrite::Delete(record_key(tree, key)));
         }
         // A page and what is split off it change in one batch of sled wherever they fit into one;
         // where they do not, the later ones go first, so that nothing is ever missing.
@@ -215,6 +219,25 @@ impl Stepper {
             if self.writes.len() >= BATCH_MAX {
                 self.give()?;
             }
+        }
+        Ok(())
+    }
+
+    /// Takes from the page before the one with this key, which is to go, what a crash in the middle
+    /// of a split left there of it: without that page it would come back to light.
+    fn trim_before(&mut self, tree: Tree, key: &Bytes) -> Result<(), EngineError> {
+        let shared = Arc::clone(&self.shared);
+        let is_trimmed = |entries: &[Entry]| entries.last().is_none_or(|(last, _)| last < key);
+        if shared.pages.page_before(tree, key)?.is_none_or(|(_, entries)| is_trimmed(&entries)) {
+            return Ok(());
+        }
+        // This step may have changed that page, too, and not given it yet.
+        self.give()?;
+        if let Some((before, entries)) = shared.pages.page_before(tree, key)?
+            && !is_trimmed(&entries)
+        {
+            let entries = clipped(entries, Some(key));
+            self.writes.push(RecordWrite::Put(record_key(tree, &before), page::encode(&entries)));
         }
         Ok(())
     }
@@ -238,6 +261,10 @@ impl Stepper {
     }
 
     fn remove_dropped(&mut self) -> Result<(), EngineError> {
+        if self.dropped.is_empty() {
+            return Ok(());
+        }
+        self.shared.pages.await_readers();
         for (id, bytes) in std::mem::take(&mut self.dropped) {
             for number in 0..fragment_count(bytes) {
                 self.writes.push(RecordWrite::Delete(fragment_key(id, number)));

@@ -1,5 +1,10 @@
+use rustix::fs::{FlockOperation, flock};
+
 use super::*;
 use crate::engine::journal::SEGMENT_BYTES;
+use crate::engine::page::{self, Stored};
+use crate::engine::pages::record_key;
+use crate::engine::sled::RecordWrite;
 
 fn put(key: &str, value: &str) -> Batch {
     let mut batch = Batch::default();
@@ -120,6 +125,113 @@ fn the_fragments_of_a_replaced_large_value_are_removed() {
     engine.settle().unwrap();
     assert_eq!(fragments(&engine), 0);
     assert_eq!(engine.blobs().unwrap(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_large_value_that_a_step_replaces_is_not_taken_for_damaged_by_who_reads_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = DiskEngine::open(directory.path()).unwrap();
+    let replace = |round: u8| {
+        let mut batch = Batch::default();
+        batch.put(Tree::Versions, "large", vec![round; 3 << 20]);
+        engine.write(batch, Durability::Now).unwrap();
+        engine.settle().unwrap();
+    };
+    replace(0);
+    let (engine, done) = (&engine, &AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let read = move |read_one: &dyn Fn() -> Result<Option<Bytes>, EngineError>| {
+            while !done.load(Ordering::SeqCst) {
+                let value = read_one().unwrap().unwrap();
+                assert!(value.len() == 3 << 20 && value.iter().all(|byte| *byte == value[0]));
+            }
+        };
+        let readers = [
+            scope.spawn(move || read(&|| engine.get(Tree::Versions, b"large"))),
+            scope.spawn(move || read(&|| Ok(engine.last(Tree::Versions)?.map(|(_, value)| value)))),
+            scope.spawn(move || read(&|| scan_first(engine))),
+        ];
+        for round in 1..20 {
+            if readers.iter().any(std::thread::ScopedJoinHandle::is_finished) {
+                break;
+            }
+            replace(round);
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+}
+
+fn scan_first(engine: &DiskEngine) -> Result<Option<Bytes>, EngineError> {
+    let mut first = None;
+    engine.scan(Tree::Versions, Bound::Unbounded, Bound::Unbounded, &mut |_, value| {
+        first = Some(value);
+        std::ops::ControlFlow::Break(())
+    })?;
+    Ok(first)
+}
+
+#[test]
+fn two_ranges_cleared_in_one_step_may_share_a_page() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = DiskEngine::open(directory.path()).unwrap();
+    let mut batch = Batch::default();
+    for key in ["a", "b", "c", "d", "e"] {
+        batch.put(Tree::Log, key, "1");
+    }
+    engine.write(batch, Durability::Now).unwrap();
+    engine.settle().unwrap();
+    // As a log does that is purged and truncated.
+    let mut batch = Batch::default();
+    batch.delete_range(Tree::Log, "a", "c");
+    batch.delete_range(Tree::Log, "d", "z");
+    engine.write(batch, Durability::Now).unwrap();
+    engine.settle().unwrap();
+    let left = ["a", "b", "c", "d", "e"]
+        .map(|key| engine.get(Tree::Log, key.as_bytes()).unwrap().is_some());
+    assert_eq!(left, [false, false, true, false, false]);
+}
+
+#[test]
+fn what_a_crash_left_of_a_split_does_not_come_back_when_the_later_page_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = DiskEngine::open(directory.path()).unwrap();
+    let page = |first: u8, last: u8| {
+        let entry = |key: u8| (Bytes::from(vec![key]), Stored::Inline("old".into()));
+        page::encode(&(first..=last).map(entry).collect::<Vec<_>>())
+    };
+    // The later page was written, the earlier one not yet cut.
+    let torn = [
+        RecordWrite::Put(record_key(Tree::Log, b"a"), page(b'a', b'f')),
+        RecordWrite::Put(record_key(Tree::Log, b"d"), page(b'd', b'f')),
+    ];
+    engine.shared.pages.records.apply(&torn).unwrap();
+    let mut batch = Batch::default();
+    batch.delete_range(Tree::Log, "d", "z");
+    engine.write(batch, Durability::Now).unwrap();
+    engine.settle().unwrap();
+    assert_eq!(engine.get(Tree::Log, b"c").unwrap(), Some("old".into()));
+    for gone in [b"d", b"e", b"f"] {
+        assert_eq!(engine.get(Tree::Log, gone).unwrap(), None);
+    }
+    assert_eq!(engine.last(Tree::Log).unwrap().unwrap().0, "c");
+}
+
+#[test]
+fn an_engine_opens_again_while_the_threads_of_the_one_before_still_hold_its_file() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(DiskEngine::open(directory.path()).unwrap());
+    let file = std::fs::File::open(directory.path().join("sled/db")).unwrap();
+    flock(&file, FlockOperation::LockExclusive).unwrap();
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| DiskEngine::open(directory.path()).map(|_| ()));
+        // What would give up gives up in this time.
+        let deadline = std::time::Instant::now() + Duration::from_millis(200);
+        while !opening.is_finished() && std::time::Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        drop(file);
+        opening.join().unwrap().unwrap();
+    });
 }
 
 #[test]
