@@ -15,6 +15,7 @@
 //! After a failed write or sync nothing is known of what is on disk: the engine stops, refuses every
 //! later write, and the process must open it anew.
 
+use std::fs::File;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -109,6 +110,9 @@ impl DiskEngine {
         std::fs::create_dir_all(directory).map_err(io_error("create", directory))?;
         let lock = DirectoryLock::acquire(directory)?;
         let pages = Pages::open(&directory.join("sled"))?;
+        // What the last process wrote may stand in the page cache alone. The journal's segments
+        // before the checkpoint are used again: nothing may depend on them after a power cut.
+        pages.records.sync()?;
         let checkpoint = pages.checkpoint()?;
         let mut overlay = Overlay::default();
         let journal_directory = directory.join("journal");
@@ -121,6 +125,7 @@ impl DiskEngine {
             overlay.apply(batch);
             Ok(())
         })?;
+        sync_names(directory)?;
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue::new(overlay.active_bytes())),
             committed: Condvar::new(),
@@ -140,6 +145,18 @@ impl DiskEngine {
             .map_err(io_error("start a thread for", directory))?;
         Ok(Self { shared, thread: Some(thread) })
     }
+}
+
+/// Makes the names of the engine's directories and of sled's files durable: a file that was synced
+/// is lost in a power cut all the same if its name was not.
+fn sync_names(directory: &Path) -> Result<(), EngineError> {
+    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    for path in [&directory.join("sled"), directory, parent] {
+        let file = File::open(path).map_err(io_error("open", path))?;
+        file.sync_all().map_err(io_error("sync", path))?;
+    }
+    Ok(())
 }
 
 impl DiskEngine {

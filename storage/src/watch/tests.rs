@@ -166,6 +166,27 @@ async fn a_start_below_the_compacted_revision_is_refused_and_one_at_it_is_whole(
 }
 
 #[tokio::test]
+async fn a_crash_at_any_point_of_a_compaction_on_a_delete_loses_neither_it_nor_the_revision() {
+    let engine = Arc::new(MemoryEngine::new());
+    let store = Store::open(Arc::clone(&engine) as Arc<dyn Engine>).unwrap();
+    put(&store, "a", "1"); // 2
+    put(&store, "gone", "1"); // 3
+    delete(&store, "gone"); // 4, the last
+    store.sync().unwrap();
+    compact(&store, 4);
+    let pending = engine.pending();
+    assert!(pending > 1, "the compaction and its scrub must be apart: {pending}");
+    for kept in 0..=pending {
+        let survivor: Arc<dyn Engine> = Arc::new(engine.after_crash(kept));
+        let store = Store::open(survivor).unwrap();
+        assert_eq!(store.revision(), revision(4), "after {kept} of {pending}");
+        let mut watcher = store.watch(from(KeyRange::all(), 4)).unwrap();
+        put(&store, "a", "2");
+        assert_eq!(collect(&mut watcher, 2).await, ["4 gone†", "5 a"], "after {kept}");
+    }
+}
+
+#[tokio::test]
 async fn a_replay_that_a_compaction_overtakes_ends_as_compacted_and_never_with_a_gap() {
     let engine = Arc::new(MemoryEngine::new());
     let store = Store::open(Arc::clone(&engine) as Arc<dyn Engine>).unwrap();
