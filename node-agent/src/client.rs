@@ -19,6 +19,8 @@ use parking_lot::RwLock;
 use crate::config::{ClientTls, Timers};
 
 mod endpoint;
+#[cfg(test)]
+mod tests;
 
 use endpoint::Endpoint;
 

@@ -93,6 +93,16 @@ impl Paths {
         self.logs().join(format!("{namespace}_{name}_{uid}"))
     }
 
+    /// Folders of logs of the pod with this UID, whatever its name was.
+    pub fn logs_of(&self, uid: &str) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.logs()).into_iter().flatten().flatten();
+        let suffix = format!("_{uid}");
+        entries
+            .filter(|entry| entry.file_name().to_string_lossy().ends_with(&suffix))
+            .map(|entry| entry.path())
+            .collect()
+    }
+
     /// Name of this agent's bridge: interface names end at 15 bytes.
     pub fn bridge(&self) -> String {
         format!("kt-{}", self.fingerprint())

@@ -19,6 +19,8 @@ use outcome::{Outcome, outcome};
 const INSTANCES_KEPT: usize = 2;
 /// A failure is shown in its own words for this long, then as waiting for the next try.
 pub(crate) const FAILURE_SHOWN: Duration = Duration::from_secs(2);
+/// Least grace of containers that are stopped after others, as upstream.
+const LAST_GRACE_MIN: Duration = Duration::from_secs(2);
 /// Grace of a pod that does not say.
 const GRACE_DEFAULT_SECONDS: i64 = 30;
 
@@ -258,7 +260,14 @@ pub fn plan(input: &Input<'_>) -> Plan {
         end(input, &mut plan);
     } else if let Some(outcome) = outcome(input.pod, input.observed) {
         rest(input, outcome, &mut plan);
+    } else if let Some(deadline) = active_deadline(input.pod)
+        && deadline <= input.now
+    {
+        rest(input, Outcome::Failed, &mut plan);
     } else {
+        if let Some(deadline) = active_deadline(input.pod) {
+            plan.wake(deadline);
+        }
         containers::run(input, &mut plan);
         sweep(input, &mut plan);
     }
@@ -320,17 +329,54 @@ fn rest(input: &Input<'_>, outcome: Outcome, plan: &mut Plan) {
     }
 }
 
+/// Stops all containers but sidecars at once; then the sidecars, the last one first, each in what
+/// is left of the pod's grace.
 fn stop_running(input: &Input<'_>, grace: Duration, why: &str, plan: &mut Plan) {
-    for container in &input.observed.containers {
-        if matches!(container.state, ContainerState::Running | ContainerState::Unknown) {
-            plan.step(Step::StopContainer {
-                id: container.id.clone(),
-                name: container.name.clone(),
-                grace,
-                why: format!("{why} {}", container.name),
-            });
-        }
+    let sidecars: Vec<&str> = init_containers(input.pod)
+        .filter(|container| is_sidecar(container))
+        .map(|container| container.name.as_str())
+        .collect();
+    let place = |name: &str| sidecars.iter().position(|sidecar| *sidecar == name);
+    let running = || {
+        input.observed.containers.iter().filter(|container| {
+            matches!(container.state, ContainerState::Running | ContainerState::Unknown)
+        })
+    };
+    let mut stop = |container: &Container, grace| {
+        plan.step(Step::StopContainer {
+            id: container.id.clone(),
+            name: container.name.clone(),
+            grace,
+            why: format!("{why} {}", container.name),
+        });
+    };
+    let mut waits_for_others = false;
+    for container in running().filter(|container| place(&container.name).is_none()) {
+        waits_for_others = true;
+        stop(container, grace);
     }
+    if waits_for_others {
+        return;
+    }
+    if let Some(last) = running().max_by_key(|container| place(&container.name))
+        && !input.busy.iter().any(|key| key.starts_with(&format!("stop {} ", last.id)))
+    {
+        stop(last, grace_left(input, grace));
+    }
+}
+
+/// What is left of a deleted pod's grace for those that are stopped last.
+fn grace_left(input: &Input<'_>, grace: Duration) -> Duration {
+    let Some(end) = &input.pod.metadata.deletion_timestamp else { return grace };
+    let left = Duration::try_from(end.0.duration_since(input.now)).unwrap_or_default();
+    left.max(LAST_GRACE_MIN).min(grace)
+}
+
+/// When a pod that may be active only so long must end.
+pub(crate) fn active_deadline(pod: &Pod) -> Option<Timestamp> {
+    let seconds = pod.spec.as_ref()?.active_deadline_seconds?;
+    let started = pod.status.as_ref()?.start_time.as_ref()?.0;
+    Some(started + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }
 
 /// How long the pod's containers may take to end.
@@ -392,3 +438,6 @@ pub fn main_containers(pod: &Pod) -> impl Iterator<Item = &ContainerDef> {
 pub fn is_sidecar(container: &ContainerDef) -> bool {
     container.restart_policy.as_deref() == Some("Always")
 }
+
+#[cfg(test)]
+mod tests;

@@ -235,7 +235,8 @@ impl Worker {
     /// Writes the status if it changed; answers when to try again.
     fn tell(&mut self, pod: &Pod, gone: bool, plan: &Plan, now: Timestamp) -> Option<Timestamp> {
         const KEY: &str = "status";
-        if gone {
+        // What was reported as the end stays: containers removed since then would look lost.
+        if gone || (self.memory.final_status_written && is_ending(pod, gone)) {
             return None;
         }
         let status = pod_status(&self.input(pod, gone, now), plan, self.context.node.ip);
@@ -436,3 +437,8 @@ impl Worker {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

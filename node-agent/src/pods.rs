@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams, WatchEvent, WatchParams};
 use parking_lot::RwLock;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{chain, name, namespace, uid};
@@ -25,6 +25,8 @@ const LOOKS: usize = 4;
 const WATCH_SECONDS: u32 = 290;
 /// Wait before the API is asked again after an error.
 const API_RETRY: Duration = Duration::from_millis(300);
+/// Wait before a pod whose worker broke gets another one.
+const WORKER_RETRY: Duration = Duration::from_secs(1);
 /// Pods of one answer to a list.
 const LIST_LIMIT: u32 = 500;
 
@@ -71,7 +73,9 @@ pub struct Pods {
     context: Arc<Context>,
     index: PodIndex,
     handles: HashMap<String, Handle>,
-    workers: JoinSet<String>,
+    workers: JoinSet<()>,
+    /// Whose task is which.
+    tasks: HashMap<task::Id, String>,
     listed: HashSet<Listed>,
     /// The API was heard since the start: what it does not name may be removed.
     heard: bool,
@@ -85,6 +89,7 @@ impl Pods {
             index,
             handles: HashMap::new(),
             workers: JoinSet::new(),
+            tasks: HashMap::new(),
             listed: HashSet::new(),
             heard: false,
         }
@@ -106,7 +111,7 @@ impl Pods {
                 () = shutdown.cancelled() => break,
                 Some(change) = changes.recv() => self.change(change, &shutdown),
                 Some(look) = looks.recv() => self.look(look, &shutdown),
-                Some(ended) = self.workers.join_next() => self.worker_ended(ended),
+                Some(ended) = self.workers.join_next_with_id() => self.worker_ended(ended, &shutdown),
             }
         }
         self.handles.clear();
@@ -151,24 +156,46 @@ impl Pods {
             handle.desired.send_replace(desired);
             return;
         }
+        self.employ(key, desired, Duration::ZERO, shutdown);
+    }
+
+    /// A worker for a pod, which begins after `wait`.
+    fn employ(&mut self, key: String, desired: Desired, wait: Duration, stop: &CancellationToken) {
         let (sender, receiver) = watch::channel(desired);
         let nudge = Arc::new(Notify::new());
         let worker = Worker::new(self.context.clone(), receiver, nudge.clone());
-        let shutdown = shutdown.clone();
-        self.handles.insert(key.clone(), Handle { desired: sender, nudge });
-        self.workers.spawn(async move {
-            worker.run(shutdown).await;
-            key
+        let stop = stop.clone();
+        let task = self.workers.spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => worker.run(stop).await,
+                () = stop.cancelled() => {}
+            }
         });
+        self.tasks.insert(task.id(), key.clone());
+        self.handles.insert(key, Handle { desired: sender, nudge });
     }
 
-    fn worker_ended(&mut self, ended: Result<String, tokio::task::JoinError>) {
-        match ended {
-            Ok(uid) => {
-                self.handles.remove(&uid);
+    fn worker_ended(
+        &mut self,
+        ended: Result<(task::Id, ()), JoinError>,
+        shutdown: &CancellationToken,
+    ) {
+        let (id, broke) = match ended {
+            Ok((id, ())) => (id, None),
+            Err(error) => (error.id(), Some(error)),
+        };
+        let Some(uid) = self.tasks.remove(&id) else { return };
+        let Some(handle) = self.handles.remove(&uid) else { return };
+        match broke {
+            None => {
                 self.index.pods.write().remove(&uid);
             }
-            Err(error) => tracing::error!(%error, "the worker of a pod broke"),
+            // Its pod is not left alone: all that a worker knows is learnt anew.
+            Some(error) => {
+                tracing::error!(%uid, %error, "the worker of a pod broke, another one takes over");
+                let desired = handle.desired.borrow().clone();
+                self.employ(uid, desired, WORKER_RETRY, shutdown);
+            }
         }
     }
 
@@ -309,3 +336,6 @@ async fn list_and_watch(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

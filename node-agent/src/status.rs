@@ -9,11 +9,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::cgroups::Qos;
 use crate::plan::outcome::{Outcome, outcome};
-use crate::plan::{Input, Observed, Plan, init_containers, is_ending, is_sidecar, main_containers};
+use crate::plan::{
+    Input, Observed, Plan, active_deadline, init_containers, is_ending, is_sidecar, main_containers,
+};
 use crate::runtime::ContainerState;
 
 mod conditions;
 mod containers;
+
+/// What is said of a pod that was active for too long.
+const LATE: &str = "Pod was active on the node longer than the specified deadline";
 
 /// The status of a pod on the node with address `node_ip`, given the plan made from the same input.
 pub fn pod_status(input: &Input<'_>, plan: &Plan, node_ip: IpAddr) -> PodStatus {
@@ -32,7 +37,10 @@ pub fn pod_status(input: &Input<'_>, plan: &Plan, node_ip: IpAddr) -> PodStatus 
     let conditions =
         conditions::conditions(input, &old, phase, init_done, &init_statuses, &statuses);
     let ips = pod_ips(input, &old, node_ip);
+    let late = is_late(input);
     PodStatus {
+        reason: if late { Some("DeadlineExceeded".to_owned()) } else { old.reason.clone() },
+        message: if late { Some(LATE.to_owned()) } else { old.message.clone() },
         phase: Some(phase.to_owned()),
         conditions: Some(conditions),
         container_statuses: Some(statuses),
@@ -48,6 +56,13 @@ pub fn pod_status(input: &Input<'_>, plan: &Plan, node_ip: IpAddr) -> PodStatus 
     }
 }
 
+/// True if the pod was active longer than it may and has not ended otherwise.
+fn is_late(input: &Input<'_>) -> bool {
+    !is_ending(input.pod, input.gone)
+        && outcome(input.pod, input.observed).is_none()
+        && active_deadline(input.pod).is_some_and(|deadline| deadline <= input.now)
+}
+
 /// Times in statuses carry whole seconds.
 pub(crate) fn whole_second(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
@@ -57,6 +72,9 @@ pub(crate) fn whole_second(at: Timestamp) -> Timestamp {
 fn phase(input: &Input<'_>, ended: bool, init_done: bool) -> &'static str {
     if let Some(outcome) = outcome(input.pod, input.observed) {
         return outcome.phase();
+    }
+    if is_late(input) {
+        return Outcome::Failed.phase();
     }
     if ended {
         // Stopped by a deletion: a well ended pod has succeeded, any other one has failed.
@@ -110,3 +128,6 @@ fn pod_ips(input: &Input<'_>, old: &PodStatus, node_ip: IpAddr) -> Vec<IpAddr> {
 pub fn is_final(pod: &Pod, gone: bool, observed: &Observed) -> bool {
     is_ending(pod, gone) && !observed.any_running()
 }
+
+#[cfg(test)]
+mod tests;

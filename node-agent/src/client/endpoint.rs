@@ -21,6 +21,8 @@ use crate::config::{ClientTls, Timers};
 
 /// Longest wait for a TCP connection and for a TLS handshake, each.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
+/// Longest wait for the head of a watch that names no time of its own.
+const WATCH_DEADLINE: Duration = Duration::from_hours(1);
 
 /// One API server.
 #[derive(Debug)]
@@ -99,19 +101,32 @@ impl Endpoint {
             connection.ready().await?;
             connection.send_request(request).await
         };
-        let outcome = match tokio::time::timeout(self.deadline, call).await {
+        let deadline = self.head_deadline(&head.uri);
+        let outcome = match tokio::time::timeout(deadline, call).await {
             Ok(Ok(response)) => return Ok(response),
             Ok(Err(source)) => {
                 Err(ClientError::Call { server: self.authority.to_string(), source })
             }
-            Err(_) => Err(ClientError::Silent {
-                server: self.authority.to_string(),
-                after: self.deadline,
-            }),
+            Err(_) => {
+                Err(ClientError::Silent { server: self.authority.to_string(), after: deadline })
+            }
         };
         // New calls go on new connections.
         *self.connection.lock() = None;
         outcome
+    }
+
+    /// How long the head of an answer may take. A server may send that of a watch with the first
+    /// event only: there the keep-alive of the connection tells a quiet server from a dead one.
+    fn head_deadline(&self, uri: &Uri) -> Duration {
+        let parameters = || uri.query().unwrap_or_default().split('&');
+        if !parameters().any(|parameter| matches!(parameter, "watch=true" | "watch=1")) {
+            return self.deadline;
+        }
+        let asked = parameters()
+            .find_map(|parameter| parameter.strip_prefix("timeoutSeconds=")?.parse().ok())
+            .map_or(WATCH_DEADLINE, Duration::from_secs);
+        asked.min(WATCH_DEADLINE).saturating_add(self.deadline)
     }
 
     /// The request with this server's address in it.

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Container as ContainerDef, LifecycleHandler, Po
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, Outcome, start};
-use crate::api::{ApiError, name, namespace, uid};
+use crate::api::{ApiError, namespace, uid};
 use crate::env::{References, referred};
 use crate::events::Kind;
 use crate::plan::{Step, all_containers};
@@ -154,6 +154,8 @@ impl Job {
             }
         }
         let left = grace.saturating_sub(began.elapsed());
+        // Runtimes count whole seconds: a fraction less than was promised must not cost one.
+        let left = Duration::from_secs(left.as_secs() + u64::from(left.subsec_nanos() > 0));
         let left = if grace.is_zero() { Duration::ZERO } else { left.max(GRACE_MIN) };
         self.context.runtime.stop_container(id, left).await.map_err(|error| error.message)
     }
@@ -190,8 +192,10 @@ impl Job {
     async fn tear_down(&self) -> Result<(), String> {
         let (context, pod) = (self.context.clone(), self.pod.clone());
         let removed = tokio::task::spawn_blocking(move || {
-            let logs = context.paths.pod_logs(namespace(&pod), name(&pod), uid(&pod));
-            let _ = std::fs::remove_dir_all(logs);
+            // Of a pod that only the runtime knew there is no name, but the UID.
+            for logs in context.paths.logs_of(uid(&pod)) {
+                let _ = std::fs::remove_dir_all(logs);
+            }
             cgroups::remove_pod(&context.node.cgroup_root, uid(&pod));
             volumes::tear_down(&context.paths, uid(&pod))
         });

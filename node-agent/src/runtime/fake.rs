@@ -27,10 +27,45 @@ struct State {
     registry: BTreeSet<String>,
     pulls: u32,
     exit_at_once: BTreeMap<String, i32>,
+    exec_exit: i32,
+    calls: Vec<String>,
+    fails_every: Option<u32>,
+    asked: u32,
+    breaks_once: bool,
+}
+
+impl State {
+    /// Counts a call, notes it if it changes something, and fails it where the test wants that.
+    fn call(&mut self, change: Option<String>) -> Result<(), RuntimeError> {
+        self.asked += 1;
+        self.calls.extend(change);
+        assert!(!std::mem::take(&mut self.breaks_once), "as the test wants it");
+        match self.fails_every {
+            Some(every) if scattered(self.asked).is_multiple_of(every) => {
+                Err(error(RuntimeErrorKind::Unavailable, "the runtime is down"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A number without a pattern that a worker's own could meet.
+fn scattered(number: u32) -> u32 {
+    let mixed = (number ^ (number >> 16)).wrapping_mul(0x7feb_352d);
+    let mixed = (mixed ^ (mixed >> 15)).wrapping_mul(0x846c_a68b);
+    mixed ^ (mixed >> 16)
 }
 
 fn error(kind: RuntimeErrorKind, message: &str) -> RuntimeError {
     RuntimeError { kind, message: message.to_owned() }
+}
+
+impl State {
+    /// A call about a container, by its name.
+    fn named(&self, verb: &str, id: &str) -> String {
+        let name = self.containers.get(id).map_or(id, |container| container.name.as_str());
+        format!("{verb} {name}")
+    }
 }
 
 impl FakeRuntime {
@@ -54,6 +89,26 @@ impl FakeRuntime {
     /// Makes each instance of the container end as soon as it starts.
     pub fn exit_at_once(&self, container: &str, code: i32) {
         self.state.lock().exit_at_once.insert(container.to_owned(), code);
+    }
+
+    /// What commands in containers end with.
+    pub fn exec_exits(&self, code: i32) {
+        self.state.lock().exec_exit = code;
+    }
+
+    /// Fails one in so many calls, always the same ones: 1 for all, none for none.
+    pub fn fail_every(&self, every: Option<u32>) {
+        self.state.lock().fails_every = every;
+    }
+
+    /// Panics at the next call.
+    pub fn break_once(&self) {
+        self.state.lock().breaks_once = true;
+    }
+
+    /// All changes asked for so far, in order.
+    pub fn calls(&self) -> Vec<String> {
+        self.state.lock().calls.clone()
     }
 
     /// Ends the running instance of the container.
@@ -98,7 +153,9 @@ impl Runtime for FakeRuntime {
 
     async fn image(&self, name: &str) -> Result<Option<Image>, RuntimeError> {
         let image = Image { id: name.to_owned(), tags: vec![name.to_owned()], ..Image::default() };
-        Ok(self.state.lock().images.contains(name).then_some(image))
+        let mut state = self.state.lock();
+        state.call(None)?;
+        Ok(state.images.contains(name).then_some(image))
     }
 
     async fn images(&self) -> Result<Vec<Image>, RuntimeError> {
@@ -107,6 +164,7 @@ impl Runtime for FakeRuntime {
 
     async fn pull(&self, name: &str) -> Result<(), RuntimeError> {
         let mut state = self.state.lock();
+        state.call(Some(format!("pull {name}")))?;
         state.pulls += 1;
         if !state.registry.contains(name) {
             return Err(error(RuntimeErrorKind::NotFound, "not in the registry"));
@@ -131,12 +189,14 @@ impl Runtime for FakeRuntime {
     }
 
     async fn sandboxes(&self, pod_uid: Option<&str>) -> Result<Vec<Sandbox>, RuntimeError> {
+        self.state.lock().call(None)?;
         let (sandboxes, _) = self.all();
         let ours = |s: &Sandbox| pod_uid.is_none_or(|uid| uid == s.pod_uid);
         Ok(sandboxes.into_iter().filter(ours).collect())
     }
 
     async fn containers(&self, pod_uid: Option<&str>) -> Result<Vec<Container>, RuntimeError> {
+        self.state.lock().call(None)?;
         let (_, containers) = self.all();
         let ours = |c: &Container| pod_uid.is_none_or(|uid| uid == c.pod_uid);
         Ok(containers.into_iter().filter(ours).collect())
@@ -144,6 +204,7 @@ impl Runtime for FakeRuntime {
 
     async fn run_sandbox(&self, spec: &SandboxSpec) -> Result<String, RuntimeError> {
         let mut state = self.state.lock();
+        state.call(Some("run sandbox".to_owned()))?;
         state.next += 1;
         let id = format!("sandbox-{}", state.next);
         let sandbox = Sandbox {
@@ -162,6 +223,7 @@ impl Runtime for FakeRuntime {
 
     async fn stop_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
         let mut state = self.state.lock();
+        state.call(Some("stop sandbox".to_owned()))?;
         for container in state.containers.values_mut() {
             if container.sandbox_id == id && container.state == ContainerState::Running {
                 end(container, 137);
@@ -175,6 +237,7 @@ impl Runtime for FakeRuntime {
 
     async fn remove_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
         let mut state = self.state.lock();
+        state.call(Some("remove sandbox".to_owned()))?;
         state.sandboxes.remove(id);
         state.containers.retain(|_, container| container.sandbox_id != id);
         Ok(())
@@ -187,6 +250,7 @@ impl Runtime for FakeRuntime {
         spec: &ContainerSpec,
     ) -> Result<String, RuntimeError> {
         let mut state = self.state.lock();
+        state.call(Some(format!("create {}", spec.name)))?;
         if !state.images.contains(&spec.image) {
             return Err(error(RuntimeErrorKind::NotFound, "no such image"));
         }
@@ -215,6 +279,8 @@ impl Runtime for FakeRuntime {
 
     async fn start_container(&self, id: &str) -> Result<(), RuntimeError> {
         let mut state = self.state.lock();
+        let call = state.named("start", id);
+        state.call(Some(call))?;
         let exits = state.exit_at_once.clone();
         let container = state
             .containers
@@ -228,8 +294,11 @@ impl Runtime for FakeRuntime {
         Ok(())
     }
 
-    async fn stop_container(&self, id: &str, _: Duration) -> Result<(), RuntimeError> {
-        if let Some(container) = self.state.lock().containers.get_mut(id)
+    async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {
+        let mut state = self.state.lock();
+        let call = state.named("stop", id);
+        state.call(Some(format!("{call} {}s", grace.as_secs())))?;
+        if let Some(container) = state.containers.get_mut(id)
             && container.state == ContainerState::Running
         {
             end(container, 143);
@@ -238,12 +307,23 @@ impl Runtime for FakeRuntime {
     }
 
     async fn remove_container(&self, id: &str) -> Result<(), RuntimeError> {
-        self.state.lock().containers.remove(id);
+        let mut state = self.state.lock();
+        let call = state.named("remove", id);
+        state.call(Some(call))?;
+        state.containers.remove(id);
         Ok(())
     }
 
-    async fn exec(&self, _: &str, _: &[String], _: Duration) -> Result<ExecOutput, RuntimeError> {
-        Ok(ExecOutput::default())
+    async fn exec(
+        &self,
+        id: &str,
+        command: &[String],
+        _: Duration,
+    ) -> Result<ExecOutput, RuntimeError> {
+        let mut state = self.state.lock();
+        let call = state.named("exec", id);
+        state.call(Some(format!("{call} {}", command.join(" "))))?;
+        Ok(ExecOutput { exit_code: state.exec_exit, output: String::new() })
     }
 
     async fn reopen_log(&self, _: &str) -> Result<(), RuntimeError> {

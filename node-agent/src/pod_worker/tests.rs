@@ -1,0 +1,261 @@
+//! One pod's life over a runtime in memory and an API that can be down.
+
+use serde_json::{Value, json};
+
+use super::testing::Lab;
+use super::*;
+
+fn one(more: &Value) -> Value {
+    let mut container = json!({ "name": "c", "image": "i:1" });
+    container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    json!({ "containers": [container] })
+}
+
+fn slow_backoff() -> Timers {
+    Timers { backoff_initial: Duration::from_secs(60), ..Timers::default() }
+}
+
+fn is_ready(status: &PodStatus) -> bool {
+    let conditions = status.conditions.iter().flatten();
+    conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+#[tokio::test]
+async fn a_pod_is_run_and_the_api_told() {
+    let lab = Lab::new(&["i:1"]);
+    let _worker = lab.start();
+    lab.until("it is ready", || is_ready(&lab.status())).await;
+    assert_eq!(lab.phase(), "Running");
+    assert_eq!(lab.runtime.calls(), ["run sandbox", "create c", "start c"]);
+}
+
+#[tokio::test]
+async fn a_deleted_pod_is_reported_before_it_is_removed_and_let_go_at_last() {
+    let lab = Lab::new(&["i:1"]);
+    let mut worker = lab.start();
+    lab.until("it runs", || lab.phase() == "Running").await;
+    worker.delete(5);
+    worker.finished().await;
+    let calls = lab.runtime.calls();
+    let after = calls.iter().position(|call| call == "stop c 5s").unwrap();
+    assert_eq!(calls[after..], ["stop c 5s", "stop sandbox", "remove c", "remove sandbox"]);
+    let ended = lab.status().container_statuses.unwrap()[0].state.clone().unwrap();
+    assert_eq!(ended.terminated.unwrap().exit_code, 143);
+    assert_eq!(lab.api.calls.lock().last(), Some(&"delete"));
+    assert!(lab.context.checkpoint.load().is_empty());
+}
+
+#[tokio::test]
+async fn a_pod_the_api_lost_is_removed_without_a_word_to_it() {
+    let lab = Lab::new(&["i:1"]);
+    let mut worker = lab.start();
+    lab.until("it runs", || lab.phase() == "Running").await;
+    worker.desired.send_modify(|desired| desired.gone = true);
+    worker.finished().await;
+    assert!(lab.runtime.all().0.is_empty());
+    assert!(!lab.api.deleted());
+}
+
+#[tokio::test]
+async fn an_agent_started_again_adopts_what_runs() {
+    let lab = Lab::new(&["i:1"]);
+    lab.leave_behind().await;
+    let before = lab.runtime.running("c").unwrap();
+    lab.api.written.lock().clear();
+    let _worker = lab.start();
+    lab.until("it is told again", || is_ready(&lab.status())).await;
+    assert_eq!(lab.runtime.running("c").unwrap(), before);
+    assert_eq!(lab.status().container_statuses.unwrap()[0].restart_count, 0);
+}
+
+#[tokio::test]
+async fn a_shutdown_leaves_the_pod_running() {
+    let lab = Lab::new(&["i:1"]);
+    let mut worker = lab.start();
+    lab.until("it runs", || lab.phase() == "Running").await;
+    worker.shutdown.cancel();
+    worker.finished().await;
+    assert!(lab.runtime.running("c").is_some());
+}
+
+#[tokio::test]
+async fn a_crashing_container_is_restarted_with_growing_waits() {
+    let lab = Lab::new(&["i:1"]);
+    lab.runtime.exit_at_once("c", 7);
+    let _worker = lab.start();
+    let count = || lab.status().container_statuses.map_or(0, |all| all[0].restart_count);
+    lab.until("it was restarted three times", || count() >= 3).await;
+    assert!(lab.waited("c").contains(&"CrashLoopBackOff".to_owned()), "{:?}", lab.waited("c"));
+    let status = lab.status().container_statuses.unwrap().remove(0);
+    let ends = [status.state.unwrap().terminated, status.last_state.unwrap().terminated];
+    assert_eq!(ends.iter().flatten().next().unwrap().exit_code, 7);
+    assert!(lab.runtime.all().1.len() <= 3, "old instances are removed");
+}
+
+#[tokio::test]
+async fn with_the_api_down_containers_are_restarted_and_it_is_told_later() {
+    let lab = Lab::new(&["i:1"]);
+    let _worker = lab.start();
+    lab.until("it runs", || lab.phase() == "Running").await;
+    lab.api.set_down(true);
+    lab.runtime.exit("c", 1);
+    lab.until("it runs again", || lab.runtime.running("c").is_some_and(|c| c.attempt == 1)).await;
+    lab.api.set_down(false);
+    let count = || lab.status().container_statuses.map_or(0, |all| all[0].restart_count);
+    lab.until("the API knows", || count() == 1).await;
+}
+
+#[tokio::test]
+async fn a_missing_image_is_told_in_two_words_and_pulled_when_it_appears() {
+    let timers = Timers { backoff_initial: Duration::from_secs(3), ..Timers::default() };
+    let lab = Lab::with_timers(&[], &one(&json!({})), timers);
+    let _worker = lab.start();
+    lab.until("the pull waits", || lab.waited("c").contains(&"ImagePullBackOff".to_owned())).await;
+    assert_eq!(lab.waited("c"), ["ContainerCreating", "ErrImagePull", "ImagePullBackOff"]);
+    let waiting = lab.status().container_statuses.unwrap()[0].state.clone().unwrap().waiting;
+    assert_eq!(
+        waiting.unwrap().message.unwrap(),
+        "Back-off pulling image \"i:1\": ErrImagePull: not in the registry"
+    );
+    lab.runtime.publish("i:1");
+    lab.until("it runs", || lab.phase() == "Running").await;
+    assert_eq!(lab.runtime.pulls(), 2);
+}
+
+#[tokio::test]
+async fn each_pull_policy_asks_the_registry_as_often_as_it_must() {
+    // Policy, the image is there, pulls.
+    for (policy, present, pulls) in [
+        ("Always", true, 1),
+        ("Always", false, 1),
+        ("IfNotPresent", true, 0),
+        ("IfNotPresent", false, 1),
+        ("Never", true, 0),
+    ] {
+        let images: &[&str] = if present { &["i:1"] } else { &[] };
+        let lab = Lab::with(images, &one(&json!({ "imagePullPolicy": policy })));
+        lab.runtime.publish("i:1");
+        let _worker = lab.start();
+        lab.until("it runs", || lab.phase() == "Running").await;
+        assert_eq!(lab.runtime.pulls(), pulls, "{policy} {present}");
+    }
+}
+
+#[tokio::test]
+async fn what_keeps_a_container_from_starting_is_told_by_its_reason() {
+    let env = json!({ "env": [{ "name": "A", "valueFrom":
+        { "configMapKeyRef": { "name": "m", "key": "k" } } }] });
+    let root = json!({ "securityContext": { "runAsNonRoot": true, "runAsUser": 0 } });
+    for (container, reason) in [
+        (json!({ "imagePullPolicy": "Never", "image": "j:1" }), "ErrImageNeverPull"),
+        (json!({ "image": "No Such" }), "InvalidImageName"),
+        (env, "CreateContainerConfigError"),
+        (root, "CreateContainerConfigError"),
+    ] {
+        let lab = Lab::with_timers(&["i:1"], &one(&container), slow_backoff());
+        let _worker = lab.start();
+        let told = || lab.waited("c").last().is_some_and(|last| last == reason);
+        lab.until(reason, told).await;
+        assert!(!lab.runtime.calls().contains(&"create c".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn a_config_map_that_appears_lets_the_container_start() {
+    let env = json!({ "envFrom": [{ "configMapRef": { "name": "m" } }] });
+    let lab = Lab::with(&["i:1"], &one(&env));
+    let _worker = lab.start();
+    let refused = || lab.waited("c").contains(&"CreateContainerConfigError".to_owned());
+    lab.until("it is refused", refused).await;
+    lab.api.config_maps.lock().insert("m".into(), Default::default());
+    lab.until("it runs", || lab.phase() == "Running").await;
+}
+
+#[tokio::test]
+async fn a_pod_that_ends_is_told_its_phase_and_keeps_its_containers() {
+    for (code, phase) in [(0, "Succeeded"), (9, "Failed")] {
+        let mut spec = one(&json!({}));
+        spec["restartPolicy"] = json!("Never");
+        let lab = Lab::with(&["i:1"], &spec);
+        let _worker = lab.start();
+        lab.until("it runs", || lab.phase() == "Running").await;
+        lab.runtime.exit("c", code);
+        lab.until(phase, || lab.phase() == phase).await;
+        let asleep = || lab.runtime.all().0.iter().all(|sandbox| !sandbox.ready);
+        lab.until("its sandbox is stopped", asleep).await;
+        assert_eq!(lab.runtime.all().1.len(), 1, "its end can still be read");
+    }
+}
+
+#[tokio::test]
+async fn init_containers_end_before_the_others_begin() {
+    let lab = Lab::with(
+        &["i:1"],
+        &json!({
+            "initContainers": [{ "name": "a", "image": "i:1" }, { "name": "b", "image": "i:1" }],
+            "containers": [{ "name": "c", "image": "i:1" }],
+        }),
+    );
+    lab.runtime.exit_at_once("a", 0);
+    lab.runtime.exit_at_once("b", 0);
+    let _worker = lab.start();
+    lab.until("it runs", || lab.phase() == "Running").await;
+    let starts: Vec<_> =
+        lab.runtime.calls().into_iter().filter(|call| call.starts_with("start")).collect();
+    assert_eq!(starts, ["start a", "start b", "start c"]);
+}
+
+#[tokio::test]
+async fn a_hook_runs_before_the_stop() {
+    let hook = json!({ "lifecycle": { "preStop": { "exec": { "command": ["bye"] } } } });
+    let lab = Lab::with(&["i:1"], &one(&hook));
+    let mut worker = lab.start();
+    lab.until("it runs", || lab.phase() == "Running").await;
+    worker.delete(30);
+    worker.finished().await;
+    let calls = lab.runtime.calls();
+    let at = |wanted: &str| calls.iter().position(|call| call.starts_with(wanted)).unwrap();
+    assert!(at("exec c bye") < at("stop c"), "{calls:?}");
+}
+
+#[tokio::test]
+async fn a_container_whose_liveness_probe_fails_is_restarted() {
+    let probe = json!({ "livenessProbe": {
+        "exec": { "command": ["ok"] }, "periodSeconds": 1, "failureThreshold": 1,
+    } });
+    let lab = Lab::with(&["i:1"], &one(&probe));
+    lab.runtime.exec_exits(1);
+    let _worker = lab.start();
+    lab.until("it was restarted", || lab.runtime.running("c").is_some_and(|c| c.attempt > 0)).await;
+}
+
+#[tokio::test]
+async fn a_container_is_ready_when_its_probe_says_so() {
+    let probe = json!({ "readinessProbe": {
+        "exec": { "command": ["ok"] }, "periodSeconds": 1, "failureThreshold": 1,
+    } });
+    let lab = Lab::with(&["i:1"], &one(&probe));
+    lab.runtime.exec_exits(1);
+    let _worker = lab.start();
+    let asked = || lab.runtime.calls().contains(&"exec c ok".to_owned());
+    lab.until("it was asked", || lab.phase() == "Running" && asked()).await;
+    assert!(!is_ready(&lab.status()));
+    lab.runtime.exec_exits(0);
+    lab.until("it is ready", || is_ready(&lab.status())).await;
+}
+
+/// However calls fail, a pod gets where it should and leaves nothing behind.
+#[tokio::test]
+async fn a_runtime_that_fails_now_and_then_only_costs_time() {
+    for one_in in [2, 3, 5, 8] {
+        let lab = Lab::new(&["i:1"]);
+        lab.runtime.fail_every(Some(one_in));
+        let mut worker = lab.start();
+        lab.until("it runs", || lab.phase() == "Running").await;
+        worker.delete(1);
+        worker.finished().await;
+        let (sandboxes, containers) = lab.runtime.all();
+        assert!(sandboxes.is_empty() && containers.is_empty(), "one in {one_in}");
+        assert!(lab.api.deleted());
+    }
+}
