@@ -65,8 +65,11 @@ fn instance(name: &str, attempt: u32, state: ContainerState, exit_code: i32) -> 
     }
 }
 
+/// Name, attempt, state and exit code of an instance.
+type Seen = (&'static str, u32, ContainerState, i32);
+
 /// What is seen: a sandbox that is ready, and these containers.
-fn seen(containers: &[(&str, u32, ContainerState, i32)]) -> Observed {
+fn seen(containers: &[Seen]) -> Observed {
     Observed {
         sandboxes: vec![sandbox(0, true)],
         containers: containers.iter().map(|(n, a, s, e)| instance(n, *a, *s, *e)).collect(),
@@ -159,7 +162,7 @@ fn init_containers_run_one_after_the_other_before_all_others() {
         "initContainers": [{ "name": "a" }, { "name": "b" }],
         "containers": [{ "name": "c" }, { "name": "d" }],
     }));
-    let table: [(&[(&str, u32, ContainerState, i32)], &[&str]); 6] = [
+    let table: [(&[Seen], &[&str]); 6] = [
         (&[], &["start a 0"]),
         (&[("a", 0, Running, 0)], &[]),
         (&[("a", 0, Exited, 1)], &["start a 1"]),

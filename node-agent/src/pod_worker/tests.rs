@@ -1,5 +1,6 @@
 //! One pod's life over a runtime in memory and an API that can be down.
 
+use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
 
 use super::testing::Lab;
@@ -167,7 +168,7 @@ async fn a_config_map_that_appears_lets_the_container_start() {
     let _worker = lab.start();
     let refused = || lab.waited("c").contains(&"CreateContainerConfigError".to_owned());
     lab.until("it is refused", refused).await;
-    lab.api.config_maps.lock().insert("m".into(), Default::default());
+    lab.api.config_maps.lock().insert("m".into(), ConfigMap::default());
     lab.until("it runs", || lab.phase() == "Running").await;
 }
 
