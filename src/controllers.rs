@@ -25,8 +25,12 @@ pub mod endpoints;
 pub mod garbage;
 pub mod namespace;
 pub mod node_ipam;
+pub mod node_lifecycle;
+pub mod pod_evictions;
+pub mod pod_gc;
 pub mod replica_set;
 pub mod service_account;
+pub mod taint_eviction;
 
 use std::time::Duration;
 
@@ -53,6 +57,9 @@ pub async fn run(context: LeaderContext) {
     tasks.spawn(replica_set::controller(&context, begin, &events).run());
     tasks.spawn(endpoints::controller(&context, begin, &events).run());
     tasks.spawn(node_ipam::controller(&context, begin, &events).run());
+    tasks.spawn(node_lifecycle::controller(&context, begin, &events).run());
+    tasks.spawn(taint_eviction::controller(&context, begin, &events).run());
+    tasks.spawn(pod_gc::controller(&context, begin).run());
     tasks.spawn(service_account::controller(&context, begin).run());
     tasks.spawn(garbage::controller(&context, begin).run());
     tasks.spawn(namespace::controller(&context, begin).run());

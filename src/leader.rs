@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Node as KubeNode, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kontiki_api::informer::Informers;
@@ -61,6 +62,7 @@ pub async fn run(
 fn warm(informers: &Arc<Informers>) {
     informers.of::<Pod>();
     informers.of::<KubeNode>();
+    informers.of::<Lease>();
     informers.of::<ReplicaSet>();
     informers.of::<Deployment>();
     informers.of::<Service>();

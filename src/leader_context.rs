@@ -44,10 +44,18 @@ pub struct Settings {
     pub node_cidr_mask: u8,
     /// How long a node may be silent before it is held for unreachable.
     pub node_monitor_grace: Duration,
-    /// How often the nodes are looked at.
+    /// How long a node that has never reported its status may be silent.
+    pub node_startup_grace: Duration,
+    /// How often a node that is not ready is looked at.
     pub node_monitor_period: Duration,
+    /// How much time lies between two nodes of a zone whose pods are driven off.
+    pub node_eviction_interval: Duration,
     /// How many pods that have come to their end may stay, before the oldest are deleted.
     pub terminated_pod_threshold: usize,
+    /// How often pods that nobody will run any more are looked for.
+    pub pod_gc_period: Duration,
+    /// How long a node must be missing before its pods are deleted.
+    pub node_quarantine: Duration,
     /// The certificate of the cluster's authority (PEM), which pods find in `kube-root-ca.crt`.
     pub root_ca_pem: String,
     /// How many keys of one controller are worked on at the same time.
@@ -59,9 +67,13 @@ impl Default for Settings {
         Self {
             cluster_cidr: (Ipv4Addr::new(10, 244, 0, 0), 16),
             node_cidr_mask: 24,
-            node_monitor_grace: Duration::from_secs(40),
+            node_monitor_grace: Duration::from_secs(50),
+            node_startup_grace: Duration::from_secs(60),
             node_monitor_period: Duration::from_secs(5),
+            node_eviction_interval: Duration::from_secs(10),
             terminated_pod_threshold: 12_500,
+            pod_gc_period: Duration::from_secs(20),
+            node_quarantine: Duration::from_secs(40),
             root_ca_pem: String::new(),
             workers: 5,
         }

@@ -2,6 +2,7 @@
 //! nodes whose pods run as soon as they are bound.
 
 mod cluster;
+mod nodes;
 
 use std::collections::BTreeSet;
 

@@ -79,7 +79,7 @@ pub fn tolerates(pod: &Pod, taint: &Taint) -> bool {
 }
 
 /// Whether a toleration is for that taint. Without a key it is for all, without an effect for each.
-fn covers(toleration: &Toleration, taint: &Taint) -> bool {
+pub fn covers(toleration: &Toleration, taint: &Taint) -> bool {
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
     let (key, effect) = (text(&toleration.key), text(&toleration.effect));
     if !effect.is_empty() && effect != taint.effect {
