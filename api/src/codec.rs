@@ -124,6 +124,12 @@ pub(crate) fn read_json(body: &[u8]) -> Result<(Value, Vec<String>), String> {
     Ok((tree.value, tree.duplicates))
 }
 
+/// Reads a YAML text, likewise.
+pub(crate) fn read_yaml(body: &[u8]) -> Result<(Value, Vec<String>), String> {
+    let tree = text::read(body, Format::Yaml)?;
+    Ok((tree.value, tree.duplicates))
+}
+
 /// Encodes an object as `application/vnd.kubernetes.protobuf`; `None` when its kind is not built in.
 pub fn encode_protobuf(object: &Value) -> Option<Vec<u8>> {
     protobuf::encode(object)

@@ -5,6 +5,7 @@ mod cluster;
 mod delete;
 mod documents;
 mod log;
+mod options;
 mod read;
 mod subresource;
 mod watch;

@@ -8,7 +8,8 @@
 //!   Client ────────────────────────────────────▲           ▼
 //!   (scheduler, controllers: no HTTP)       informer ◀── events
 //!
-//!   schema   what fields every type has: codec, patch and openapi go by it
+//!   schema   what fields every type has: codec, patch, fields and openapi go by it
+//!   fields   who owns which field: managedFields, server-side apply
 //!   resources  one file a kind: defaults, validation, what an update keeps, columns
 //! ```
 //!
@@ -31,6 +32,7 @@ pub mod quantity;
 pub mod schema;
 
 pub mod codec;
+pub mod fields;
 pub mod patch;
 pub mod status;
 pub mod validation;

@@ -6,6 +6,8 @@
 //! | `application/merge-patch+json` | maps merged, lists replaced (RFC 7386) |
 //! | `application/strategic-merge-patch+json` | maps merged, lists merged by their merge keys |
 //!
+//! Server-side apply is a PATCH too, of `application/apply-patch+yaml`: [`crate::fields`].
+//!
 //! The result is not checked against its type: [`crate::codec::conform`] does that.
 
 mod json;
@@ -22,11 +24,39 @@ use crate::status::Status;
 pub use json::OPERATIONS_MAX;
 
 /// The media types of patches.
-pub const MEDIA_TYPES: [&str; 3] = [
+pub const MEDIA_TYPES: [&str; 4] = [
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
+    APPLY,
 ];
+
+/// The media type of what [`crate::fields::apply`] applies.
+const APPLY: &str = "application/apply-patch+yaml";
+
+/// Whether a `Content-Type` names a configuration for server-side apply.
+pub fn is_apply(content_type: &str) -> bool {
+    let media = content_type.split(';').next().unwrap_or_default();
+    media.trim().eq_ignore_ascii_case(APPLY)
+}
+
+/// Reads a configuration, YAML or JSON. Keys that it gives twice are treated as `validation` says.
+pub fn read_config(body: &[u8], validation: FieldValidation) -> Result<Decoded, PatchError> {
+    let (value, duplicates) = codec::read_yaml(body)
+        .map_err(|error| PatchError::Malformed(format!("error decoding YAML: {error}")))?;
+    let warnings: Vec<String> =
+        duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect();
+    match validation {
+        FieldValidation::Strict if !warnings.is_empty() => {
+            let why = format!("error strict decoding YAML: {}", warnings.join(", "));
+            Err(PatchError::Malformed(why))
+        }
+        FieldValidation::Warn => Ok(Decoded { value, warnings }),
+        FieldValidation::Strict | FieldValidation::Ignore => {
+            Ok(Decoded { value, warnings: Vec::new() })
+        }
+    }
+}
 
 /// The kind of a patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

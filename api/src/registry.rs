@@ -9,6 +9,7 @@ pub mod options;
 pub mod scheme;
 pub mod strategy;
 
+mod apply;
 mod binding;
 mod create;
 mod delete;
@@ -19,6 +20,7 @@ mod patching;
 mod read;
 mod scale;
 pub(crate) mod stored;
+mod tracking;
 mod update;
 pub mod watch;
 
@@ -29,6 +31,7 @@ use kontiki_storage::kv::Kv;
 use crate::admission::Admission;
 use scheme::Scheme;
 
+pub use apply::Apply;
 pub use delete::{FOREGROUND, ORPHAN};
 pub use metadata::seconds;
 

@@ -168,6 +168,18 @@ impl Status {
         )
     }
 
+    /// 409: server-side apply met fields of other managers; each is a cause to be added.
+    pub fn apply_conflict(message: impl Into<String>) -> Self {
+        let mut status = Self::new(409, Reason::Conflict, message);
+        status.0.details = Some(Details::default());
+        status
+    }
+
+    /// 500 without a reason: what Kubernetes answers with an error that it has no class for.
+    pub fn unclassified(message: impl Into<String>) -> Self {
+        Self::new(500, Reason::Unknown, message)
+    }
+
     /// 422: fields of the object are wrong.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
         let what = qualified(group, kind);

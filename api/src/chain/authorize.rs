@@ -7,16 +7,14 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::HeaderValue;
-use http::header::WARNING;
+use http::header::{USER_AGENT, WARNING};
 
 use crate::authn::User;
 use crate::context::RequestContext;
+use crate::fields;
 use crate::query::Query;
 use crate::request_info::RequestInfo;
 use crate::state::Api;
-
-/// The longest name of a field manager.
-const MANAGER_BYTES_MAX: usize = 128;
 
 pub(super) async fn filter(
     State(api): State<Arc<Api>>,
@@ -34,7 +32,8 @@ pub(super) async fn filter(
         Ok(is_dry_run) => ctx.dry_run = is_dry_run,
         Err(refusal) => return refusal.into_response(),
     }
-    ctx.field_manager = query.get("fieldManager").chars().take(MANAGER_BYTES_MAX).collect();
+    let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
+    ctx.field_manager = fields::manager_of(query.get("fieldManager"), agent.unwrap_or_default());
     request.extensions_mut().insert(ctx.clone());
     let mut response = next.run(request).await;
     for warning in ctx.warnings() {

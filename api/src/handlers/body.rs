@@ -7,9 +7,10 @@ use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::Value;
 
-use super::Call;
+use super::{Call, options};
 use crate::codec::{self, BODY_BYTES_MAX, FieldValidation, Format, Target};
 use crate::context::RequestContext;
+use crate::fields::Conflicts;
 use crate::object::Object;
 use crate::patch::{self, PatchType};
 use crate::query;
@@ -36,6 +37,7 @@ pub(super) fn gvk(kind: &'static Kind) -> Gvk<'static> {
 
 /// The object in the body of `call`, which must be of this kind.
 pub(super) async fn object(call: &mut Call, gvk: Gvk<'_>) -> Result<Object, Status> {
+    options::check_write(&call.query, call.path.verb)?;
     let validation = FieldValidation::parse(call.query.get("fieldValidation"))?;
     let format = Format::of_content_type(content_type(&call.headers))?;
     let body = read(std::mem::take(&mut call.body)).await?;
@@ -53,9 +55,15 @@ pub(super) fn conform(
     take(ctx, codec::conform(object.into_value(), Target::Kind(gvk), validation)?)
 }
 
-/// The patch in the body of `call`.
-pub(super) async fn patch(call: &mut Call) -> Result<Patch, Status> {
-    let kind = PatchType::of_content_type(content_type(&call.headers))
+/// The patch in the body of `call`; `None` where it is a configuration for [`config`].
+pub(super) async fn patch(call: &mut Call) -> Result<Option<Patch>, Status> {
+    let content_type = content_type(&call.headers);
+    let is_apply = patch::is_apply(content_type);
+    options::check_patch(&call.query, is_apply)?;
+    if is_apply {
+        return Ok(None);
+    }
+    let kind = PatchType::of_content_type(content_type)
         .ok_or_else(|| Status::unsupported_media_type(&patch::MEDIA_TYPES))?;
     let validation = FieldValidation::parse(call.query.get("fieldValidation"))?;
     let body = read(std::mem::take(&mut call.body)).await?;
@@ -64,11 +72,25 @@ pub(super) async fn patch(call: &mut Call) -> Result<Patch, Status> {
         call.ctx.warn(warning);
     }
     let value = read.value;
-    Ok(match kind {
+    Ok(Some(match kind {
         PatchType::Json => Patch::Json(value),
         PatchType::Merge => Patch::Merge(value),
         PatchType::Strategic => Patch::Strategic(value),
-    })
+    }))
+}
+
+/// The configuration that `call` applies.
+pub(super) async fn config(call: &mut Call) -> Result<(Object, Conflicts), Status> {
+    let validation = FieldValidation::parse(call.query.get("fieldValidation"))?;
+    let body = read(std::mem::take(&mut call.body)).await?;
+    let read = patch::read_config(&body, validation)?;
+    for warning in read.warnings {
+        call.ctx.warn(warning);
+    }
+    let config = Object::new(read.value)
+        .ok_or_else(|| Status::bad_request("error decoding YAML: it must be an object"))?;
+    let is_forced = call.query.is_true("force");
+    Ok((config, if is_forced { Conflicts::Force } else { Conflicts::Refuse }))
 }
 
 /// How to delete: from the body where there is one, else from the query.

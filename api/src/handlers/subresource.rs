@@ -8,12 +8,15 @@ use serde_json::Value;
 
 use super::{Call, body, log, read, write};
 use crate::answer;
+use crate::fields::{self, Place};
 use crate::negotiate::negotiate;
 use crate::object::Object;
 use crate::registry::options::Part;
 use crate::request_info::Verb;
 use crate::schema::Gvk;
 use crate::status::Status;
+
+const SCALE: Gvk<'static> = Gvk::new("autoscaling", "v1", "Scale");
 
 /// Handles a request for a part.
 pub(crate) async fn subresource(call: Call) -> Result<Response, Status> {
@@ -40,12 +43,19 @@ async fn scale(mut call: Call) -> Result<Response, Status> {
     let (namespace, name) = (call.path.namespace.clone(), call.path.name.clone());
     let scale = match call.path.verb {
         Verb::Update => {
-            let scale = body::object(&mut call, Gvk::new("autoscaling", "v1", "Scale")).await?;
+            let scale = body::object(&mut call, SCALE).await?;
             registry.update_scale(&call.ctx, call.kind, &namespace, &name, &scale).await?
         }
         Verb::Patch => {
-            let patch = body::patch(&mut call).await?;
-            registry.patch_scale(&call.ctx, call.kind, &namespace, &name, &patch).await?
+            if let Some(patch) = body::patch(&mut call).await? {
+                registry.patch_scale(&call.ctx, call.kind, &namespace, &name, &patch).await?
+            } else {
+                let (config, conflicts) = body::config(&mut call).await?;
+                fields::check(&config, Place::of_kind(SCALE), &SCALE.api_version())?;
+                registry
+                    .apply_scale(&call.ctx, call.kind, &namespace, &name, &config, conflicts)
+                    .await?
+            }
         }
         _ => registry.scale(&call.ctx, call.kind, &namespace, &name).await?,
     };

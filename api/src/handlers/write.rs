@@ -1,12 +1,18 @@
 //! POST, PUT and PATCH, of objects and of the parts that have the form of the whole.
 
+use std::sync::Arc;
+
 use axum::response::Response;
 use http::StatusCode;
 
 use super::{Call, body};
 use crate::answer;
 use crate::codec::FieldValidation;
+use crate::context::RequestContext;
+use crate::fields;
+use crate::registry::Apply;
 use crate::registry::options::Part;
+use crate::request_info::{RequestInfo, ResourcePath, Verb};
 use crate::status::Status;
 
 pub(super) async fn create(mut call: Call) -> Result<Response, Status> {
@@ -32,7 +38,7 @@ pub(super) async fn update(mut call: Call, part: Part) -> Result<Response, Statu
 pub(super) async fn patch(mut call: Call, part: Part) -> Result<Response, Status> {
     let (form, shaper) = call.form()?;
     let validation = FieldValidation::parse(call.query.get("fieldValidation"))?;
-    let patch = body::patch(&mut call).await?;
+    let Some(patch) = body::patch(&mut call).await? else { return apply(call, part).await };
     let Call { api, ctx, kind, path, .. } = call;
     let check = |object| body::conform(&ctx, object, body::gvk(kind), validation);
     let patched = api
@@ -40,4 +46,27 @@ pub(super) async fn patch(mut call: Call, part: Part) -> Result<Response, Status
         .patch_checked(&ctx, kind, part, &path.namespace, &path.name, &patch, &check)
         .await?;
     Ok(answer::document(StatusCode::OK, form.format, &shaper.object(patched)))
+}
+
+/// PATCH with a configuration: server-side apply, which also creates.
+async fn apply(mut call: Call, part: Part) -> Result<Response, Status> {
+    let (form, shaper) = call.form()?;
+    let (config, conflicts) = body::config(&mut call).await?;
+    let Call { api, ctx, kind, path, .. } = call;
+    let may_create = || {
+        let verb = Verb::Create;
+        let attributes = RequestInfo::Resource(ResourcePath { verb, ..path.clone() }).attributes();
+        let user = Arc::new(ctx.user().clone());
+        RequestContext::authorize(&*api.authorizer, user, attributes).map(drop)
+    };
+    // What it does not know was refused with the configuration.
+    fields::check(&config, kind.place(), &kind.api_version())?;
+    let check = |object| body::conform(&ctx, object, body::gvk(kind), FieldValidation::Ignore);
+    // In the form in which it would be stored, so that it can be compared with what is.
+    let config = check(config)?;
+    let apply = Apply { config: &config, conflicts, may_create: &may_create, check: &check };
+    let (applied, is_new) =
+        api.registry.apply(&ctx, kind, part, &path.namespace, &path.name, &apply).await?;
+    let code = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(answer::document(code, form.format, &shaper.object(applied)))
 }

@@ -43,7 +43,7 @@ const DELETE: &[Parameter] = &[
     ("orphanDependents", "boolean", "Deprecated: propagationPolicy says it."),
     ("propagationPolicy", "string", "Orphan, Background or Foreground."),
 ];
-const PATCHES: [&str; 3] = crate::patch::MEDIA_TYPES;
+const PATCHES: [&str; 4] = crate::patch::MEDIA_TYPES;
 
 /// `/api/VERSION` or `/apis/GROUP/VERSION`.
 pub(super) fn prefix(group: &str, version: &str) -> String {

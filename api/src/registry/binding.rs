@@ -36,7 +36,7 @@ impl Registry {
         if !errors.is_empty() {
             return Err(Status::invalid("", "Binding", name, &errors));
         }
-        let target = Target { kind, part: Part::Binding, namespace, name };
+        let target = Target::of(kind, Part::Binding, namespace, name);
         let now = metadata::seconds(ctx.now);
         let change = |old: &Object| bound(kind, old, binding, node, &now);
         self.change(ctx, target, &change).await.map(drop)

@@ -4,6 +4,7 @@ use kontiki_storage::kv::{Compare, Consistency, Op, Revision};
 
 use super::stored::Committed;
 use super::strategy::{Attached, Kind};
+use super::tracking::Tracking;
 use super::{Registry, TRIES, key, metadata, stored};
 use crate::admission::{Admit, Operation};
 use crate::context::RequestContext;
@@ -17,7 +18,19 @@ impl Registry {
         ctx: &RequestContext,
         kind: &'static Kind,
         namespace: &str,
+        object: Object,
+    ) -> Result<Object, Status> {
+        self.create_tracked(ctx, kind, namespace, object, Tracking::Of("")).await
+    }
+
+    /// The same, told who says in `managedFields` what is written.
+    pub(super) async fn create_tracked(
+        &self,
+        ctx: &RequestContext,
+        kind: &'static Kind,
+        namespace: &str,
         mut object: Object,
+        tracking: Tracking,
     ) -> Result<Object, Status> {
         if !object.resource_version().is_empty() {
             return Err(Status::bad_request(
@@ -31,7 +44,8 @@ impl Registry {
         let mut taken = None;
         for _ in 0..TRIES {
             let guard = self.namespace_guard(kind, namespace, object.name(), consistency).await?;
-            match self.try_create(ctx, kind, namespace, object.clone(), guard).await? {
+            let attempt = self.try_create(ctx, kind, namespace, object.clone(), tracking, guard);
+            match attempt.await? {
                 Attempt::Done(object) => return Ok(object),
                 Attempt::Taken(name) if is_generated => taken = Some(name),
                 Attempt::Taken(name) => {
@@ -52,9 +66,10 @@ impl Registry {
         kind: &'static Kind,
         namespace: &str,
         mut object: Object,
+        tracking: Tracking,
         guard: Option<Compare>,
     ) -> Result<Attempt, Status> {
-        let mut attached = self.admit_new(ctx, kind, namespace, &mut object).await?;
+        let mut attached = self.admit_new(ctx, kind, namespace, &mut object, tracking).await?;
         attached.compare.extend(guard);
         let name = object.name().to_owned();
         let key = key::object(kind, namespace, &name);
@@ -83,9 +98,12 @@ impl Registry {
         kind: &'static Kind,
         namespace: &str,
         object: &mut Object,
+        tracking: Tracking,
     ) -> Result<Attached, Status> {
         let strategy = kind.strategy;
         strategy.default(object);
+        let nothing = Object::empty(&kind.api_version(), kind.kind);
+        tracking.track(ctx, kind, &nothing, object);
         let name = object.name().to_owned();
         let admit = Admit {
             ctx,

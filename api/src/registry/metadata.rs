@@ -41,15 +41,21 @@ pub(super) fn place(object: &mut Object, kind: &Kind, namespace: &str) -> Result
     Ok(())
 }
 
+/// What comes out of an apply must still be the object that the request is about.
+pub(super) fn must_be_named(object: &Object, name: &str) -> Result<(), Status> {
+    if object.name() == name {
+        return Ok(());
+    }
+    Err(Status::bad_request(format!(
+        "the name of the object ({}) does not match the name on the URL ({name})",
+        object.name()
+    )))
+}
+
 /// Sets what only the server knows of a new object.
 pub(super) fn fill_new(ctx: &RequestContext, object: &mut Object) {
-    for field in [
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "selfLink",
-        "resourceVersion",
-        "managedFields",
-    ] {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"]
+    {
         object.remove(&["metadata", field]);
     }
     object.set_meta("uid", uuid::Uuid::new_v4().to_string());
@@ -76,7 +82,6 @@ pub(super) fn fill_update(object: &mut Object, old: &Object) {
             }
         }
     }
-    object.remove(&["metadata", "managedFields"]);
     object.remove(&["metadata", "selfLink"]);
 }
 

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::options::{Part, Patch};
 use super::strategy::{Kind, ScalePointers};
+use super::tracking::Tracking;
 use super::update::Target;
 use super::{Registry, patching};
 use crate::context::RequestContext;
@@ -72,21 +73,12 @@ impl Registry {
         change: &(dyn Fn(&Object) -> Result<Object, Status> + Send + Sync),
     ) -> Result<Object, Status> {
         let pointers = pointers(kind)?;
-        let target = Target { kind, part: Part::Main, namespace, name };
+        let tracking = Tracking::Of("scale");
+        let target = Target { kind, part: Part::Main, tracking, namespace, name };
         let apply = |old: &Object| {
             let scale = change(&scale_of(old, pointers))?;
-            let replicas = scale.at("/spec/replicas").cloned().unwrap_or_else(|| json!(0));
-            if replicas.as_i64().is_none_or(|replicas| replicas < 0) {
-                let error = FieldError::invalid(
-                    "spec.replicas",
-                    replicas,
-                    "must be greater than or equal to 0",
-                );
-                return Err(Status::invalid("autoscaling", "Scale", name, &[error]));
-            }
             let mut object = old.clone();
-            let path: Vec<&str> = pointers.spec_replicas.split('/').skip(1).collect();
-            object.set(&path, replicas);
+            with_replicas(&mut object, pointers, replicas_of(&scale, name)?);
             match scale.resource_version() {
                 "" => drop(object.remove(&["metadata", "resourceVersion"])),
                 version => object.set_meta("resourceVersion", version),
@@ -97,11 +89,27 @@ impl Registry {
     }
 }
 
-fn pointers(kind: &Kind) -> Result<ScalePointers, Status> {
+/// The replicas that a scale asks for.
+pub(super) fn replicas_of(scale: &Object, name: &str) -> Result<Value, Status> {
+    let replicas = scale.at("/spec/replicas").cloned().unwrap_or_else(|| json!(0));
+    if replicas.as_i64().is_none_or(|replicas| replicas < 0) {
+        let error =
+            FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
+        return Err(Status::invalid("autoscaling", "Scale", name, &[error]));
+    }
+    Ok(replicas)
+}
+
+pub(super) fn with_replicas(object: &mut Object, pointers: ScalePointers, replicas: Value) {
+    let path: Vec<&str> = pointers.spec_replicas.split('/').skip(1).collect();
+    object.set(&path, replicas);
+}
+
+pub(super) fn pointers(kind: &Kind) -> Result<ScalePointers, Status> {
     kind.strategy.scale().ok_or_else(Status::no_such_path)
 }
 
-fn scale_of(object: &Object, pointers: ScalePointers) -> Object {
+pub(super) fn scale_of(object: &Object, pointers: ScalePointers) -> Object {
     let mut scale = Object::empty("autoscaling/v1", "Scale");
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object.at(&format!("/metadata/{field}")) {

@@ -7,8 +7,10 @@ use serde_json::Value;
 
 use super::Registry;
 use crate::context::RequestContext;
+use crate::fields::{Place, Reset};
 use crate::object::Object;
 use crate::request_info::Verb;
+use crate::schema::Gvk;
 use crate::status::{FieldError, Status};
 
 /// Whether objects of a kind live in namespaces.
@@ -124,6 +126,11 @@ impl Kind {
     /// Whether its objects live in namespaces.
     pub fn is_namespaced(&self) -> bool {
         self.scope == Scope::Namespaced
+    }
+
+    /// The type of its objects, as field ownership goes by it.
+    pub fn place(&self) -> Place {
+        Place::of_kind(Gvk::new(self.group, self.version, self.kind))
     }
 
     /// The subresource of that name.
@@ -252,6 +259,16 @@ pub trait Strategy: Send + Sync {
     /// since many clients look into it without asking.
     fn initial_status(&self) -> Value {
         Value::Object(serde_json::Map::new())
+    }
+
+    /// What a write of the object itself (an empty subresource) or of a part of it cannot change, so
+    /// that who sends it does not own it.
+    fn reset_fields(&self, subresource: &str) -> Reset {
+        match subresource {
+            "status" => Reset::AllButStatus,
+            "" if self.has_status() => Reset::Status,
+            _ => Reset::Nothing,
+        }
     }
 
     /// Whether the registry keeps `metadata.generation`.

@@ -6,9 +6,11 @@ use kontiki_storage::kv::{Consistency, Op};
 use super::options::{Part, Patch};
 use super::stored::{Committed, Stored};
 use super::strategy::{Attached, Kind};
+use super::tracking::Tracking;
 use super::{Registry, TRIES, key, metadata, patching, stored};
 use crate::admission::{Admit, Operation};
 use crate::context::RequestContext;
+use crate::fields;
 use crate::object::Object;
 use crate::status::{FieldError, Status};
 
@@ -17,8 +19,16 @@ use crate::status::{FieldError, Status};
 pub(super) struct Target<'a> {
     pub(super) kind: &'static Kind,
     pub(super) part: Part,
+    pub(super) tracking: Tracking,
     pub(super) namespace: &'a str,
     pub(super) name: &'a str,
+}
+
+impl<'a> Target<'a> {
+    /// A part of an object, whose changes are tracked as those of its subresource.
+    pub(super) fn of(kind: &'static Kind, part: Part, namespace: &'a str, name: &'a str) -> Self {
+        Self { kind, part, tracking: Tracking::of(part), namespace, name }
+    }
 }
 
 /// Makes the new object out of the stored one. Called again when the stored one has changed.
@@ -52,14 +62,9 @@ impl Registry {
         if object.name().is_empty() {
             object.set_meta("name", name);
         }
-        if object.name() != name {
-            return Err(Status::bad_request(format!(
-                "the name of the object ({}) does not match the name on the URL ({name})",
-                object.name()
-            )));
-        }
+        metadata::must_be_named(&object, name)?;
         metadata::place(&mut object, kind, namespace)?;
-        let target = Target { kind, part, namespace, name };
+        let target = Target::of(kind, part, namespace, name);
         let has_version = !object.resource_version().is_empty();
         if !has_version && !kind.strategy.allows_unconditional_update() {
             let error = FieldError::invalid(
@@ -110,7 +115,7 @@ impl Registry {
         patch: &Patch,
         check: &(dyn Fn(Object) -> Result<Object, Status> + Send + Sync),
     ) -> Result<Object, Status> {
-        let target = Target { kind, part, namespace, name };
+        let target = Target::of(kind, part, namespace, name);
         let change = |old: &Object| {
             let mut patched = check(patching::apply(kind, old, patch)?)?;
             if patched.name() != name {
@@ -193,6 +198,10 @@ impl Registry {
         let has_version = !object.resource_version().is_empty();
         let attached = self.admit_change(ctx, target, &mut object, &old.object).await?;
         object.set_meta("resourceVersion", old.revision.to_string());
+        if object != old.object && fields::same_but_times(&object, &old.object) {
+            // Whoever wrote has written nothing in the end, so the times stay as well.
+            object = old.object.clone();
+        }
         if object == old.object {
             return Ok(Attempt::Same(object));
         }
@@ -234,11 +243,13 @@ impl Registry {
         object: &mut Object,
         old: &Object,
     ) -> Result<Attached, Status> {
-        let Target { kind, part, namespace, name } = target;
+        let Target { kind, part, tracking, namespace, name } = target;
         let strategy = kind.strategy;
         object.set_type(&kind.api_version(), kind.kind);
         metadata::fill_update(object, old);
         strategy.default(object);
+        tracking.track(ctx, kind, old, object);
+        let managed = object.at("/metadata/managedFields").cloned();
         let admit = Admit {
             ctx,
             registry: self,
@@ -259,6 +270,10 @@ impl Registry {
             Part::Status => strategy.prepare_status_update(ctx, object, old),
             Part::Finalize => prepare_finalize(object, old),
             Part::Binding => {}
+        }
+        match managed {
+            Some(managed) => object.set_meta("managedFields", managed),
+            None => drop(object.remove(&["metadata", "managedFields"])),
         }
         let mut errors = metadata::validate_update(object, old);
         match part {

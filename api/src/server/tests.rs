@@ -1,5 +1,6 @@
 //! The server as its clients see it: requests in, answers out, over a store in memory.
 
+mod applying;
 mod deleting;
 mod listing;
 mod refusals;

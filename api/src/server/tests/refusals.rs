@@ -105,7 +105,7 @@ async fn bad_requests_get_the_words_of_kubernetes() {
                 "UnsupportedMediaType",
                 "the body of the request was in an unknown format - accepted media types include: \
                  application/json-patch+json, application/merge-patch+json, \
-                 application/strategic-merge-patch+json",
+                 application/strategic-merge-patch+json, application/apply-patch+yaml",
             ),
         ),
         (
