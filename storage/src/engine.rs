@@ -196,6 +196,18 @@ pub trait Engine: Send + Sync + 'static {
         visit: &mut Visit<'_>,
     ) -> Result<(), EngineError>;
 
+    /// How many bytes it takes: of the disk, where it is on one.
+    fn size_bytes(&self) -> Result<u64, EngineError> {
+        let mut bytes = 0;
+        for tree in [Tree::Meta, Tree::Log, Tree::Raft, Tree::Versions, Tree::State] {
+            self.scan(tree, Bound::Unbounded, Bound::Unbounded, &mut |key, value| {
+                bytes += (key.len() + value.len()) as u64;
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(bytes)
+    }
+
     /// The greatest key of a tree with its value.
     fn last(&self, tree: Tree) -> Result<Option<(Bytes, Bytes)>, EngineError>;
 }
@@ -211,6 +223,21 @@ fn check_bounds(batch: &Batch) {
         assert!(key.len() <= KEY_MAX, "a key of {} bytes; at most {KEY_MAX}", key.len());
         assert!(value <= VALUE_MAX, "a value of {value} bytes; at most {VALUE_MAX}");
     }
+}
+
+/// What the files below a directory take. One that goes away meanwhile counts for nothing.
+fn directory_bytes(directory: &Path) -> Result<u64, EngineError> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(directory).map_err(io_error("list", directory))? {
+        let path = entry.map_err(io_error("list", directory))?.path();
+        match std::fs::symlink_metadata(&path) {
+            Ok(found) if found.is_dir() => bytes += directory_bytes(&path)?,
+            Ok(found) => bytes += found.len(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io_error("look at", &path)(error)),
+        }
+    }
+    Ok(bytes)
 }
 
 /// The error of an act on a path, for `map_err`.

@@ -354,6 +354,12 @@ pub enum InvalidRequest {
     /// The lease does not exist.
     #[error("requested lease not found")]
     LeaseNotFound,
+    /// A lease of that number exists.
+    #[error("lease already exists")]
+    LeaseExists,
+    /// A lease for longer than can be granted.
+    #[error("too large lease TTL")]
+    LeaseTooLong,
 }
 
 /// A transaction on its way to the store, with what the proposer must still be for it to count.

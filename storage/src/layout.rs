@@ -7,7 +7,8 @@
 //!           "identity"                                Identity: which cluster, which node (R8)
 //!           "head"                                    Head: revision, compacted, hash, applied
 //! Versions  epoch u32 BE | revision u64 BE | sub u32  Version: one change of one key
-//! Log, Raft, State                                    owned by `raft`
+//! State     "lease…"                                  owned by `lease`
+//! Log, Raft, State (the rest)                         owned by `raft`
 //! ```
 //!
 //! A sub-revision numbers the changes of one transaction. The epoch changes when a snapshot is
@@ -22,8 +23,9 @@ use crate::codec::{self, Place};
 use crate::engine::{Batch, Durability, Engine, EngineError, Tree};
 use crate::kv::{EventKind, KeyValue, Revision};
 
-/// The format of the store as a whole; an engine with another one is refused.
-pub const FORMAT_VERSION: u32 = 1;
+/// The format of the store as a whole; an engine with another one is refused. Format 2 has leases,
+/// and folds them into the rolling hash.
+pub const FORMAT_VERSION: u32 = 2;
 
 const FORMAT: &[u8] = b"format";
 const IDENTITY: &[u8] = b"identity";

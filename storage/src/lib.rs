@@ -40,6 +40,8 @@ pub mod range;
 
 pub mod kv;
 
+pub mod lease;
+
 pub mod local;
 
 // How it is done.

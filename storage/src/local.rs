@@ -79,9 +79,7 @@ impl Kv for LocalKv {
         }
         match self.apply(StoreCommand::Txn(proposal.txn)).await? {
             ApplyOutcome::Txn(outcome) => outcome,
-            ApplyOutcome::Compact(_) => {
-                Err(KvError::Failed { reason: "a transaction with another's outcome".to_owned() })
-            }
+            _ => Err(KvError::Failed { reason: "a transaction with another's outcome".to_owned() }),
         }
     }
 
@@ -92,9 +90,7 @@ impl Kv for LocalKv {
     async fn compact(&self, revision: Revision) -> Result<(), KvError> {
         match self.apply(StoreCommand::Compact(revision)).await? {
             ApplyOutcome::Compact(outcome) => outcome,
-            ApplyOutcome::Txn(_) => {
-                Err(KvError::Failed { reason: "a compaction with another's outcome".to_owned() })
-            }
+            _ => Err(KvError::Failed { reason: "a compaction with another's outcome".to_owned() }),
         }
     }
 

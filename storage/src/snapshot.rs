@@ -26,6 +26,7 @@ use crate::engine::{Batch, Durability, EngineError, Tree};
 use crate::error::StoreError;
 use crate::kv::Revision;
 use crate::layout::{Head, VersionId, epoch_start};
+use crate::lease::Leases;
 use crate::store::{Shared, Store, open};
 
 /// How large a chunk grows before the next one begins; a single larger version is one chunk.
@@ -38,6 +39,23 @@ pub(crate) struct Pins(AtomicUsize);
 impl Pins {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.load(Ordering::SeqCst) == 0
+    }
+}
+
+/// Keeps history whole for as long as it is held.
+pub(crate) struct Pin(Arc<Shared>);
+
+impl Pin {
+    /// With the writer's lock held, or before anything is read.
+    pub(crate) fn of(shared: &Arc<Shared>) -> Self {
+        shared.pins.0.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.0.pins.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -234,7 +252,8 @@ fn install(
     if head.revision < before.revision {
         return Err(snapshot_error("it is older than the state it would replace (R3)"));
     }
-    let state = open::load_epoch(&*shared.engine, head.clone())
+    let state = Leases::of(&sidecar)
+        .and_then(|leases| open::load_epoch(&*shared.engine, head.clone(), leases))
         .map_err(|error| snapshot_error(&error.to_string()))?;
     let mut batch = Batch::default();
     batch.delete_range(Tree::State, Bytes::new(), Bytes::from_static(&[u8::MAX; 32]));
@@ -249,6 +268,7 @@ fn install(
     shared.set_durable(head.applied.clone());
     shared.hub.reset(head.revision);
     shared.announce(head.revision);
+    shared.announce_leases();
     remove_replaced(shared, before.epoch, head.epoch)?;
     Ok(head.revision)
 }

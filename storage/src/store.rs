@@ -19,14 +19,17 @@ use tokio::time::Instant;
 use crate::engine::{Batch, Engine};
 use crate::error::StoreError;
 use crate::kv::{KvError, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, WatchRequest};
+use crate::lease::{Lease, LeaseTerms};
 use crate::snapshot::Pins;
 use crate::watch::{WatchHub, Watcher};
 
 pub(crate) mod apply;
+mod history;
 pub(crate) mod open;
 mod read;
 pub(crate) mod state;
 
+pub use history::{Change, Visited};
 pub(crate) use state::State;
 
 /// A command of the log.
@@ -36,6 +39,23 @@ pub enum StoreCommand {
     Txn(Txn),
     /// Forget history before a revision.
     Compact(Revision),
+    /// Make a lease.
+    LeaseGrant {
+        /// Its number; not 0.
+        id: i64,
+        /// For how long.
+        ttl_seconds: i64,
+    },
+    /// End a lease: the keys that live by it are deleted, in one revision.
+    LeaseRevoke {
+        /// Its number.
+        id: i64,
+        /// Which grant of that number must be in force; `None` is any.
+        grant: Option<u64>,
+    },
+    /// Note what is left of leases: of each its number and the seconds, or `None` for all of it.
+    /// Those that do not exist are passed over.
+    LeaseCheckpoint(Vec<(i64, Option<i64>)>),
 }
 
 /// What a command came to. A refusal is an outcome: it is the same on every replica.
@@ -45,6 +65,10 @@ pub enum ApplyOutcome {
     Txn(Result<TxnResponse, KvError>),
     /// Of [`StoreCommand::Compact`].
     Compact(Result<(), KvError>),
+    /// Of [`StoreCommand::LeaseGrant`] and [`StoreCommand::LeaseRevoke`]: the store's revision.
+    Lease(Result<Revision, KvError>),
+    /// Of [`StoreCommand::LeaseCheckpoint`].
+    LeaseCheckpoint,
 }
 
 /// Commands to apply together: all of it survives a crash, or nothing.
@@ -78,6 +102,8 @@ pub(crate) struct Shared {
     pub(crate) hub: WatchHub,
     pub(crate) pins: Pins,
     revision: latest::Sender<Revision>,
+    /// Counts the changes of leases.
+    leases: latest::Sender<u64>,
     /// The position in the log as of the last sync.
     durable: Mutex<Option<Bytes>>,
     failed: OnceLock<String>,
@@ -93,6 +119,7 @@ impl Store {
         let shared = Arc::new(Shared {
             hub: WatchHub::new(state.head.revision),
             revision: latest::Sender::new(state.head.revision),
+            leases: latest::Sender::new(0),
             durable: Mutex::new(state.head.applied.clone()),
             writer: Mutex::new(apply::Writer::resume(&state)),
             state: RwLock::new(state),
@@ -167,6 +194,21 @@ impl Store {
         self.shared.state.read().hashes.at(revision)
     }
 
+    /// A lease, where it exists here.
+    pub fn lease(&self, id: i64) -> Option<LeaseTerms> {
+        self.shared.state.read().leases.terms(id)
+    }
+
+    /// All leases, by number.
+    pub fn leases(&self) -> Vec<Lease> {
+        self.shared.state.read().leases.all()
+    }
+
+    /// The keys that live by a lease, in order.
+    pub fn lease_keys(&self, id: i64) -> Vec<Bytes> {
+        self.shared.state.read().leases.keys(id)
+    }
+
     /// How many keys exist.
     pub fn len(&self) -> usize {
         self.shared.state.read().latest.len()
@@ -213,6 +255,11 @@ impl Store {
         }
     }
 
+    /// Is told of each change of leases.
+    pub fn subscribe_leases(&self) -> latest::Receiver<u64> {
+        self.shared.leases.subscribe()
+    }
+
     /// Follows the revision that is applied.
     pub fn subscribe_revision(&self) -> latest::Receiver<Revision> {
         self.shared.revision.subscribe()
@@ -238,6 +285,11 @@ impl Shared {
     /// Tells those who wait that the state is now at `revision`.
     pub(crate) fn announce(&self, revision: Revision) {
         self.revision.send_replace(revision);
+    }
+
+    /// Tells those who wait that leases have changed.
+    pub(crate) fn announce_leases(&self) {
+        self.leases.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     pub(crate) fn set_durable(&self, applied: Option<Bytes>) {

@@ -16,9 +16,11 @@ use crate::kv::{
 };
 
 mod check;
+mod path;
 mod view;
 
 pub(crate) use check::check_range;
+use path::{Path, Step};
 pub(crate) use view::{Layer, View, VisitKeys};
 
 /// One change that a transaction makes.
@@ -65,17 +67,27 @@ impl Txn {
     }
 
     /// What this transaction does to what `view` shows. Must be a function of the two alone.
+    ///
+    /// Which branches are taken, nested ones too, and whether what they ask for is allowed, is
+    /// judged by the state before the transaction, as etcd does.
     pub(crate) fn evaluate(&self, view: &dyn View) -> Result<Evaluated, EvaluateError> {
         self.validate()?;
-        let mut run = Run {
-            begin: view.revision(),
-            compacted: view.compacted(),
-            layer: Layer::over(view),
-            mutations: Vec::new(),
-        };
-        let response = run.txn(self)?;
+        let path = Path::of(self, view)?;
+        path.check(view)?;
+        let mut run = Run::over(view);
+        let response = run.txn(&path)?;
         Ok(Evaluated { response, mutations: run.mutations })
     }
+}
+
+/// What the deletion of these keys does to what `view` shows: the end of a lease.
+pub(crate) fn delete_keys(view: &dyn View, keys: &[Bytes]) -> Result<Evaluated, EvaluateError> {
+    let mut run = Run::over(view);
+    for key in keys {
+        run.delete(&KeyRange::key(key.clone()))?;
+    }
+    let response = TxnResponse { revision: run.revision(), succeeded: true, responses: Vec::new() };
+    Ok(Evaluated { response, mutations: run.mutations })
 }
 
 /// Reads what `request` asks for, at the latest state of `view` or at a past one.
@@ -125,32 +137,34 @@ pub(crate) fn check_revision(
 /// A transaction being evaluated.
 struct Run<'a> {
     begin: Revision,
-    compacted: Revision,
     layer: Layer<'a>,
     mutations: Vec<Mutation>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn over(view: &'a dyn View) -> Self {
+        Self { begin: view.revision(), layer: Layer::over(view), mutations: Vec::new() }
+    }
+
     /// The store's revision as the operations done so far leave it.
     fn revision(&self) -> Revision {
         if self.mutations.is_empty() { self.begin } else { self.begin.next() }
     }
 
-    fn txn(&mut self, txn: &Txn) -> Result<TxnResponse, EvaluateError> {
-        let mut succeeded = true;
-        for compare in &txn.compare {
-            succeeded = succeeded && holds(&self.layer, compare)?;
-        }
-        let ops = if succeeded { &txn.success } else { &txn.failure };
-        let responses = ops.iter().map(|op| self.op(op)).collect::<Result<_, _>>()?;
-        Ok(TxnResponse { revision: self.revision(), succeeded, responses })
+    fn txn(&mut self, path: &Path<'_>) -> Result<TxnResponse, EvaluateError> {
+        let steps = path.steps.iter().map(|step| match step {
+            Step::Op(op) => self.op(op),
+            Step::Txn(path) => self.txn(path).map(OpResponse::Txn),
+        });
+        let responses = steps.collect::<Result<_, _>>()?;
+        Ok(TxnResponse { revision: self.revision(), succeeded: path.succeeded, responses })
     }
 
     fn op(&mut self, op: &Op) -> Result<OpResponse, EvaluateError> {
         match op {
             Op::Range(request) => self.range(request).map(OpResponse::Range),
             Op::Put { key, value, lease, prev_kv } => {
-                let prev = self.put(key, value.as_ref(), *lease)?;
+                let prev = self.put(key, value.as_ref(), *lease);
                 Ok(OpResponse::Put { prev_kv: prev.filter(|_| *prev_kv) })
             }
             Op::DeleteRange { range, prev_kv } => {
@@ -159,26 +173,16 @@ impl Run<'_> {
                 let prev_kvs = if *prev_kv { gone } else { Vec::new() };
                 Ok(OpResponse::DeleteRange { deleted, prev_kvs })
             }
-            Op::Txn(txn) => self.txn(txn).map(OpResponse::Txn),
+            Op::Txn(_) => unreachable!("a path must have a step of its own for each transaction"),
         }
     }
 
     fn range(&self, request: &RangeRequest) -> Result<RangeResponse, EvaluateError> {
-        // A past revision is judged by the state before the transaction: its own is not past yet.
-        check_revision(request.revision, self.begin, self.compacted)?;
         read(&self.layer, request, self.revision())
     }
 
-    fn put(
-        &mut self,
-        key: &Bytes,
-        value: Option<&Bytes>,
-        lease: Option<i64>,
-    ) -> Result<Option<KeyValue>, EvaluateError> {
+    fn put(&mut self, key: &Bytes, value: Option<&Bytes>, lease: Option<i64>) -> Option<KeyValue> {
         let prev = self.layer.get(key);
-        if prev.is_none() && (value.is_none() || lease.is_none()) {
-            return Err(InvalidRequest::KeyNotFound.into());
-        }
         let revision = self.begin.next();
         let kept = prev.as_ref();
         let kv = KeyValue {
@@ -195,7 +199,7 @@ impl Run<'_> {
         };
         self.layer.set(kv.key.clone(), revision, Some(kv.clone()));
         self.mutations.push(Mutation { kind: EventKind::Put, kv, prev: prev.clone() });
-        Ok(prev)
+        prev
     }
 
     fn delete(&mut self, range: &KeyRange) -> Result<Vec<KeyValue>, EvaluateError> {

@@ -16,6 +16,7 @@
 //! waits for one. A watcher that is behind is sent more only as it makes room.
 
 use std::sync::{Arc, OnceLock, Weak};
+use std::task::{Context, Poll};
 
 use tokio::sync::mpsc;
 
@@ -58,6 +59,14 @@ impl Watcher {
         }
     }
 
+    /// [`Watcher::next`] for who polls.
+    pub fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<WatchMessage, KvError>>> {
+        self.messages.poll_recv(cx).map(|message| message.map(Ok).or_else(|| self.report()))
+    }
+
     /// The next message if one is there already.
     pub fn try_next(&mut self) -> Option<Result<WatchMessage, KvError>> {
         match self.messages.try_recv() {
@@ -70,9 +79,12 @@ impl Watcher {
     /// Asks for a [`WatchMessage::Progress`]. It comes behind all events that happened before; a
     /// watcher that starts in the future gets it once it has begun.
     pub fn request_progress(&self) {
-        if let Some(shared) = self.store.upgrade() {
-            shared.hub.request_progress(self.id);
-        }
+        self.progress().request();
+    }
+
+    /// What asks for progress while somebody else waits for messages.
+    pub fn progress(&self) -> ProgressHandle {
+        ProgressHandle { id: self.id, store: self.store.clone() }
     }
 
     fn report(&mut self) -> Option<Result<WatchMessage, KvError>> {
@@ -80,6 +92,22 @@ impl Watcher {
             return None;
         }
         self.verdict.get().cloned().map(Err)
+    }
+}
+
+/// Asks a [`Watcher`]'s hub for progress. It does not keep the watch open.
+#[derive(Debug, Clone)]
+pub struct ProgressHandle {
+    id: u64,
+    store: Weak<Shared>,
+}
+
+impl ProgressHandle {
+    /// See [`Watcher::request_progress`].
+    pub fn request(&self) {
+        if let Some(shared) = self.store.upgrade() {
+            shared.hub.request_progress(self.id);
+        }
     }
 }
 

@@ -31,7 +31,7 @@ use super::journal::{Journal, Sequence};
 use super::lock::DirectoryLock;
 use super::overlay::{Layer, Overlay};
 use super::pages::Pages;
-use super::{Batch, Durability, Engine, EngineError, Tree, Visit, io_error};
+use super::{Batch, Durability, Engine, EngineError, Tree, Visit, directory_bytes, io_error};
 
 mod read;
 mod step;
@@ -47,6 +47,7 @@ const ROOM_WAIT: Duration = Duration::from_millis(50);
 
 /// An engine in a directory.
 pub struct DiskEngine {
+    directory: PathBuf,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -143,7 +144,7 @@ impl DiskEngine {
             .name("engine-step".to_owned())
             .spawn(move || stepper.run())
             .map_err(io_error("start a thread for", directory))?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { directory: directory.to_owned(), shared, thread: Some(thread) })
     }
 }
 
@@ -331,6 +332,10 @@ impl Engine for DiskEngine {
 
     fn sync(&self) -> Result<(), EngineError> {
         self.shared.sync()
+    }
+
+    fn size_bytes(&self) -> Result<u64, EngineError> {
+        directory_bytes(&self.directory)
     }
 
     fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Bytes>, EngineError> {

@@ -9,9 +9,10 @@ use crate::compact::Scrub;
 use crate::engine::{Batch, Durability, EngineError, Tree};
 use crate::error::StoreError;
 use crate::hash;
-use crate::kv::{KvError, Revision, Txn, TxnResponse};
+use crate::kv::{InvalidRequest, KvError, Revision, Txn, TxnResponse};
 use crate::layout::{Head, Version, VersionId};
-use crate::txn::{EvaluateError, Layer, Mutation, View};
+use crate::lease::{LeaseChange, LeaseTerms, Ledger, TTL_SECONDS_MAX};
+use crate::txn::{self, EvaluateError, Evaluated, Layer, Mutation, View};
 use crate::watch::Revised;
 
 /// What belongs to whoever changes the state.
@@ -40,7 +41,7 @@ pub(super) fn apply(
 
     let state = shared.state.read();
     let view = StateView { state: &state, engine: &*shared.engine };
-    let mut stage = Stage::new(&view, state.head.clone(), sidecar);
+    let mut stage = Stage::new(&view, state.head.clone(), state.leases.ledger(), sidecar);
     let outcomes = commands
         .into_iter()
         .map(|command| stage.run(command))
@@ -59,6 +60,7 @@ pub(super) fn apply(
     shared.engine.write(std::mem::take(&mut staged.writes), Durability::Later)?;
 
     let compacts = staged.compacts;
+    let changes_leases = !staged.leases.is_empty();
     let revision = staged.head.revision;
     let published = {
         let mut state = shared.state.write();
@@ -73,6 +75,9 @@ pub(super) fn apply(
     };
     shared.hub.publish(revision, published);
     shared.announce(revision);
+    if changes_leases {
+        shared.announce_leases();
+    }
     Ok(outcomes)
 }
 
@@ -88,11 +93,14 @@ struct Staged {
     writes: Batch,
     revised: Vec<(Revision, u64, Vec<Mutation>)>,
     compacts: bool,
+    leases: Vec<LeaseChange>,
+    ledger: Ledger,
 }
 
 impl<'a> Stage<'a> {
-    fn new(view: &'a dyn View, head: Head, writes: Batch) -> Self {
-        let staged = Staged { head, writes, revised: Vec::new(), compacts: false };
+    fn new(view: &'a dyn View, head: Head, ledger: Ledger, writes: Batch) -> Self {
+        let (revised, leases) = (Vec::new(), Vec::new());
+        let staged = Staged { head, writes, revised, compacts: false, leases, ledger };
         Self { layer: Layer::over(view), staged }
     }
 
@@ -100,6 +108,66 @@ impl<'a> Stage<'a> {
         match command {
             StoreCommand::Txn(txn) => self.txn(&txn).map(ApplyOutcome::Txn),
             StoreCommand::Compact(revision) => Ok(ApplyOutcome::Compact(self.compact(revision))),
+            StoreCommand::LeaseGrant { id, ttl_seconds } => {
+                Ok(ApplyOutcome::Lease(self.grant(id, ttl_seconds)))
+            }
+            StoreCommand::LeaseRevoke { id, grant } => {
+                self.revoke(id, grant).map(ApplyOutcome::Lease)
+            }
+            StoreCommand::LeaseCheckpoint(left) => {
+                self.checkpoint(left);
+                Ok(ApplyOutcome::LeaseCheckpoint)
+            }
+        }
+    }
+
+    fn set_lease(&mut self, change: LeaseChange) {
+        self.layer.set_lease(change);
+        self.staged.ledger.change(&mut self.staged.writes, change);
+        self.staged.leases.push(change);
+    }
+
+    fn grant(&mut self, id: i64, ttl_seconds: i64) -> Result<Revision, KvError> {
+        if id == 0 {
+            return Err(InvalidRequest::LeaseNotFound.into());
+        }
+        if ttl_seconds > TTL_SECONDS_MAX {
+            return Err(InvalidRequest::LeaseTooLong.into());
+        }
+        if self.layer.lease(id).is_some() {
+            return Err(InvalidRequest::LeaseExists.into());
+        }
+        self.staged.ledger.grants += 1;
+        let grant = self.staged.ledger.grants;
+        self.set_lease((id, Some(LeaseTerms { ttl_seconds, remaining_seconds: None, grant })));
+        Ok(self.staged.head.revision)
+    }
+
+    fn revoke(
+        &mut self,
+        id: i64,
+        grant: Option<u64>,
+    ) -> Result<Result<Revision, KvError>, EngineError> {
+        let terms = self.layer.lease(id);
+        if terms.is_none_or(|terms| grant.is_some_and(|grant| grant != terms.grant)) {
+            return Ok(Err(InvalidRequest::LeaseNotFound.into()));
+        }
+        let keys = self.layer.lease_keys(id);
+        let evaluated = match txn::delete_keys(&self.layer, &keys) {
+            Ok(evaluated) => evaluated,
+            Err(EvaluateError::Refused(refusal)) => return Ok(Err(refusal)),
+            Err(EvaluateError::Engine(error)) => return Err(error),
+        };
+        self.set_lease((id, None));
+        self.stage(evaluated);
+        Ok(Ok(self.staged.head.revision))
+    }
+
+    fn checkpoint(&mut self, left: Vec<(i64, Option<i64>)>) {
+        for (id, remaining_seconds) in left {
+            if let Some(terms) = self.layer.lease(id) {
+                self.set_lease((id, Some(LeaseTerms { remaining_seconds, ..terms })));
+            }
         }
     }
 
@@ -109,6 +177,11 @@ impl<'a> Stage<'a> {
             Err(EvaluateError::Refused(refusal)) => return Ok(Err(refusal)),
             Err(EvaluateError::Engine(error)) => return Err(error),
         };
+        Ok(Ok(self.stage(evaluated)))
+    }
+
+    /// Adds what a transaction does, if anything; returns its answer.
+    fn stage(&mut self, evaluated: Evaluated) -> TxnResponse {
         if !evaluated.mutations.is_empty() {
             let revision = self.staged.head.revision.next();
             assert_eq!(
@@ -122,7 +195,7 @@ impl<'a> Stage<'a> {
             }
             self.staged.record(revision, evaluated.mutations);
         }
-        Ok(Ok(evaluated.response))
+        evaluated.response
     }
 
     fn compact(&mut self, revision: Revision) -> Result<(), KvError> {
@@ -149,6 +222,7 @@ impl Staged {
     fn record(&mut self, revision: Revision, mutations: Vec<Mutation>) {
         self.head.revision = revision;
         self.head.hash = hash::extend(self.head.hash, &revision.get().to_le_bytes());
+        self.head.hash = hash::extend(self.head.hash, &self.ledger.hash.to_le_bytes());
         for (sub, mutation) in (0_u32..).zip(&mutations) {
             let version = Version { kind: mutation.kind, kv: mutation.kv.clone() };
             let record = codec::encode(&version);
@@ -170,6 +244,7 @@ impl Staged {
             state.hashes.push(revision, hash);
             published.push(Arc::new(Revised::new(revision, mutations)));
         }
+        state.leases.publish(self.leases, self.ledger);
         state.head = self.head;
         published
     }

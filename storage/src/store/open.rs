@@ -6,19 +6,24 @@ use super::State;
 use super::state::damaged;
 use crate::engine::{Batch, Durability, Engine, EngineError, Tree};
 use crate::layout::{self, Head, VersionId, epoch_start};
+use crate::lease::Leases;
 
 /// Reads the whole store, checking every record on the way.
 pub(crate) fn load(engine: &dyn Engine) -> Result<State, EngineError> {
     layout::check_format(engine)?;
     let head = Head::read(engine)?.unwrap_or_else(Head::empty);
     remove_other_epochs(engine, head.epoch)?;
-    load_epoch(engine, head)
+    load_epoch(engine, head, Leases::load(engine)?)
 }
 
 /// Reads the versions that belong to `head`.
-pub(crate) fn load_epoch(engine: &dyn Engine, head: Head) -> Result<State, EngineError> {
+pub(crate) fn load_epoch(
+    engine: &dyn Engine,
+    head: Head,
+    leases: Leases,
+) -> Result<State, EngineError> {
     let epoch = head.epoch;
-    let mut state = State::with_head(head);
+    let mut state = State::new(head, leases);
     let mut failure = None;
     let (from, to) = (epoch_start(epoch), epoch_start(epoch + 1));
     engine.scan(

@@ -10,6 +10,7 @@ use crate::hash::RecentHashes;
 use crate::index::{Entry, KeyIndex, bounds};
 use crate::kv::{EventKind, KeyRange, KeyValue, Revision};
 use crate::layout::{self, Head, Version, VersionId};
+use crate::lease::{LeaseTerms, Leases};
 use crate::txn::{View, VisitKeys};
 
 /// The latest state whole, and where to find the past.
@@ -20,34 +21,49 @@ pub(crate) struct State {
     pub(crate) latest: BTreeMap<Bytes, KeyValue>,
     pub(crate) index: KeyIndex,
     pub(crate) hashes: RecentHashes,
+    pub(crate) leases: Leases,
+    /// How many bytes `latest` holds.
+    pub(crate) live_bytes: u64,
 }
 
 impl State {
-    /// An empty state with this head, to be filled with versions.
-    pub(crate) fn with_head(head: Head) -> Self {
+    /// A state with this head and these leases, to be filled with versions.
+    pub(crate) fn new(head: Head, leases: Leases) -> Self {
         let mut hashes = RecentHashes::default();
         hashes.push(head.revision, head.hash);
-        Self { head, latest: BTreeMap::new(), index: KeyIndex::default(), hashes }
+        Self {
+            head,
+            latest: BTreeMap::new(),
+            index: KeyIndex::default(),
+            hashes,
+            leases,
+            live_bytes: 0,
+        }
     }
 
     /// Adds the next version of history.
     pub(crate) fn push(&mut self, id: VersionId, version: Version) {
         let Version { kind, kv } = version;
         let tombstone = kind == EventKind::Delete;
+        self.live_bytes -= self.latest.get(&kv.key).map_or(0, size);
+        self.live_bytes += if tombstone { 0 } else { size(&kv) };
         match self.latest.get_mut(&kv.key) {
             Some(current) if !tombstone => {
                 self.index.push(&current.key, Entry { id, tombstone });
+                self.leases.moved(&current.key, current.lease, kv.lease);
                 // The key's bytes are shared by all that know it.
                 let key = current.key.clone();
                 *current = KeyValue { key, ..kv };
             }
-            Some(_) => {
+            Some(current) => {
                 self.index.push(&kv.key, Entry { id, tombstone });
+                self.leases.moved(&kv.key, current.lease, 0);
                 self.latest.remove(&kv.key);
             }
             None => {
                 self.index.push(&kv.key, Entry { id, tombstone });
                 if !tombstone {
+                    self.leases.moved(&kv.key, 0, kv.lease);
                     self.latest.insert(kv.key.clone(), kv);
                 }
             }
@@ -64,6 +80,10 @@ impl State {
         });
         exists.collect()
     }
+}
+
+fn size(kv: &KeyValue) -> u64 {
+    (kv.key.len() + kv.value.len()) as u64
 }
 
 /// Where a key at some revision is to be found.
@@ -91,6 +111,14 @@ impl View for StateView<'_> {
 
     fn get(&self, key: &[u8]) -> Option<KeyValue> {
         self.state.latest.get(key).cloned()
+    }
+
+    fn lease(&self, id: i64) -> Option<LeaseTerms> {
+        self.state.leases.terms(id)
+    }
+
+    fn lease_keys(&self, id: i64) -> Vec<Bytes> {
+        self.state.leases.keys(id)
     }
 
     fn visit(

@@ -12,21 +12,18 @@ use crate::kv::{InvalidRequest, KeyRange, Op, RangeEnd, Txn};
 /// The most compares, and the most operations of a branch, as in etcd.
 const OPS_MAX: usize = 128;
 
-/// How deep transactions may be nested; a bound for the stack.
-const DEPTH_MAX: usize = 16;
-
 pub(super) fn validate(txn: &Txn) -> Result<(), InvalidRequest> {
-    check_shape(txn, DEPTH_MAX)?;
+    check_shape(txn, OPS_MAX)?;
     changes(&txn.success)?;
     changes(&txn.failure)?;
     Ok(())
 }
 
-fn check_shape(txn: &Txn, depth: usize) -> Result<(), InvalidRequest> {
+/// `left` is what the transactions around it have left of [`OPS_MAX`]: so it also bounds how deep
+/// they are nested.
+fn check_shape(txn: &Txn, left: usize) -> Result<(), InvalidRequest> {
     let most = txn.compare.len().max(txn.success.len()).max(txn.failure.len());
-    if most > OPS_MAX || depth == 0 {
-        return Err(InvalidRequest::TooManyOps);
-    }
+    let left = left.checked_sub(most).ok_or(InvalidRequest::TooManyOps)?;
     for compare in &txn.compare {
         check_range(&compare.range)?;
     }
@@ -35,7 +32,7 @@ fn check_shape(txn: &Txn, depth: usize) -> Result<(), InvalidRequest> {
             Op::Range(request) => check_range(&request.range)?,
             Op::Put { key, .. } => check_range(&KeyRange::key(key.clone()))?,
             Op::DeleteRange { range, .. } => check_range(range)?,
-            Op::Txn(inner) => check_shape(inner, depth - 1)?,
+            Op::Txn(inner) => check_shape(inner, left)?,
         }
     }
     Ok(())
@@ -162,7 +159,9 @@ mod tests {
     fn too_many_operations_and_too_deep_a_nest_are_refused() {
         let many = branch((0..=OPS_MAX).map(|n| Op::get(format!("k{n}"))).collect());
         assert_eq!(many.validate(), Err(InvalidRequest::TooManyOps));
-        let deep = (0..DEPTH_MAX).fold(branch(vec![]), |txn, _| branch(vec![Op::Txn(txn.into())]));
+        let deep = (0..=OPS_MAX).fold(branch(vec![]), |txn, _| branch(vec![Op::Txn(txn.into())]));
         assert_eq!(deep.validate(), Err(InvalidRequest::TooManyOps));
+        let inner = branch((0..OPS_MAX).map(|n| Op::get(format!("k{n}"))).collect());
+        assert_eq!(branch(vec![Op::Txn(inner.into())]).validate(), Err(InvalidRequest::TooManyOps));
     }
 }

@@ -7,9 +7,12 @@ fn revision(number: u64) -> Revision {
     Revision::new(number)
 }
 
-/// A store with a at revision 2 (lease 5), b at 3 and b again at 4.
+/// A store with leases 5 and 6, a at revision 2 (lease 5), b at 3 and b again at 4.
 fn store() -> Store {
     let store = LocalKv::in_memory().store().clone();
+    let grant = |id| StoreCommand::LeaseGrant { id, ttl_seconds: 60 };
+    let commands = vec![grant(5), grant(6)];
+    store.apply(ApplyBatch { commands, ..ApplyBatch::default() }).unwrap();
     let put_a =
         Op::Put { key: "a".into(), value: Some("1".into()), lease: Some(5), prev_kv: false };
     done(&store, vec![put_a]);
@@ -145,30 +148,40 @@ fn a_transaction_reads_its_own_writes_and_shares_one_revision() {
 }
 
 #[test]
-fn a_nested_transaction_compares_what_was_written_before_it() {
+fn a_nested_transaction_compares_the_state_before_and_reads_what_was_written() {
     let store = store();
-    let inner = Txn {
-        compare: vec![Compare {
-            range: KeyRange::key("new"),
-            result: CompareResult::Equal,
-            target: CompareTarget::Value("1".into()),
-        }],
-        success: vec![Op::put("seen", "1")],
+    let nested = |compare| Txn {
+        compare: vec![compare],
+        success: vec![Op::get("new")],
         failure: vec![Op::put("not seen", "1")],
     };
-    let response = done(&store, vec![Op::Txn(inner.into()), Op::put("other", "1")]);
-    let OpResponse::Txn(first) = &response.responses[0] else { panic!("{response:?}") };
-    assert!(!first.succeeded);
-    // In the order of the operations: the nested one comes second here, and sees the first.
-    let nested_sees = Txn {
-        compare: vec![Compare::unchanged_since("newer", revision(6))],
-        success: vec![Op::get("newer")],
-        failure: Vec::new(),
-    };
-    let response = done(&store, vec![Op::put("newer", "1"), Op::Txn(nested_sees.into())]);
-    let OpResponse::Txn(second) = &response.responses[1] else { panic!("{response:?}") };
-    assert!(second.succeeded);
-    assert_eq!(second.revision, revision(6));
+    let absent = nested(Compare::unchanged_since("new", Revision::ZERO));
+    let response = done(&store, vec![Op::put("new", "1"), Op::Txn(absent.into())]);
+    let OpResponse::Txn(inner) = &response.responses[1] else { panic!("{response:?}") };
+    assert!(inner.succeeded, "the put before it has not happened yet for its compare");
+    let OpResponse::Range(read) = &inner.responses[0] else { panic!("{inner:?}") };
+    assert_eq!((read.count, inner.revision), (1, revision(5)));
+    let present = nested(Compare::unchanged_since("newer", revision(6)));
+    let response = done(&store, vec![Op::put("newer", "1"), Op::Txn(present.into())]);
+    let OpResponse::Txn(inner) = &response.responses[1] else { panic!("{response:?}") };
+    assert!(!inner.succeeded);
+}
+
+#[test]
+fn a_put_that_keeps_what_the_same_transaction_puts_is_refused() {
+    let keep = Op::Put { key: "new".into(), value: None, lease: Some(0), prev_kv: false };
+    let inner = Txn { failure: vec![keep], ..branch_taken() };
+    let txn = Txn { success: vec![Op::Txn(inner.into())], ..Txn::default() };
+    assert_eq!(run(&store(), txn), Err(InvalidRequest::KeyNotFound.into()));
+    let lost = Op::Put { key: "k".into(), value: None, lease: Some(99), prev_kv: false };
+    let not_taken = Txn { success: vec![lost], failure: vec![Op::put("k", "1")], ..branch_taken() };
+    run(&store(), not_taken).unwrap();
+}
+
+/// A transaction whose compare fails, so that its second branch is taken.
+fn branch_taken() -> Txn {
+    let compare = vec![Compare::unchanged_since("a", Revision::ZERO)];
+    Txn { compare, ..Txn::default() }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! [`View`]: a state to read, and [`Layer`]: changes laid over one that is left alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::engine::EngineError;
 use crate::index::bounds;
 use crate::kv::{KeyRange, KeyValue, Revision};
+use crate::lease::{LeaseChange, LeaseTerms, of_key};
 
 /// What [`View::visit`] calls with each key that exists.
 pub(crate) type VisitKeys<'a> = dyn FnMut(&KeyValue) -> ControlFlow<()> + 'a;
@@ -22,6 +23,12 @@ pub(crate) trait View {
 
     /// A key in the latest state.
     fn get(&self, key: &[u8]) -> Option<KeyValue>;
+
+    /// A lease, where it exists.
+    fn lease(&self, id: i64) -> Option<LeaseTerms>;
+
+    /// The keys that live by a lease in the latest state, in order.
+    fn lease_keys(&self, id: i64) -> Vec<Bytes>;
 
     /// The keys of a range in order, at a past revision, or with `None` in the latest state, which
     /// must not fail.
@@ -40,18 +47,24 @@ pub(crate) struct Layer<'a> {
     compacted: Revision,
     /// Of each changed key its versions since `below`, oldest first; `None` is a deletion.
     changed: BTreeMap<Bytes, Vec<Change>>,
+    leases: BTreeMap<i64, Option<LeaseTerms>>,
 }
 
 impl<'a> Layer<'a> {
     pub(crate) fn over(below: &'a dyn View) -> Self {
         let (revision, compacted) = (below.revision(), below.compacted());
-        Self { below, revision, compacted, changed: BTreeMap::new() }
+        Self { below, revision, compacted, changed: BTreeMap::new(), leases: BTreeMap::new() }
     }
 
     /// Changes `key` at `revision`, where `None` deletes it.
     pub(crate) fn set(&mut self, key: Bytes, revision: Revision, kv: Option<KeyValue>) {
         self.changed.entry(key).or_default().push((revision, kv));
         self.revision = revision;
+    }
+
+    /// Changes a lease; `None` ends it.
+    pub(crate) fn set_lease(&mut self, (id, terms): LeaseChange) {
+        self.leases.insert(id, terms);
     }
 
     pub(crate) fn set_compacted(&mut self, compacted: Revision) {
@@ -96,6 +109,21 @@ impl View for Layer<'_> {
             Some(versions) => versions.last().and_then(|(_, kv)| kv.clone()),
             None => self.below.get(key),
         }
+    }
+
+    fn lease(&self, id: i64) -> Option<LeaseTerms> {
+        self.leases.get(&id).copied().unwrap_or_else(|| self.below.lease(id))
+    }
+
+    fn lease_keys(&self, id: i64) -> Vec<Bytes> {
+        let below = self.below.lease_keys(id);
+        let mut keys: BTreeSet<Bytes> =
+            below.into_iter().filter(|key| !self.changed.contains_key(key)).collect();
+        keys.extend(self.changed.iter().filter_map(|(key, versions)| {
+            let kv = versions.last().and_then(|(_, kv)| kv.as_ref());
+            (of_key(kv) == id).then(|| key.clone())
+        }));
+        keys.into_iter().collect()
     }
 
     fn visit(

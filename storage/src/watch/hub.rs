@@ -168,7 +168,8 @@ impl WatchHub {
     pub(super) fn tick(&self) {
         let mut hub = self.inner.lock();
         let revision = hub.revision;
-        let idle = hub.watchers.iter_mut().filter(|(_, one)| one.told < revision);
+        // Progress that was asked for while the queue was full is due as well.
+        let idle = hub.watchers.iter_mut().filter(|(_, one)| one.told < revision || one.progress);
         let ids: Vec<_> = idle
             .map(|(id, one)| {
                 one.progress = true;
