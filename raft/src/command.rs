@@ -30,6 +30,23 @@ pub enum Act {
     Txn(Txn),
     /// Forget history before a revision.
     Compact(Revision),
+    /// Make a lease.
+    LeaseGrant {
+        /// Its number.
+        id: i64,
+        /// For how long.
+        ttl_seconds: i64,
+    },
+    /// End a lease and delete its keys. Where it has run out, the leader that says so is named by
+    /// the fence (R7), and the grant it speaks of as well.
+    LeaseRevoke {
+        /// Its number.
+        id: i64,
+        /// Which grant of it.
+        grant: Option<u64>,
+    },
+    /// Note what is left of leases, in seconds; `None` is all of it.
+    LeaseCheckpoint(Vec<(i64, Option<i64>)>),
 }
 
 /// An act with what decides whether it still counts.
@@ -87,6 +104,10 @@ pub enum Done {
     Compact,
     /// Of an entry that carries no command.
     Nothing,
+    /// Of [`Act::LeaseGrant`] and [`Act::LeaseRevoke`]: the store's revision.
+    Lease(Revision),
+    /// Of [`Act::LeaseCheckpoint`].
+    LeaseCheckpoint,
 }
 
 /// What a log entry came to; the same on every member. A refusal changed nothing.
@@ -134,6 +155,8 @@ pub enum Rule {
     KeyNotFound,
     TooManyOps,
     LeaseNotFound,
+    LeaseExists,
+    LeaseTooLong,
 }
 
 impl Outcome {

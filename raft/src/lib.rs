@@ -41,6 +41,7 @@ pub mod node;
 
 pub mod command;
 pub mod log_store;
+pub mod member_ids;
 pub mod peer;
 pub mod proposals;
 pub mod snapshot;
@@ -48,6 +49,7 @@ pub mod state_machine;
 pub mod transport;
 
 mod forward;
+mod lessor;
 mod local;
 mod membership;
 mod network;

@@ -11,11 +11,21 @@ use crate::proto;
 use crate::types::{Member, NodeId, Raft, TypeConfig};
 use crate::wire::{self, WireError};
 
+/// A learner may vote once it has this much of the leader's log, as in etcd.
+const IN_SYNC_PERCENT: u64 = 90;
+
+/// Why it may not before that, in etcd's words.
+const NOT_IN_SYNC: &str = "can only promote a learner member which is in sync with leader";
+
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
     /// Adds a member that follows the log without a vote. Returns when it has caught up.
     AddLearner(NodeId, Member),
+    /// Adds it without waiting for it: it need not run yet.
+    Register(NodeId, Member),
+    /// Changes what is known of a member: its addresses.
+    Update(NodeId, Member),
     /// Gives a learner a vote.
     Promote(NodeId),
     /// Takes a member out.
@@ -36,6 +46,8 @@ impl Change {
         use proto::member_request::Change as C;
         let change = match self {
             Self::AddLearner(id, member) => C::AddLearner(wire::member_to(*id, member)),
+            Self::Register(id, member) => C::Register(wire::member_to(*id, member)),
+            Self::Update(id, member) => C::Update(wire::member_to(*id, member)),
             Self::Promote(id) => C::Promote(*id),
             Self::Remove(id) => C::Remove(*id),
         };
@@ -48,6 +60,14 @@ impl Change {
             C::AddLearner(member) => {
                 let (id, member) = wire::member_from(member);
                 Self::AddLearner(id, member)
+            }
+            C::Register(member) => {
+                let (id, member) = wire::member_from(member);
+                Self::Register(id, member)
+            }
+            C::Update(member) => {
+                let (id, member) = wire::member_from(member);
+                Self::Update(id, member)
             }
             C::Promote(id) => Self::Promote(id),
             C::Remove(id) => Self::Remove(id),
@@ -76,6 +96,23 @@ fn plan(members: &Members, change: Change) -> Result<Option<Step>, String> {
                 }
             }
         },
+        Change::Register(id, member) => {
+            let wanted = Change::AddLearner(id, member);
+            Ok(plan(members, wanted)?.and_then(|step| match step {
+                Step::AddLearner(id, member) => Some(Step::Register(id, member)),
+                _ => None,
+            }))
+        }
+        Change::Update(id, member) => {
+            if !members.known.contains_key(&id) {
+                return Err(format!("node {id} is not a member"));
+            }
+            let others = members.known.iter().filter(|(other, _)| **other != id);
+            if others.map(|(_, other)| &other.raft_addr).any(|addr| *addr == member.raft_addr) {
+                return Err(format!("a member has the address {} already", member.raft_addr));
+            }
+            Ok(Some(Step::Change(ChangeMembers::SetNodes(BTreeMap::from([(id, member)])))))
+        }
         Change::Promote(id) if members.voters.contains(&id) => Ok(None),
         Change::Promote(id) if members.known.contains_key(&id) => {
             Ok(Some(Step::Change(ChangeMembers::AddVoterIds(BTreeSet::from([id])))))
@@ -97,6 +134,7 @@ fn plan(members: &Members, change: Change) -> Result<Option<Step>, String> {
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     AddLearner(NodeId, Member),
+    Register(NodeId, Member),
     CatchUp(NodeId),
     Change(ChangeMembers<NodeId, Member>),
 }
@@ -116,11 +154,18 @@ pub(crate) async fn change(raft: &Raft, change: Change) -> Result<(), Refused> {
     if !raft.is_leader() {
         return Err(Refused::NotLeader("this member does not lead".to_owned()));
     }
+    let promoted = if let Change::Promote(id) = change { Some(id) } else { None };
     let Some(step) = plan(&members(raft), change).map_err(Refused::Invalid)? else { return Ok(()) };
+    if promoted.is_some_and(|id| !is_in_sync(raft, id)) {
+        return Err(Refused::Invalid(NOT_IN_SYNC.to_owned()));
+    }
     match step {
         Step::AddLearner(id, member) => {
             raft.add_learner(id, member, false).await.map_err(refused)?;
             catch_up(raft, id).await
+        }
+        Step::Register(id, member) => {
+            raft.add_learner(id, member, false).await.map(|_| ()).map_err(refused)
         }
         Step::CatchUp(id) => catch_up(raft, id).await,
         // A voter that is removed leaves altogether.
@@ -128,6 +173,15 @@ pub(crate) async fn change(raft: &Raft, change: Change) -> Result<(), Refused> {
             raft.change_membership(change, false).await.map(|_| ()).map_err(refused)
         }
     }
+}
+
+/// Whether a learner has nearly all of the leader's log: it could vote at once.
+fn is_in_sync(raft: &Raft, id: NodeId) -> bool {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let matched = metrics.replication.as_ref().and_then(|all| all.get(&id).copied().flatten());
+    let last = metrics.last_log_index.unwrap_or_default();
+    matched.is_some_and(|matched| matched.index * 100 >= last * IN_SYNC_PERCENT)
 }
 
 /// Waits until member `id` has all that is in the log now. The caller's deadline bounds it.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kontiki_storage::kv::Kv;
+use kontiki_storage::kv::{Kv, KvError};
 use kontiki_storage::layout::Identity;
 use kontiki_storage::store::Store;
 use openraft::async_runtime::WatchReceiver as _;
@@ -19,6 +19,7 @@ use crate::config::NodeConfig;
 use crate::error::NodeError;
 use crate::forward::{self, Forward};
 use crate::grpc::{self, GrpcTransport};
+use crate::lessor::Lessor;
 use crate::log_store::{LogStore, next_incarnation};
 use crate::network::Network;
 use crate::peer::PeerService;
@@ -29,10 +30,13 @@ use crate::status::{Leadership, MemberStatus, NodeStatus, Role};
 use crate::transport::{PeerClient, Transport};
 use crate::types::{Member, NodeId, Raft};
 
+pub use leases::LeaseTime;
+
 mod campaign;
 mod kv;
 mod leader;
 mod leadership;
+mod leases;
 mod settings;
 
 /// How long a leader that shuts down waits for another to take over.
@@ -53,6 +57,7 @@ pub(crate) struct Inner {
     peer: Arc<PeerService>,
     transport: Arc<dyn Transport>,
     proposals: Proposals,
+    lessor: Arc<Lessor>,
     forwards: mpsc::Sender<Forward>,
     reads: ReadIndex,
     applied: watch::Receiver<u64>,
@@ -127,10 +132,12 @@ impl Node {
         let raft = Raft::new(config.node_id, settings, network, log.clone(), machine)
             .await
             .map_err(stopped)?;
+        let lessor = Arc::new(Lessor::default());
         let peer = Arc::new(PeerService {
             id: config.node_id,
             raft: raft.clone(),
             store: store.clone(),
+            lessor: Arc::clone(&lessor),
             blocking: config.blocking,
             receiving: Semaphore::new(1),
         });
@@ -147,6 +154,7 @@ impl Node {
             log,
             peer,
             transport,
+            lessor,
             forwards,
             reads,
             applied,
@@ -155,6 +163,7 @@ impl Node {
         inner.spawn(forward::run(forward_queue, inner.token.clone()));
         inner.spawn(leadership::run(inner.raft.clone(), leadership_sender, inner.token.clone()));
         inner.spawn(campaign::run(Arc::clone(&inner)));
+        inner.spawn(leases::run(Arc::clone(&inner)));
         let round = {
             let inner = Arc::clone(&inner);
             move || {
@@ -260,6 +269,37 @@ impl Node {
     /// at any member, like all changes of members.
     pub async fn add_learner(&self, id: NodeId, member: Member) -> Result<(), NodeError> {
         self.inner.change_member(crate::membership::Change::AddLearner(id, member)).await
+    }
+
+    /// Adds a member that follows the log without a vote, without waiting for it: it need not run
+    /// yet.
+    pub async fn register(&self, id: NodeId, member: Member) -> Result<(), NodeError> {
+        self.inner.change_member(crate::membership::Change::Register(id, member)).await
+    }
+
+    /// Changes what the cluster knows of a member.
+    pub async fn update(&self, id: NodeId, member: Member) -> Result<(), NodeError> {
+        self.inner.change_member(crate::membership::Change::Update(id, member)).await
+    }
+
+    /// Hands leadership to `successor`, if this member has it, and waits for that.
+    pub async fn hand_over_to(&self, successor: NodeId) -> Result<(), NodeError> {
+        self.inner.raft.trigger().transfer_leader(successor).await.map_err(stopped)?;
+        let mut leadership = self.inner.leadership.clone();
+        let taken = leadership.wait_for(|now| now.leader == Some(successor));
+        match tokio::time::timeout(self.inner.config.timers.request, taken).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(stopped(error)),
+            Err(_) => Err(NodeError::NoLeader {
+                reason: format!("node {successor} did not take leadership over in time"),
+            }),
+        }
+    }
+
+    /// Waits until everything acknowledged before now is applied here (R4).
+    pub async fn linearize(&self) -> Result<(), KvError> {
+        let deadline = tokio::time::Instant::now() + self.inner.config.timers.request;
+        self.inner.wait_linearizable(deadline).await
     }
 
     /// Gives a learner a vote.

@@ -1,5 +1,6 @@
 //! What a member does for its peers, whatever network the calls come by.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::FuturesOrdered;
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 use crate::blocking;
 use crate::command::Command;
 use crate::config::Blocking;
+use crate::lessor::{Ask, Lessor, NotLeader};
 use crate::local;
 use crate::membership;
 use crate::proto;
@@ -36,6 +38,7 @@ pub struct PeerService {
     pub(crate) id: NodeId,
     pub(crate) raft: Raft,
     pub(crate) store: Store,
+    pub(crate) lessor: Arc<Lessor>,
     pub(crate) blocking: Blocking,
     /// One snapshot is received at a time.
     pub(crate) receiving: Semaphore,
@@ -68,6 +71,38 @@ fn append_reply(result: StreamAppendResult<TypeConfig>) -> proto::AppendReply {
         Err(StreamAppendError::HigherVote(vote)) => R::HigherVote(wire::vote_to(&vote)),
     };
     proto::AppendReply { result: Some(result) }
+}
+
+/// What a member answers of leases, if it leads.
+pub(crate) fn leases(
+    lessor: &Lessor,
+    store: &Store,
+    request: &proto::LeaseRequest,
+) -> proto::LeaseReply {
+    let now = Instant::now();
+    let ask = if request.renew { Ask::Renew } else { Ask::Look };
+    let mut reply = proto::LeaseReply::default();
+    for &id in &request.ids {
+        let terms = store.lease(id);
+        let left_seconds = match lessor.left_seconds(id, terms, ask, now) {
+            Ok((term, left)) => {
+                reply.term = term.0;
+                left
+            }
+            Err(NotLeader) => {
+                return proto::LeaseReply { not_leader: true, ..proto::LeaseReply::default() };
+            }
+        };
+        let time = terms.zip(left_seconds).map(|(terms, left_seconds)| proto::LeaseTime {
+            exists: true,
+            ttl_seconds: terms.ttl_seconds,
+            left_seconds,
+            noted: terms.remaining_seconds.is_some(),
+            keys: if request.keys { store.lease_keys(id) } else { Vec::new() },
+        });
+        reply.times.push(time.unwrap_or_default());
+    }
+    reply
 }
 
 impl PeerService {
@@ -228,6 +263,11 @@ impl PeerService {
                 proto::MemberReply { refused, not_leader: false }
             }
         }
+    }
+
+    /// Renews leases or tells what is left of them, as the leader.
+    pub fn leases(&self, request: &proto::LeaseRequest) -> proto::LeaseReply {
+        leases(&self.lessor, &self.store, request)
     }
 
     /// Where this member stands.

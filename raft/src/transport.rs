@@ -102,6 +102,13 @@ pub trait PeerClient: Send + Sync + 'static {
         timeout: Duration,
     ) -> Result<proto::MemberReply, CallError>;
 
+    /// Asks the leader for leases.
+    async fn lease(
+        &self,
+        request: proto::LeaseRequest,
+        timeout: Duration,
+    ) -> Result<proto::LeaseReply, CallError>;
+
     /// Asks where the peer stands.
     async fn status(&self, timeout: Duration) -> Result<proto::StatusReply, CallError>;
 

@@ -6,6 +6,8 @@ mod cluster {
     mod etcd;
     mod faults;
     mod harness;
+    mod leases;
     mod members;
     mod requests;
+    mod watches;
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use bytes::Bytes;
 use kontiki_api::server::{EnrollKind, Enrollment};
 use kontiki_api::status::Status;
+use kontiki_raft::member_ids;
 use kontiki_raft::node::Node;
 use kontiki_raft::status::Role as MemberRole;
 use kontiki_raft::types::Member;
-use kontiki_storage::kv::{Compare, Kv, KvError, Op, OpResponse, Revision, Txn};
+use kontiki_storage::kv::KvError;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -27,10 +27,6 @@ use crate::server::config::{Origin, ServerConfig};
 use crate::server::identity::Identity;
 use crate::token::{Role, Token};
 
-/// Where the last member id that was given out stands. Below no path of the Kubernetes API.
-const LAST_ID_KEY: &str = "/kontiki/members/last-id";
-/// How often two enrollments may get into each other's way before one gives up.
-const ALLOCATE_ATTEMPTS: u32 = 32;
 /// How long changes of members may take: they queue behind one another.
 const JOIN_DEADLINE: Duration = Duration::from_secs(25);
 /// Between two attempts.
@@ -195,7 +191,9 @@ impl Enroller {
         let pki = &self.identity.pki;
         let enrolled = Enrolled {
             cluster_id: self.identity.record.cluster_id.clone(),
-            node_id: allocate_id(&*self.node.kv()).await?,
+            node_id: member_ids::allocate(&*self.node.kv())
+                .await
+                .map_err(|error| unavailable(&error))?,
             ca_cert: pki.ca.identity().cert_pem.clone(),
             ca_key: pki.ca.identity().key_pem.clone(),
             peer_ca_cert: pki.peer_ca.identity().cert_pem.clone(),
@@ -279,62 +277,6 @@ impl Enroller {
     }
 }
 
-/// The next member id: one more than the last, by compare-and-set.
-async fn allocate_id(kv: &dyn Kv) -> Result<u64, Status> {
-    for _ in 0..ALLOCATE_ATTEMPTS {
-        let (last, revision) = last_id(kv).await?;
-        let next = last + 1;
-        let txn = Txn {
-            compare: vec![Compare::unchanged_since(LAST_ID_KEY, revision)],
-            success: vec![Op::put(LAST_ID_KEY, next.to_string())],
-            failure: vec![],
-        };
-        if kv.txn(txn.into()).await.map_err(|error| unavailable(&error))?.succeeded {
-            return Ok(next);
-        }
-    }
-    Err(Status::unavailable("too many servers join at the same time; try again"))
-}
-
-/// The last id given out, and the revision of that. The founder's is 1.
-async fn last_id(kv: &dyn Kv) -> Result<(u64, Revision), Status> {
-    let read = Txn { success: vec![Op::get(LAST_ID_KEY)], ..Txn::default() };
-    let response = kv.txn(read.into()).await.map_err(|error| unavailable(&error))?;
-    let Some(OpResponse::Range(range)) = response.responses.into_iter().next() else {
-        return Err(Status::internal("a read gave no range"));
-    };
-    let Some(found) = range.kvs.into_iter().next() else { return Ok((1, Revision::ZERO)) };
-    let number = parse_id(&found.value)
-        .ok_or_else(|| Status::internal(format!("{LAST_ID_KEY} does not hold a number")))?;
-    Ok((number, found.mod_revision))
-}
-
-fn parse_id(value: &Bytes) -> Option<u64> {
-    std::str::from_utf8(value).ok()?.parse().ok()
-}
-
 fn unavailable(error: &KvError) -> Status {
     Status::unavailable(format!("give out a member id: {error}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use kontiki_storage::local::LocalKv;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn an_id_is_never_given_out_twice_however_many_ask_at_once() {
-        let kv = Arc::new(LocalKv::in_memory());
-        let asks = (0..8).map(|_| {
-            let kv = Arc::clone(&kv);
-            tokio::spawn(async move { allocate_id(&*kv).await.unwrap() })
-        });
-        let ids = futures_util::future::join_all(asks).await;
-        let ids: HashSet<u64> = ids.into_iter().map(Result::unwrap).collect();
-        assert_eq!(ids.len(), 8);
-        assert!(!ids.contains(&1), "1 is the founder's");
-    }
 }

@@ -43,6 +43,8 @@ impl From<InvalidRequest> for Rule {
             InvalidRequest::KeyNotFound => Self::KeyNotFound,
             InvalidRequest::TooManyOps => Self::TooManyOps,
             InvalidRequest::LeaseNotFound => Self::LeaseNotFound,
+            InvalidRequest::LeaseExists => Self::LeaseExists,
+            InvalidRequest::LeaseTooLong => Self::LeaseTooLong,
         }
     }
 }
@@ -55,6 +57,8 @@ impl From<Rule> for InvalidRequest {
             Rule::KeyNotFound => Self::KeyNotFound,
             Rule::TooManyOps => Self::TooManyOps,
             Rule::LeaseNotFound => Self::LeaseNotFound,
+            Rule::LeaseExists => Self::LeaseExists,
+            Rule::LeaseTooLong => Self::LeaseTooLong,
         }
     }
 }

@@ -13,9 +13,6 @@ use super::proto;
 
 type Converted<T> = Result<T, Box<Status>>;
 
-/// How deep transactions may be nested.
-const DEPTH_MAX: usize = 8;
-
 pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -31,7 +28,7 @@ pub(super) fn revision(number: i64) -> Option<Revision> {
 
 /// etcd's ranges: no end is the key alone, an end of one zero byte is "to the last key", and a
 /// start of one zero byte with it is every key.
-fn key_range(key: Bytes, end: Bytes) -> Converted<KeyRange> {
+pub(super) fn key_range(key: Bytes, end: Bytes) -> Converted<KeyRange> {
     if key.is_empty() {
         return Err(empty_key());
     }
@@ -80,9 +77,6 @@ pub(super) fn put(request: proto::PutRequest) -> Converted<Op> {
     if request.ignore_lease && request.lease != 0 {
         return Err(Box::new(Status::invalid_argument("etcdserver: lease is provided")));
     }
-    if request.lease != 0 {
-        return Err(Box::new(Status::not_found("etcdserver: requested lease not found")));
-    }
     Ok(Op::Put {
         key: request.key,
         value: (!request.ignore_value).then_some(request.value),
@@ -99,23 +93,23 @@ pub(super) fn delete_range(request: proto::DeleteRangeRequest) -> Converted<Op> 
 fn compare(request: &proto::Compare) -> Converted<Compare> {
     use proto::compare::{CompareResult as R, CompareTarget as T, TargetUnion as U};
     let invalid = || Box::new(Status::invalid_argument("etcdserver: invalid compare"));
-    let target = match (T::try_from(request.target).map_err(|_| invalid())?, &request.target_union)
-    {
+    // As in etcd, what is not named, or named for another target, is zero or empty.
+    let union = request.target_union.as_ref();
+    let target = match (T::try_from(request.target).map_err(|_| invalid())?, union) {
         (T::Version, Some(U::Version(version))) => CompareTarget::Version(unsigned(*version)),
-        (T::Version, None) => CompareTarget::Version(0),
+        (T::Version, _) => CompareTarget::Version(0),
         (T::Create, Some(U::CreateRevision(number))) => {
             CompareTarget::CreateRevision(Revision::new(unsigned(*number)))
         }
-        (T::Create, None) => CompareTarget::CreateRevision(Revision::ZERO),
+        (T::Create, _) => CompareTarget::CreateRevision(Revision::ZERO),
         (T::Mod, Some(U::ModRevision(number))) => {
             CompareTarget::ModRevision(Revision::new(unsigned(*number)))
         }
-        (T::Mod, None) => CompareTarget::ModRevision(Revision::ZERO),
+        (T::Mod, _) => CompareTarget::ModRevision(Revision::ZERO),
         (T::Value, Some(U::Value(value))) => CompareTarget::Value(value.clone()),
-        (T::Value, None) => CompareTarget::Value(Bytes::new()),
+        (T::Value, _) => CompareTarget::Value(Bytes::new()),
         (T::Lease, Some(U::Lease(lease))) => CompareTarget::Lease(*lease),
-        (T::Lease, None) => CompareTarget::Lease(0),
-        (_, Some(_)) => return Err(invalid()),
+        (T::Lease, _) => CompareTarget::Lease(0),
     };
     let result = match R::try_from(request.result).map_err(|_| invalid())? {
         R::Equal => CompareResult::Equal,
@@ -130,14 +124,9 @@ fn compare(request: &proto::Compare) -> Converted<Compare> {
     })
 }
 
-pub(super) fn txn(request: &proto::TxnRequest, depth: usize) -> Converted<Txn> {
-    if depth > DEPTH_MAX {
-        let reason = "etcdserver: too many operations in txn request";
-        return Err(Box::new(Status::invalid_argument(reason)));
-    }
-    let ops = |ops: &[proto::RequestOp]| -> Converted<Vec<Op>> {
-        ops.iter().map(|request| op(request, depth)).collect()
-    };
+/// How deep it is nested is bounded by the decoder of messages, and after that by the store.
+pub(super) fn txn(request: &proto::TxnRequest) -> Converted<Txn> {
+    let ops = |ops: &[proto::RequestOp]| ops.iter().map(op).collect::<Converted<Vec<Op>>>();
     Ok(Txn {
         compare: request.compare.iter().map(compare).collect::<Converted<_>>()?,
         success: ops(&request.success)?,
@@ -145,41 +134,70 @@ pub(super) fn txn(request: &proto::TxnRequest, depth: usize) -> Converted<Txn> {
     })
 }
 
-fn op(request: &proto::RequestOp, depth: usize) -> Converted<Op> {
+fn op(request: &proto::RequestOp) -> Converted<Op> {
     use proto::request_op::Request as R;
     match &request.request {
         Some(R::RequestRange(request)) => range(request, &Plan::of(request)?).map(Op::Range),
         Some(R::RequestPut(request)) => put(request.clone()),
         Some(R::RequestDeleteRange(request)) => delete_range(request.clone()),
-        Some(R::RequestTxn(request)) => Ok(Op::Txn(Box::new(txn(request, depth + 1)?))),
-        None => Err(empty_key()),
+        Some(R::RequestTxn(request)) => Ok(Op::Txn(Box::new(txn(request)?))),
+        None => Err(Box::new(Status::invalid_argument("etcdserver: key not found"))),
     }
 }
 
-/// The answer to a transaction, without its header; the headers of its operations have the
-/// revision, as etcd's do.
+/// The answer to a transaction, without its header.
 pub(super) fn txn_response(
     request: &proto::TxnRequest,
     done: TxnResponse,
 ) -> Converted<proto::TxnResponse> {
+    let after = done.revision.get();
+    let mut revision = if writes(&done) { after - 1 } else { after };
+    answers(request, done, &mut revision)
+}
+
+/// Whether a transaction has changed anything.
+fn writes(done: &TxnResponse) -> bool {
+    done.responses.iter().any(|response| match response {
+        OpResponse::Range(_) => false,
+        OpResponse::Put { .. } => true,
+        OpResponse::DeleteRange { deleted, .. } => *deleted > 0,
+        OpResponse::Txn(inner) => writes(inner),
+    })
+}
+
+/// Its answers; `revision` is the store's before each operation, as each answer's header tells it.
+fn answers(
+    request: &proto::TxnRequest,
+    done: TxnResponse,
+    revision: &mut u64,
+) -> Converted<proto::TxnResponse> {
+    let after = done.revision.get();
     let ops = if done.succeeded { &request.success } else { &request.failure };
-    let number = signed(done.revision.get());
-    let header = Some(proto::ResponseHeader { revision: number, ..Default::default() });
-    let responses = ops
-        .iter()
-        .zip(done.responses)
-        .map(|(request, response)| op_response(request, response, header))
-        .collect::<Converted<_>>()?;
+    let mut responses = Vec::with_capacity(ops.len());
+    for (request, response) in ops.iter().zip(done.responses) {
+        let changes = match &response {
+            OpResponse::Put { .. } => true,
+            OpResponse::DeleteRange { deleted, .. } => *deleted > 0,
+            OpResponse::Range(_) | OpResponse::Txn(_) => false,
+        };
+        if changes {
+            *revision = after;
+        }
+        responses.push(op_response(request, response, revision)?);
+    }
+    // A nested answer has an empty header in etcd; the outer one is set by the caller.
+    let header = Some(proto::ResponseHeader::default());
     Ok(proto::TxnResponse { header, succeeded: done.succeeded, responses })
 }
 
 fn op_response(
     request: &proto::RequestOp,
     response: OpResponse,
-    header: Option<proto::ResponseHeader>,
+    revision: &mut u64,
 ) -> Converted<proto::ResponseOp> {
     use proto::request_op::Request as Q;
     use proto::response_op::Response as R;
+    let header = Some(proto::ResponseHeader { revision: signed(*revision), ..Default::default() });
     let response = match (&request.request, response) {
         (Some(Q::RequestRange(request)), OpResponse::Range(response)) => {
             let finished = Plan::of(request)?.finish(response);
@@ -196,7 +214,7 @@ fn op_response(
             })
         }
         (Some(Q::RequestTxn(request)), OpResponse::Txn(done)) => {
-            R::ResponseTxn(txn_response(request, done)?)
+            R::ResponseTxn(answers(request, done, revision)?)
         }
         _ => return Err(Box::new(Status::internal("an operation came to something else"))),
     };

@@ -179,6 +179,14 @@ impl PeerClient for GrpcClient {
             .await
     }
 
+    async fn lease(
+        &self,
+        request: proto::LeaseRequest,
+        timeout: Duration,
+    ) -> Result<proto::LeaseReply, CallError> {
+        self.bulk.call(timeout, |mut client| async move { client.lease(request).await }).await
+    }
+
     async fn status(&self, timeout: Duration) -> Result<proto::StatusReply, CallError> {
         let request = proto::StatusRequest {};
         self.control.call(timeout, |mut client| async move { client.status(request).await }).await

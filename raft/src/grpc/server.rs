@@ -153,6 +153,10 @@ impl Peer for GrpcPeer {
         Ok(Response::new(self.peer.change_member(request.into_inner()).await))
     }
 
+    async fn lease(&self, request: Request<proto::LeaseRequest>) -> Reply<proto::LeaseReply> {
+        Ok(Response::new(self.peer.leases(&request.into_inner())))
+    }
+
     async fn presence(&self, _: Request<proto::PresenceRequest>) -> Reply<Self::PresenceStream> {
         // Silent for as long as this server lives: its end is the message.
         let gone = self.token.clone().cancelled_owned();

@@ -17,7 +17,7 @@ pub(super) struct NodeKv(pub(super) Arc<Inner>);
 
 impl Inner {
     /// Waits until everything acknowledged before now is applied here (R4).
-    async fn wait_linearizable(&self, deadline: Instant) -> Result<(), KvError> {
+    pub(super) async fn wait_linearizable(&self, deadline: Instant) -> Result<(), KvError> {
         let unavailable = |reason: String| KvError::Unavailable { reason };
         let index = match tokio::time::timeout_at(deadline, self.reads.next()).await {
             Ok(index) => index.map_err(unavailable)?,

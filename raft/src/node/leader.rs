@@ -29,7 +29,11 @@ const CHANGE: Duration = Duration::from_secs(60);
 impl Inner {
     /// Waits, at most until `deadline`, for a leader, or for another one than was `tried`. `None`
     /// when it is time to give up.
-    async fn leader(&self, tried: Option<Leadership>, deadline: Instant) -> Option<Leadership> {
+    pub(super) async fn leader(
+        &self,
+        tried: Option<Leadership>,
+        deadline: Instant,
+    ) -> Option<Leadership> {
         let mut leadership = self.leadership.clone();
         let until = match tried {
             // The one that was tried may answer the next time.
@@ -49,7 +53,7 @@ impl Inner {
     }
 
     /// Ends when another leader is known than `tried`.
-    async fn other_leader(&self, tried: Leadership) {
+    pub(super) async fn other_leader(&self, tried: Leadership) {
         let mut leadership = self.leadership.clone();
         let is_other = |now: &Leadership| {
             now.leader.is_some() && (now.leader, now.term) != (tried.leader, tried.term)

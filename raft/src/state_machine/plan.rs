@@ -94,6 +94,11 @@ impl Plan {
                 self.commands.push(match proposed.act {
                     Act::Txn(txn) => StoreCommand::Txn(txn),
                     Act::Compact(revision) => StoreCommand::Compact(revision),
+                    Act::LeaseGrant { id, ttl_seconds } => {
+                        StoreCommand::LeaseGrant { id, ttl_seconds }
+                    }
+                    Act::LeaseRevoke { id, grant } => StoreCommand::LeaseRevoke { id, grant },
+                    Act::LeaseCheckpoint(left) => StoreCommand::LeaseCheckpoint(left),
                 });
                 Verdict::Do(id)
             }
@@ -136,8 +141,10 @@ fn outcome_of(applied: &ApplyOutcome) -> Outcome {
     Outcome(match applied {
         ApplyOutcome::Txn(Ok(response)) => Ok(Done::Txn(response.clone())),
         ApplyOutcome::Compact(Ok(())) => Ok(Done::Compact),
-        ApplyOutcome::Txn(Err(error)) | ApplyOutcome::Compact(Err(error)) => {
-            Err(Refusal::from(error.clone()))
-        }
+        ApplyOutcome::Lease(Ok(revision)) => Ok(Done::Lease(*revision)),
+        ApplyOutcome::LeaseCheckpoint => Ok(Done::LeaseCheckpoint),
+        ApplyOutcome::Txn(Err(error))
+        | ApplyOutcome::Compact(Err(error))
+        | ApplyOutcome::Lease(Err(error)) => Err(Refusal::from(error.clone())),
     })
 }

@@ -12,7 +12,7 @@ use tonic::Code;
 use super::harness::Cluster;
 
 /// Serves the etcd API of some follower; returns where.
-async fn serve(cluster: &Cluster) -> String {
+pub(super) async fn serve(cluster: &Cluster) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let node = cluster.node(cluster.follower().await).clone();

@@ -230,6 +230,14 @@ impl PeerClient for SimClient {
         self.call(timeout, |peer| async move { Ok(peer.change_member(request).await) }).await
     }
 
+    async fn lease(
+        &self,
+        request: proto::LeaseRequest,
+        timeout: Duration,
+    ) -> Result<proto::LeaseReply, CallError> {
+        self.call(timeout, |peer| async move { Ok(peer.leases(&request)) }).await
+    }
+
     async fn status(&self, timeout: Duration) -> Result<proto::StatusReply, CallError> {
         self.call(timeout, |peer| async move { Ok(peer.status()) }).await
     }

@@ -1,0 +1,129 @@
+//! The service `Maintenance`.
+
+use kontiki_storage::engine::EngineError;
+use kontiki_storage::error::StoreError;
+use kontiki_storage::kv::KvError;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Status};
+
+use super::proto;
+use super::proto::maintenance_server::Maintenance;
+use super::{API_VERSION, Etcd, Reply, convert, error, hash};
+use crate::status::{MemberStatus, NodeStatus, Role};
+
+impl Etcd {
+    /// Does what blocks on a thread that may.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&kontiki_storage::store::Store) -> Result<T, KvError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let store = self.node.store().clone();
+        let acting = tokio::task::spawn_blocking(move || act(&store)).await;
+        acting.map_err(|_| error::stopped())?.map_err(error::refused)
+    }
+
+    async fn size_bytes(&self) -> Result<u64, Status> {
+        self.blocking(|store| {
+            store.engine().size_bytes().map_err(|error: EngineError| StoreError::from(error).into())
+        })
+        .await
+    }
+
+    async fn hash_of(&self, revision: i64) -> Result<hash::Hashed, Status> {
+        let revision = convert::revision(revision);
+        self.blocking(move |store| hash::of(store, revision)).await
+    }
+}
+
+#[tonic::async_trait]
+impl Maintenance for Etcd {
+    type SnapshotStream = ReceiverStream<Result<proto::SnapshotResponse, Status>>;
+
+    /// Nothing raises an alarm: a full disk refuses writes by itself and takes them again once
+    /// there is room, and a member that finds damage stops. So none is active and none is disarmed.
+    async fn alarm(&self, _: Request<proto::AlarmRequest>) -> Reply<proto::AlarmResponse> {
+        Ok(proto::AlarmResponse { header: self.header_now(), alarms: Vec::new() }.into())
+    }
+
+    async fn status(&self, _: Request<proto::StatusRequest>) -> Reply<proto::StatusResponse> {
+        let status: NodeStatus = self.node.status();
+        let is_learner =
+            |member: &MemberStatus| member.id == status.id && member.role == Role::Learner;
+        let size = self.size_bytes().await?;
+        let live = self.node.store().live_bytes();
+        let response = proto::StatusResponse {
+            header: self.header(status.revision),
+            version: API_VERSION.to_owned(),
+            db_size: convert::signed(size.max(live)),
+            leader: status.leader.unwrap_or_default(),
+            raft_index: status.committed_index,
+            raft_term: status.term.0,
+            raft_applied_index: status.applied_index,
+            is_learner: status.members.iter().any(is_learner),
+            errors: status.failed.into_iter().collect(),
+            db_size_in_use: convert::signed(live),
+        };
+        Ok(response.into())
+    }
+
+    /// The engine gives back what is freed as it goes: there is nothing to be done.
+    async fn defragment(
+        &self,
+        _: Request<proto::DefragmentRequest>,
+    ) -> Reply<proto::DefragmentResponse> {
+        Ok(proto::DefragmentResponse { header: None }.into())
+    }
+
+    /// etcd's is of its file; ours is of all history.
+    async fn hash(&self, _: Request<proto::HashRequest>) -> Reply<proto::HashResponse> {
+        let hashed = self.hash_of(0).await?;
+        Ok(proto::HashResponse { header: self.header_now(), hash: hashed.hash }.into())
+    }
+
+    async fn hash_kv(
+        &self,
+        request: Request<proto::HashKvRequest>,
+    ) -> Reply<proto::HashKvResponse> {
+        let hashed = self.hash_of(request.into_inner().revision).await?;
+        let response = proto::HashKvResponse {
+            header: self.header_now(),
+            hash: hashed.hash,
+            compact_revision: hashed.compacted,
+        };
+        Ok(response.into())
+    }
+
+    async fn snapshot(&self, _: Request<proto::SnapshotRequest>) -> Reply<Self::SnapshotStream> {
+        let text = "snapshots in etcd's file format are not offered; see `kontiki snapshot`";
+        Err(Status::unimplemented(text))
+    }
+
+    async fn move_leader(
+        &self,
+        request: Request<proto::MoveLeaderRequest>,
+    ) -> Reply<proto::MoveLeaderResponse> {
+        let target = request.into_inner().target_id;
+        let status = self.node.status();
+        if status.leader != Some(status.id) {
+            return Err(Status::failed_precondition("etcdserver: not leader"));
+        }
+        let is_voter = |member: &MemberStatus| member.id == target && member.role == Role::Voter;
+        if !status.members.iter().any(is_voter) {
+            return Err(Status::failed_precondition("etcdserver: bad leader transferee"));
+        }
+        if target != status.id {
+            let moved = self.node.hand_over_to(target).await;
+            moved.map_err(|_| {
+                Status::unavailable("etcdserver: request timed out, leader transfer took too long")
+            })?;
+        }
+        Ok(proto::MoveLeaderResponse { header: self.header_now() }.into())
+    }
+
+    async fn downgrade(
+        &self,
+        _: Request<proto::DowngradeRequest>,
+    ) -> Reply<proto::DowngradeResponse> {
+        Err(Status::failed_precondition("etcdserver: invalid downgrade target version"))
+    }
+}
