@@ -8,4 +8,5 @@ pub mod compare;
 pub mod etcd;
 pub mod load;
 pub mod report;
+pub mod usage;
 pub mod watch;

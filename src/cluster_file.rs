@@ -3,7 +3,7 @@
 //! Written whole or not at all, and again whenever a process is replaced.
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -59,6 +59,10 @@ pub struct AgentEntry {
     /// Its process; of the last one while it is being started again.
     #[serde(flatten)]
     pub process: ProcessId,
+    /// The node's address.
+    pub address: IpAddr,
+    /// URL at which servers reach it, for logs and the like.
+    pub api: String,
     /// What it keeps.
     pub data_dir: PathBuf,
     /// What it says.

@@ -171,7 +171,7 @@ fn check_ports(plan: &Plan, base_port: u16) -> anyhow::Result<()> {
                 "port {} is needed and taken; choose others with --base-port (now {base_port}, \
                  ports {base_port} to {} are used)",
                 address.port(),
-                base_port + 29
+                base_port + 39
             )
         })?;
     }

@@ -16,6 +16,7 @@ use super::api::Workload;
 use super::etcd::{Etcd, EtcdRequest, name};
 use super::load;
 use super::report::Measured;
+use super::usage::Usage;
 use crate::up::Cluster;
 use crate::up::plan::{Runtime, UpConfig};
 
@@ -60,10 +61,18 @@ pub struct Compared {
     pub kontiki_per_second: f64,
     /// How many times etcd's throughput Kontiki's is.
     pub ratio: f64,
+    /// etcd's median in milliseconds.
+    pub etcd_p50_ms: f64,
+    /// Kontiki's.
+    pub kontiki_p50_ms: f64,
     /// etcd's 99th percentile in milliseconds.
     pub etcd_p99_ms: f64,
     /// Kontiki's.
     pub kontiki_p99_ms: f64,
+    /// Time on a core that etcd's members together took for one request, in microseconds.
+    pub etcd_cpu_us: f64,
+    /// The same of Kontiki's servers.
+    pub kontiki_cpu_us: f64,
     /// Requests that failed, in both.
     pub errors: u64,
 }
@@ -77,12 +86,30 @@ pub struct Comparison {
     pub etcd_boot_s: f64,
     /// The same of Kontiki.
     pub kontiki_boot_s: f64,
+    /// Resident memory after all loads, of etcd's largest member, in MB: the median.
+    pub etcd_resident_mb: f64,
+    /// The same of Kontiki's largest server.
+    pub kontiki_resident_mb: f64,
 }
 
 /// What one system did in one round.
 struct Round {
     boot_s: f64,
-    measured: Vec<Measured>,
+    loads: Vec<Loaded>,
+    resident_mb: f64,
+}
+
+/// One load, and what it cost the members together.
+struct Loaded {
+    measured: Measured,
+    /// Microseconds of a core for each request.
+    cpu_us: f64,
+}
+
+/// The members under measurement: where they answer, and which processes they are.
+struct Members {
+    endpoints: Vec<String>,
+    pids: Vec<u32>,
 }
 
 /// Runs all rounds, the systems alternating.
@@ -111,8 +138,11 @@ async fn round_of_kontiki(config: &CompareConfig) -> anyhow::Result<Round> {
     let round = async {
         cluster.boot().await?;
         let file = cluster.file();
-        let endpoints: Vec<String> = file.servers.iter().map(|one| one.etcd.to_string()).collect();
-        measure(config, &endpoints, started).await
+        let members = Members {
+            endpoints: file.servers.iter().map(|one| one.etcd.to_string()).collect(),
+            pids: file.servers.iter().map(|one| one.process.pid).collect(),
+        };
+        measure(config, &members, started).await
     }
     .await;
     cluster.stop().await?;
@@ -143,9 +173,13 @@ async fn round_of_etcd(config: &CompareConfig) -> anyhow::Result<Round> {
     let mut members = (0..MEMBERS)
         .map(|number| start_etcd(config, folder.path(), number))
         .collect::<anyhow::Result<Vec<Child>>>()?;
-    let endpoints: Vec<String> =
-        (0..MEMBERS).map(|number| format!("127.0.0.1:{}", client_port(config, number))).collect();
-    let round = measure(config, &endpoints, started).await;
+    let running = Members {
+        endpoints: (0..MEMBERS)
+            .map(|number| format!("127.0.0.1:{}", client_port(config, number)))
+            .collect(),
+        pids: members.iter().filter_map(Child::id).collect(),
+    };
+    let round = measure(config, &running, started).await;
     for member in &mut members {
         member.kill().await.context("end etcd")?;
     }
@@ -187,48 +221,69 @@ fn start_etcd(config: &CompareConfig, folder: &Path, number: u16) -> anyhow::Res
 
 async fn measure(
     config: &CompareConfig,
-    endpoints: &[String],
+    members: &Members,
     started: Instant,
 ) -> anyhow::Result<Round> {
-    let etcd = Etcd::new(endpoints, config.value_bytes)?;
+    let etcd = Etcd::new(&members.endpoints, config.value_bytes)?;
     etcd.first_write(started + BOOT_DEADLINE).await?;
     let boot_s = started.elapsed().as_secs_f64();
-    let mut measured = Vec::new();
+    let mut loads = Vec::new();
     for workload in [Workload::Write, Workload::Get] {
         let Some(name) = name(workload) else { continue };
         for clients in &config.clients {
             let request = |client| EtcdRequest::new(&etcd, workload, client);
-            measured.push(load::run(name, *clients, config.duration, request).await);
+            let before = Usage::of(&members.pids).cpu;
+            let measured = load::run(name, *clients, config.duration, request).await;
+            let cpu = Usage::of(&members.pids).cpu.saturating_sub(before);
+            let cpu_us = cpu.as_secs_f64() * 1e6 / done(&measured);
+            loads.push(Loaded { measured, cpu_us });
         }
     }
-    Ok(Round { boot_s, measured })
+    let resident_mb = megabytes(Usage::of(&members.pids).resident_bytes_max);
+    Ok(Round { boot_s, loads, resident_mb })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of requests stay far below 2^52")]
+fn done(measured: &Measured) -> f64 {
+    measured.done.max(1) as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "memory stays far below 2^52 bytes")]
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
 }
 
 fn compare(etcd: &[Round], kontiki: &[Round]) -> Comparison {
-    let loads = etcd.first().map_or(0, |round| round.measured.len());
+    let loads = etcd.first().map_or(0, |round| round.loads.len());
     Comparison {
         loads: (0..loads).map(|index| compare_load(etcd, kontiki, index)).collect(),
         etcd_boot_s: median(etcd.iter().map(|round| round.boot_s)),
         kontiki_boot_s: median(kontiki.iter().map(|round| round.boot_s)),
+        etcd_resident_mb: median(etcd.iter().map(|round| round.resident_mb)),
+        kontiki_resident_mb: median(kontiki.iter().map(|round| round.resident_mb)),
     }
 }
 
 fn compare_load(etcd: &[Round], kontiki: &[Round], index: usize) -> Compared {
-    let of = |rounds: &[Round], figure: fn(&Measured) -> f64| {
-        median(rounds.iter().map(|round| figure(&round.measured[index])))
+    let of = |rounds: &[Round], figure: fn(&Loaded) -> f64| {
+        median(rounds.iter().map(|round| figure(&round.loads[index])))
     };
-    let etcd_per_second = of(etcd, |measured| measured.per_second);
-    let kontiki_per_second = of(kontiki, |measured| measured.per_second);
-    let first = &etcd[0].measured[index];
+    let etcd_per_second = of(etcd, |load| load.measured.per_second);
+    let kontiki_per_second = of(kontiki, |load| load.measured.per_second);
+    let first = &etcd[0].loads[index].measured;
     Compared {
         workload: first.workload.clone(),
         clients: first.clients,
         etcd_per_second,
         kontiki_per_second,
         ratio: if etcd_per_second > 0.0 { kontiki_per_second / etcd_per_second } else { 0.0 },
-        etcd_p99_ms: of(etcd, |measured| measured.latency_ms.p99),
-        kontiki_p99_ms: of(kontiki, |measured| measured.latency_ms.p99),
-        errors: etcd.iter().chain(kontiki).map(|round| round.measured[index].errors).sum(),
+        etcd_p50_ms: of(etcd, |load| load.measured.latency_ms.p50),
+        kontiki_p50_ms: of(kontiki, |load| load.measured.latency_ms.p50),
+        etcd_p99_ms: of(etcd, |load| load.measured.latency_ms.p99),
+        kontiki_p99_ms: of(kontiki, |load| load.measured.latency_ms.p99),
+        etcd_cpu_us: of(etcd, |load| load.cpu_us),
+        kontiki_cpu_us: of(kontiki, |load| load.cpu_us),
+        errors: etcd.iter().chain(kontiki).map(|round| round.loads[index].measured.errors).sum(),
     }
 }
 
@@ -251,8 +306,12 @@ pub fn table(comparison: &Comparison) -> String {
         "ETCD/S",
         "KONTIKI/S",
         "RATIO",
-        "ETCD P99",
-        "KONTIKI P99",
+        "P50 MS, ETCD",
+        "KONTIKI",
+        "P99 MS, ETCD",
+        "KONTIKI",
+        "CPU US, ETCD",
+        "KONTIKI",
         "ERRORS",
     ]);
     for load in &comparison.loads {
@@ -262,14 +321,22 @@ pub fn table(comparison: &Comparison) -> String {
             format!("{:.0}", load.etcd_per_second),
             format!("{:.0}", load.kontiki_per_second),
             format!("{:.2}", load.ratio),
-            format!("{:.1} ms", load.etcd_p99_ms),
-            format!("{:.1} ms", load.kontiki_p99_ms),
+            format!("{:.2}", load.etcd_p50_ms),
+            format!("{:.2}", load.kontiki_p50_ms),
+            format!("{:.1}", load.etcd_p99_ms),
+            format!("{:.1}", load.kontiki_p99_ms),
+            format!("{:.0}", load.etcd_cpu_us),
+            format!("{:.0}", load.kontiki_cpu_us),
             load.errors.to_string(),
         ]);
     }
     format!(
-        "{table}\nboot to first acknowledged write: etcd {:.2} s, kontiki {:.2} s",
-        comparison.etcd_boot_s, comparison.kontiki_boot_s
+        "{table}\nboot to first acknowledged write: etcd {:.2} s, kontiki {:.2} s\n\
+         resident memory of the largest member after all loads: etcd {:.0} MB, kontiki {:.0} MB",
+        comparison.etcd_boot_s,
+        comparison.kontiki_boot_s,
+        comparison.etcd_resident_mb,
+        comparison.kontiki_resident_mb
     )
 }
 
@@ -289,7 +356,8 @@ mod tests {
             errors: 1,
             first_error: None,
         };
-        Round { boot_s: per_second / 1000.0, measured: vec![measured] }
+        let loads = vec![Loaded { measured, cpu_us: 1e6 / per_second }];
+        Round { boot_s: per_second / 1000.0, loads, resident_mb: 30.0 }
     }
 
     #[test]
@@ -300,5 +368,6 @@ mod tests {
         assert!((comparison.loads[0].ratio - 1.5).abs() < 1e-9);
         assert_eq!(comparison.loads[0].errors, 6);
         assert!((comparison.etcd_boot_s - 2.0).abs() < 1e-9);
+        assert!((comparison.loads[0].etcd_cpu_us - 500.0).abs() < 1e-9);
     }
 }

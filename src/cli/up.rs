@@ -23,7 +23,7 @@ pub struct Flags {
     /// Where everything lives. Started again on the same directory, it is the same cluster.
     #[arg(long, env = "KONTIKI_DATA_DIR", default_value = "./kontiki-data", value_name = "DIR")]
     data_dir: PathBuf,
-    /// The first of thirty ports; kubectl's address has this one.
+    /// The first of forty ports; kubectl's address has this one.
     #[arg(long, env = "KONTIKI_BASE_PORT", default_value_t = 6443, value_name = "PORT")]
     base_port: u16,
     /// What runs pods; `none` starts the control plane alone.

@@ -9,9 +9,10 @@ pub const SERVERS_MAX: u16 = 9;
 /// Agents at most on one machine.
 pub const AGENTS_MAX: u16 = 9;
 /// The last port used, counted from the base port.
-const PORTS: u16 = 30;
+const PORTS: u16 = 40;
 const RAFT_PORTS: u16 = 10;
 const ETCD_PORTS: u16 = 20;
+const AGENT_PORTS: u16 = 30;
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Which container runtime the agents of `up` drive.
@@ -78,6 +79,8 @@ pub struct AgentPlan {
     pub data_dir: PathBuf,
     /// Where its log goes.
     pub log: PathBuf,
+    /// Where servers reach it, for logs and the like.
+    pub api: SocketAddr,
 }
 
 /// How a server comes by its cluster. What it finds in its own directory wins over it.
@@ -118,7 +121,12 @@ impl Plan {
         };
         let agent = |number: u16| {
             let name = format!("agent-{number}");
-            AgentPlan { data_dir: config.data_dir.join(&name), log: log(&name), name }
+            AgentPlan {
+                data_dir: config.data_dir.join(&name),
+                log: log(&name),
+                api: SocketAddr::new(config.node_ip, config.base_port + AGENT_PORTS + number),
+                name,
+            }
         };
         Self {
             balancer: at(0),
@@ -131,7 +139,8 @@ impl Plan {
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let of_servers =
             self.servers.iter().flat_map(|server| [server.api, server.raft, server.etcd]);
-        std::iter::once(self.balancer).chain(of_servers).collect()
+        let of_agents = self.agents.iter().map(|agent| agent.api);
+        std::iter::once(self.balancer).chain(of_servers).chain(of_agents).collect()
     }
 
     /// How server `index` comes by its cluster, when `known[i]` says whether server `i` has one in
@@ -196,6 +205,7 @@ pub fn agent_args(
     args.flag("--data-dir", &agent.data_dir);
     args.flag("--token-file", token_file);
     args.flag("--node-ip", config.node_ip.to_string());
+    args.flag("--listen", agent.api.to_string());
     for server in &plan.servers {
         args.flag("--server", format!("https://{}", server.api));
     }
@@ -244,8 +254,9 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn no_two_things_share_a_port_and_all_lie_within_thirty() {
-        let config = UpConfig { servers: SERVERS_MAX, ..config(Path::new("/data")) };
+    fn no_two_things_share_a_port_and_all_lie_within_forty() {
+        let config =
+            UpConfig { servers: SERVERS_MAX, agents: AGENTS_MAX, ..config(Path::new("/data")) };
         let addresses = Plan::new(&config).addresses();
         let distinct: HashSet<_> = addresses.iter().collect();
         assert_eq!(distinct.len(), addresses.len());

@@ -56,6 +56,8 @@ impl Roster {
         let entry = AgentEntry {
             name: plan.name.clone(),
             process: started.process,
+            address: plan.api.ip(),
+            api: format!("https://{}", plan.api),
             data_dir: plan.data_dir.clone(),
             log: plan.log.clone(),
             command: started.command.clone(),

@@ -97,9 +97,26 @@ impl Up {
     /// # Panics
     /// When it is not ready in time.
     pub fn start_in(data_dir: &Path, arguments: &[&str]) -> Self {
+        Self::start_by(Command::new(binary()), data_dir, arguments)
+    }
+
+    /// Starts in `data_dir` on a machine that lacks `program`: a mount namespace of its own in which
+    /// nothing is left of it. Needs root.
+    ///
+    /// # Panics
+    /// When it is not ready in time.
+    pub fn start_without(program: &str, data_dir: &Path, arguments: &[&str]) -> Self {
+        let hide =
+            format!("mount --bind /dev/null \"$(command -v {program})\" && exec \"$0\" \"$@\"");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &hide]).arg(binary());
+        Self::start_by(command, data_dir, arguments)
+    }
+
+    fn start_by(mut command: Command, data_dir: &Path, arguments: &[&str]) -> Self {
         let port = ports::free().to_string();
         let started = Instant::now();
-        let mut child = Command::new(binary())
+        let mut child = command
             .args(["up", "--data-dir"])
             .arg(data_dir)
             .args(["--base-port", &port])
@@ -138,6 +155,24 @@ impl Up {
             }
             Err(format!("{seen:?}"))
         })
+    }
+
+    /// What it has printed so far.
+    ///
+    /// # Panics
+    /// When the thread that reads has panicked.
+    pub fn printed(&self) -> String {
+        let lines = self.lines.lock().expect("the reader must not panic");
+        lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Kills it, and it alone, as the machine's out-of-memory killer might.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("up must still run");
+        self.child.wait().expect("up was started here");
     }
 
     /// kubectl with the kubeconfig that it wrote.

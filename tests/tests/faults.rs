@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kontiki_tests::server::{Server, command, refused};
+use kontiki_tests::up::{self, Up};
 use kontiki_tests::{ports, requirements, wait};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::process::Signal;
+use serde_json::Value;
 use tempfile::TempDir;
 
 const PROGRAMS: &[&str] = &["etcdctl"];
@@ -59,6 +62,73 @@ fn a_data_directory_of_another_cluster_is_refused() {
     let (code, said) = refused(command(theirs.path(), three_ports(), &arguments));
     assert_ne!(code, Some(0));
     assert!(said.contains("cluster"), "{said}");
+}
+
+#[test]
+fn a_data_directory_of_another_server_of_the_cluster_is_refused() {
+    if !requirements::met(PROGRAMS, false) {
+        return;
+    }
+    let folder = folder();
+    let server = Server::start(folder.path());
+    server.put("before", "kept").expect("it must serve");
+    server.stop();
+    let (code, said) =
+        refused(command(folder.path(), three_ports(), &["--name", "server-9", "--init"]));
+    assert_ne!(code, Some(0));
+    assert!(said.contains("server-1") && said.contains("server-9"), "{said}");
+    let again = Server::start(folder.path());
+    assert_eq!(again.get("before").expect("it must serve"), "kept");
+}
+
+#[test]
+fn a_server_whose_directory_is_lost_comes_back_as_a_new_member() {
+    let up = Up::start(&["--servers", "3", "--agents", "0", "--runtime", "none"]);
+    let before = members(&up);
+    let lost = up.cluster().servers.remove(1);
+    up::signal(&lost, Signal::KILL);
+    fs::remove_dir_all(&lost.data_dir).expect("a dead server's directory can be removed");
+    let after = wait::until("three voters, one of them new", Duration::from_secs(60), || {
+        let now = members(&up);
+        let is_whole = now.len() == 3 && now.iter().all(|(_, _, role)| role == "voter");
+        if is_whole && now != before { Ok(now) } else { Err(format!("{now:?}")) }
+    });
+    let id = |members: &[(String, u64, String)]| {
+        members.iter().find(|(name, ..)| *name == lost.name).map(|(_, id, _)| *id)
+    };
+    assert!(id(&after) > id(&before), "R8: {} must get a new identity: {after:?}", lost.name);
+}
+
+/// Name, identity and role of each member, as one that is alive knows them.
+fn members(up: &Up) -> Vec<(String, u64, String)> {
+    let status = up.status().unwrap_or_default();
+    let known = status["servers"].as_array().into_iter().flatten();
+    let all = known.filter_map(|server| server["members"].as_array()).next();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut members: Vec<_> = all
+        .into_iter()
+        .flatten()
+        .map(|one| (text(&one["name"]), one["id"].as_u64().unwrap_or(0), text(&one["role"])))
+        .collect();
+    members.sort();
+    members
+}
+
+#[test]
+fn without_containerd_the_control_plane_starts_and_says_what_is_missing() {
+    if !requirements::met(&["containerd", "unshare"], true) {
+        return;
+    }
+    let folder = folder();
+    let data_dir = folder.path().join("data");
+    let up = Up::start_without("containerd", &data_dir, &["--servers", "1", "--agents", "1"]);
+    let said = up.printed();
+    assert!(up.ready.starts_with("ready: 1 server, 0 agents"), "{}", up.ready);
+    assert!(said.contains("missing: containerd"), "{said}");
+    assert!(
+        said.contains("apt-get install containerd") && said.contains("--install-packages"),
+        "{said}"
+    );
 }
 
 #[test]
