@@ -19,7 +19,13 @@ pub mod runtime;
 pub mod labels;
 pub mod owners;
 pub mod pods;
+pub mod share;
 
+pub mod claims;
+pub mod history;
+pub mod pod_control;
+
+pub mod daemon_set;
 pub mod deployment;
 pub mod endpoints;
 pub mod garbage;
@@ -34,7 +40,8 @@ pub mod taint_eviction;
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::{Namespace, ReplicationController};
 use kontiki_api::client::Client;
 use kontiki_api::registry::options::ListOptions;
 use kontiki_api::status::Status;
@@ -54,7 +61,9 @@ pub async fn run(context: LeaderContext) {
     let mut tasks = JoinSet::new();
     tasks.spawn(writer);
     tasks.spawn(deployment::controller(&context, begin, &events).run());
-    tasks.spawn(replica_set::controller(&context, begin, &events).run());
+    tasks.spawn(replica_set::controller::<ReplicaSet>(&context, begin, &events).run());
+    tasks.spawn(replica_set::controller::<ReplicationController>(&context, begin, &events).run());
+    tasks.spawn(daemon_set::controller(&context, begin, &events).run());
     tasks.spawn(endpoints::controller(&context, begin, &events).run());
     tasks.spawn(node_ipam::controller(&context, begin, &events).run());
     tasks.spawn(node_lifecycle::controller(&context, begin, &events).run());

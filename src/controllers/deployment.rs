@@ -21,7 +21,7 @@ use serde_json::json;
 use super::events::EventRecorder;
 use super::own_writes::OwnWrites;
 use super::owners::{self, ObjectKey};
-use super::replica_set::is_namespace_terminating;
+use super::pod_control::{self, is_namespace_terminating};
 use super::runtime::{Controller, During, Next, Reconcile, ReconcileError, Seen};
 use super::{labels, pods};
 use crate::leader_context::LeaderContext;
@@ -148,7 +148,7 @@ impl Deployments {
                     self.patch_owner(key, &set, patch).await?;
                 }
                 None if matches && !terminates && set.metadata.deletion_timestamp.is_none() => {
-                    if !self.is_still_there(deployment).await? {
+                    if !pod_control::is_still_there(&self.client, deployment).await? {
                         return Ok(sets);
                     }
                     let patch = json!([owners::controller_reference(deployment)]);
@@ -158,17 +158,6 @@ impl Deployments {
             }
         }
         Ok(sets)
-    }
-
-    async fn is_still_there(&self, deployment: &Deployment) -> Result<bool, ReconcileError> {
-        let (namespace, name) =
-            (owners::namespace(&deployment.metadata), owners::name(&deployment.metadata));
-        match self.client.get::<Deployment>(namespace, name).await {
-            Ok(fresh) => Ok(fresh.metadata.uid == deployment.metadata.uid
-                && fresh.metadata.deletion_timestamp.is_none()),
-            Err(status) if status.is_not_found() => Ok(false),
-            Err(status) => Err(status).during(|| format!("reading deployment {namespace}/{name}")),
-        }
     }
 
     async fn patch_owner(

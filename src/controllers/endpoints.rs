@@ -19,7 +19,7 @@ use kontiki_api::status::Status;
 use super::events::EventRecorder;
 use super::own_writes::OwnWrites;
 use super::owners::{self, ObjectKey};
-use super::replica_set::is_namespace_terminating;
+use super::pod_control::is_namespace_terminating;
 use super::runtime::{Controller, During, Next, Reconcile, ReconcileError, Seen};
 use super::{labels, pods};
 use crate::leader_context::LeaderContext;

@@ -49,6 +49,24 @@ pub fn controller_key<K: Resource>(meta: &ObjectMeta) -> Option<ObjectKey> {
         .map(|owner| ObjectKey::new(meta.namespace.clone().unwrap_or_default(), owner.name.clone()))
 }
 
+/// The keys of `K` that a change of a dependent concerns: its controller before and after, or, where
+/// it has none, all that might adopt it.
+pub fn concerned<K: Resource, D: Metadata<Ty = ObjectMeta>>(
+    old: Option<&D>,
+    new: Option<&D>,
+    adopters: impl FnOnce(&D) -> Vec<ObjectKey>,
+) -> Vec<ObjectKey> {
+    let mut keys: Vec<ObjectKey> = [old, new]
+        .into_iter()
+        .flatten()
+        .filter_map(|dependent| controller_key::<K>(dependent.metadata()))
+        .collect();
+    if let Some(orphan) = new.filter(|new| controller_of(new.metadata()).is_none()) {
+        keys.extend(adopters(orphan));
+    }
+    keys
+}
+
 /// The group in an `apiVersion`; empty for the core group.
 pub fn group(api_version: &str) -> &str {
     api_version.split_once('/').map_or("", |(group, _)| group)

@@ -1,5 +1,7 @@
 //! What the controllers ask of a pod: is it active, ready, available, terminating.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 
@@ -50,6 +52,21 @@ pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
         || ready_since(pod).is_some_and(|since| {
             now.duration_since(since) >= SignedDuration::from_secs(min_ready_seconds.into())
         })
+}
+
+/// When the next of the ready pods will have been ready for `min_ready_seconds`.
+pub fn next_available<'a>(
+    pods: impl IntoIterator<Item = &'a Pod>,
+    min_ready_seconds: i32,
+    now: Timestamp,
+) -> Option<Duration> {
+    let wait = SignedDuration::from_secs(min_ready_seconds.into());
+    pods.into_iter()
+        .filter_map(ready_since)
+        .map(|since| wait - now.duration_since(since))
+        .filter_map(|left| Duration::try_from(left).ok())
+        .filter(|left| !left.is_zero())
+        .min()
 }
 
 /// The most restarts of any of the pod's containers.

@@ -1,184 +1,117 @@
-//! ReplicaSets: as many pods of a template as wanted.
+//! ReplicaSets: as many pods of a template as wanted. ReplicationControllers are the same in an
+//! older form: they are reconciled as the ReplicaSets they amount to ([`Replicated`]).
 
 pub mod plan;
+pub mod replicated;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use futures_util::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kontiki_api::client::Client;
 use kontiki_api::informer::Informer;
-use kontiki_api::registry::options::{DeleteOptions, Part, Patch};
 use kontiki_api::status::Status;
-use serde_json::json;
 
 use super::events::EventRecorder;
 use super::own_writes::OwnWrites;
 use super::owners::{self, ObjectKey};
+use super::pod_control::{self, PodControl};
 use super::runtime::{Controller, During, Next, Reconcile, ReconcileError, Seen};
 use super::{labels, pods};
 use crate::leader_context::LeaderContext;
-use plan::{Claim, Failure, Scale};
+use plan::{Failure, Scale};
+use replicated::Replicated;
 
-/// Reconciles ReplicaSets.
-pub struct ReplicaSets {
+/// Reconciles ReplicaSets, or what amounts to them.
+pub struct ReplicaSets<K> {
     client: Client,
-    sets: Arc<Informer<ReplicaSet>>,
+    sets: Arc<Informer<K>>,
     pods: Arc<Informer<Pod>>,
-    own_pods: OwnWrites<ObjectKey, Pod>,
-    own_sets: OwnWrites<ObjectKey, ReplicaSet>,
-    events: EventRecorder,
+    control: PodControl,
+    own_sets: OwnWrites<ObjectKey, K>,
 }
 
-/// The controller, ready to run.
-pub fn controller(
+/// The controller of ReplicaSets (or of what amounts to them), ready to run.
+pub fn controller<K: Replicated>(
     context: &LeaderContext,
     begin: u64,
     events: &EventRecorder,
-) -> Controller<ReplicaSets> {
-    let sets = context.informers.of::<ReplicaSet>();
+) -> Controller<ReplicaSets<K>> {
+    let sets = context.informers.of::<K>();
     let pods = context.informers.of::<Pod>();
+    let client = context.client_of(K::ACCOUNT);
     let reconciler = ReplicaSets {
-        client: context.client_of("replicaset-controller"),
+        client: client.clone(),
         sets: Arc::clone(&sets),
         pods: Arc::clone(&pods),
-        own_pods: OwnWrites::new(Arc::clone(&pods)),
+        control: PodControl::new(client, &pods, events.of(K::ACCOUNT)),
         own_sets: OwnWrites::new(Arc::clone(&sets)),
-        events: events.of("replicaset-controller"),
     };
     let all_sets = Arc::clone(&sets);
-    Controller::new("replicaset", context, begin, reconciler)
+    Controller::new(K::CONTROLLER, context, begin, reconciler)
         .watch(&sets, |set| vec![ObjectKey::of(set)])
         .watch_changes(&pods, move |seen| sets_of(&all_sets, &seen))
 }
 
 /// The ReplicaSets that a change of a pod concerns: its controller before and after, or, where it
 /// has none, all that might adopt it.
-fn sets_of(sets: &Informer<ReplicaSet>, seen: &Seen<'_, Pod>) -> Vec<ObjectKey> {
-    let mut keys: Vec<ObjectKey> = [seen.old, seen.new]
-        .into_iter()
-        .flatten()
-        .filter_map(|pod| owners::controller_key::<ReplicaSet>(&pod.metadata))
-        .collect();
-    if let Some(orphan) = seen.new.filter(|pod| owners::controller_of(&pod.metadata).is_none()) {
-        let adopters =
-            sets.list_in(owners::namespace(&orphan.metadata)).into_iter().filter(|set| {
-                set.spec.as_ref().is_some_and(|spec| {
-                    labels::matches(&spec.selector, orphan.metadata.labels.as_ref())
-                })
-            });
-        keys.extend(adopters.map(|set| ObjectKey::of(&*set)));
-    }
-    keys
+fn sets_of<K: Replicated>(sets: &Informer<K>, seen: &Seen<'_, Pod>) -> Vec<ObjectKey> {
+    owners::concerned::<K, Pod>(seen.old, seen.new, |orphan| {
+        let meta = &orphan.metadata;
+        let mut adopters = Vec::new();
+        for set in sets.list_in(owners::namespace(meta)) {
+            let set = set.as_set();
+            if set.spec.iter().any(|spec| labels::matches(&spec.selector, meta.labels.as_ref())) {
+                adopters.push(ObjectKey::of(&*set));
+            }
+        }
+        adopters
+    })
 }
 
 #[async_trait]
-impl Reconcile for ReplicaSets {
+impl<K: Replicated> Reconcile for ReplicaSets<K> {
     type Key = ObjectKey;
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, ReconcileError> {
         self.own_sets.seen(key).await?;
-        self.own_pods.seen(key).await?;
-        let Some(set) = self.sets.get(&key.namespace, &key.name) else { return Ok(Next::OnChange) };
+        self.control.seen(key).await?;
+        let Some(owner) = self.sets.get(&key.namespace, &key.name) else {
+            return Ok(Next::OnChange);
+        };
+        let set = owner.as_set();
+        let selector = set.spec.as_ref().map(|spec| &spec.selector);
         let all = self.pods.list_in(&key.namespace);
-        let claim = plan::claim(&set, all.iter().filter(|pod| pods::is_active(pod)).cloned());
-        let mut active = claim.own.clone();
-        active.extend(self.take_over(key, &set, claim).await?);
+        let mut active = match selector {
+            Some(selector) => {
+                let active = all.iter().filter(|pod| pods::is_active(pod)).cloned();
+                self.control.claim(key, &*owner, selector, active).await?
+            }
+            None => Vec::new(),
+        };
         let mut outcome = Ok(());
         if set.metadata.deletion_timestamp.is_none() {
             let related = self.related(&set, &all);
             outcome = match plan::scale(&set, &active, &related, Timestamp::now()) {
                 Scale::Keep => Ok(()),
-                Scale::Create(count) => self.create(key, &set, count, &mut active).await,
-                Scale::Delete(victims) => self.delete(key, &set, &victims, &mut active).await,
+                Scale::Create(count) => self.create(key, &*owner, count, &mut active).await,
+                Scale::Delete(victims) => self.delete(key, &*owner, &victims, &mut active).await,
             };
         }
         let failure = outcome.as_ref().err().map(|(failure, _)| failure.clone());
         let now = Timestamp::now();
-        self.write_status(key, &set, plan::status(&set, &active, failure, now)).await?;
+        let terminating = K::COUNTS_TERMINATING.then(|| plan::terminating(&set, &all));
+        let status = plan::status(&set, &active, terminating, failure, now);
+        self.write_status(key, &owner, &set, status).await?;
         outcome
             .map_err(|(failure, status)| ReconcileError::Api { act: failure.message, status })?;
         Ok(plan::next_available(&set, &active, now).into())
     }
 }
 
-impl ReplicaSets {
-    /// Adopts and lets go; returns what was adopted.
-    async fn take_over(
-        &self,
-        key: &ObjectKey,
-        set: &ReplicaSet,
-        claim: Claim,
-    ) -> Result<Vec<Arc<Pod>>, ReconcileError> {
-        let mut adopted = Vec::new();
-        if !claim.adopt.is_empty() && !self.is_still_there(set).await? {
-            return Ok(adopted);
-        }
-        for pod in &claim.adopt {
-            let patch = json!({
-                "metadata": {
-                    "uid": pod.metadata.uid,
-                    "ownerReferences": [owners::controller_reference(set)],
-                }
-            });
-            if let Some(pod) = self.patch_pod(key, pod, patch).await? {
-                adopted.push(Arc::new(pod));
-            }
-        }
-        for pod in &claim.release {
-            let patch = json!({
-                "metadata": {
-                    "uid": pod.metadata.uid,
-                    "ownerReferences": [{ "$patch": "delete", "uid": set.metadata.uid }],
-                }
-            });
-            self.patch_pod(key, pod, patch).await?;
-        }
-        Ok(adopted)
-    }
-
-    /// Looks at the store itself: a cache that is late must not make a deleted set adopt pods.
-    async fn is_still_there(&self, set: &ReplicaSet) -> Result<bool, ReconcileError> {
-        let (namespace, name) = (owners::namespace(&set.metadata), owners::name(&set.metadata));
-        match self.client.get::<ReplicaSet>(namespace, name).await {
-            Ok(fresh) => Ok(fresh.metadata.uid == set.metadata.uid
-                && fresh.metadata.deletion_timestamp.is_none()),
-            Err(status) if status.is_not_found() => Ok(false),
-            Err(status) => Err(status).during(|| format!("reading replica set {namespace}/{name}")),
-        }
-    }
-
-    async fn patch_pod(
-        &self,
-        key: &ObjectKey,
-        pod: &Pod,
-        patch: serde_json::Value,
-    ) -> Result<Option<Pod>, ReconcileError> {
-        let name = owners::name(&pod.metadata);
-        match self
-            .client
-            .patch::<Pod>(&key.namespace, name, Part::Main, &Patch::Strategic(patch))
-            .await
-        {
-            Ok(pod) => {
-                self.own_pods.wrote(key, &pod);
-                Ok(Some(pod))
-            }
-            // Gone, or another pod of the same name by now.
-            Err(status) if status.is_not_found() || status.is_invalid() || status.is_conflict() => {
-                Ok(None)
-            }
-            Err(status) => {
-                Err(status).during(|| format!("changing the owner of pod {}/{name}", key.namespace))
-            }
-        }
-    }
-
+impl<K: Replicated> ReplicaSets<K> {
     /// The active pods of all ReplicaSets of the same owner.
     fn related(&self, set: &ReplicaSet, all: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
         let owner = owners::controller_of(&set.metadata).map(|owner| owner.uid.clone());
@@ -188,8 +121,8 @@ impl ReplicaSets {
                 .sets
                 .list_in(owners::namespace(&set.metadata))
                 .iter()
-                .filter(|sibling| owners::is_controlled_by(&sibling.metadata, &owner))
-                .map(|sibling| owners::uid(&sibling.metadata).to_owned())
+                .filter(|sibling| owners::is_controlled_by(sibling.metadata(), &owner))
+                .map(|sibling| owners::uid(sibling.metadata()).to_owned())
                 .collect(),
         };
         all.iter()
@@ -201,141 +134,63 @@ impl ReplicaSets {
             .collect()
     }
 
-    /// Creates pods in growing batches; the first batch with a failure is the last.
     async fn create(
         &self,
         key: &ObjectKey,
-        set: &ReplicaSet,
+        owner: &K,
         count: usize,
         active: &mut Vec<Arc<Pod>>,
     ) -> Result<(), (Failure, Status)> {
-        let pod = new_pod(set);
-        for batch in plan::slow_start(count) {
-            let created = join_all((0..batch).map(|_| self.client.create(&pod))).await;
-            let mut failed = None;
-            for outcome in created {
-                match outcome {
-                    Ok(pod) => {
-                        self.own_pods.wrote(key, &pod);
-                        self.events.normal(
-                            set,
-                            "SuccessfulCreate",
-                            format!("Created pod: {}", owners::name(&pod.metadata)),
-                        );
-                        active.push(Arc::new(pod));
-                    }
-                    Err(status) => failed = Some(status),
-                }
-            }
-            if let Some(status) = failed {
-                return self.not_created(set, status);
-            }
-        }
-        Ok(())
-    }
-
-    fn not_created(&self, set: &ReplicaSet, status: Status) -> Result<(), (Failure, Status)> {
-        if is_namespace_terminating(&status) {
-            return Ok(());
-        }
-        let message = status.message().to_owned();
-        self.events.warning(set, "FailedCreate", format!("Error creating: {message}"));
-        Err((Failure { reason: "FailedCreate", message }, status))
+        let set = owner.as_set();
+        let template = set.spec.as_ref().and_then(|spec| spec.template.clone());
+        let pod = pod_control::from_template(owner, &template.unwrap_or_default());
+        let wanted = vec![pod; count];
+        let created = self.control.create_all(key, owner, &wanted).await;
+        active.extend(created.pods);
+        created.refused.map_or(Ok(()), |status| Err(failure("FailedCreate", status)))
     }
 
     async fn delete(
         &self,
         key: &ObjectKey,
-        set: &ReplicaSet,
+        owner: &K,
         victims: &[Arc<Pod>],
         active: &mut Vec<Arc<Pod>>,
     ) -> Result<(), (Failure, Status)> {
-        let failed = AtomicUsize::new(0);
-        let outcomes = join_all(victims.iter().map(|pod| async {
-            let name = owners::name(&pod.metadata);
-            let options = DeleteOptions::of_uid(owners::uid(&pod.metadata));
-            match self.client.delete::<Pod>(&key.namespace, name, &options).await {
-                Ok(deleted) => {
-                    self.own_pods.deleted(key, &deleted);
-                    self.events.normal(set, "SuccessfulDelete", format!("Deleted pod: {name}"));
-                    Ok(())
-                }
-                // Gone, or another pod of the same name by now.
-                Err(status) if status.is_not_found() || status.is_conflict() => Ok(()),
-                Err(status) => {
-                    failed.fetch_add(1, Ordering::Relaxed);
-                    self.events.warning(
-                        set,
-                        "FailedDelete",
-                        format!("Error deleting: {}", status.message()),
-                    );
-                    Err(status)
-                }
-            }
-        }))
-        .await;
-        if failed.load(Ordering::Relaxed) == 0 {
-            active.retain(|pod| {
-                !victims.iter().any(|victim| victim.metadata.uid == pod.metadata.uid)
-            });
-        }
-        match outcomes.into_iter().find_map(Result::err) {
-            None => Ok(()),
-            Some(status) => Err((
-                Failure { reason: "FailedDelete", message: status.message().to_owned() },
-                status,
-            )),
-        }
+        self.control
+            .delete_all(key, owner, victims)
+            .await
+            .map_err(|status| failure("FailedDelete", status))?;
+        active.retain(|pod| !victims.iter().any(|victim| victim.metadata.uid == pod.metadata.uid));
+        Ok(())
     }
 
     async fn write_status(
         &self,
         key: &ObjectKey,
+        owner: &K,
         set: &ReplicaSet,
         status: ReplicaSetStatus,
     ) -> Result<(), ReconcileError> {
         if set.status.as_ref() == Some(&status) {
             return Ok(());
         }
-        let mut set = set.clone();
-        set.status = Some(status);
-        match self.client.update_status(&set).await {
+        match self.client.update_status(&owner.with_status(status)).await {
             Ok(set) => {
                 self.own_sets.wrote(key, &set);
                 Ok(())
             }
             Err(status) if status.is_not_found() => Ok(()),
             Err(status) => {
-                Err(status).during(|| format!("writing the status of replica set {key}"))
+                let kind = K::CONTROLLER;
+                Err(status).during(|| format!("writing the status of {kind} {key}"))
             }
         }
     }
 }
 
-/// Whether something could not be created because its namespace goes away.
-pub fn is_namespace_terminating(status: &Status) -> bool {
-    status.details().is_some_and(|details| {
-        details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating")
-    })
-}
-
-/// The pod that a ReplicaSet's template makes.
-fn new_pod(set: &ReplicaSet) -> Pod {
-    let template = set.spec.as_ref().and_then(|spec| spec.template.clone()).unwrap_or_default();
-    let meta = template.metadata.unwrap_or_default();
-    Pod {
-        metadata: ObjectMeta {
-            generate_name: Some(format!("{}-", owners::name(&set.metadata))),
-            namespace: set.metadata.namespace.clone(),
-            labels: meta.labels,
-            annotations: meta.annotations,
-            finalizers: meta.finalizers,
-            owner_references: Some(vec![owners::controller_reference(set)]),
-            ..ObjectMeta::default()
-        },
-        spec: template.spec,
-        status: None,
-    }
+fn failure(reason: &'static str, status: Status) -> (Failure, Status) {
+    (Failure { reason, message: status.message().to_owned() }, status)
 }
 
 #[cfg(test)]

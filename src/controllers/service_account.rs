@@ -12,7 +12,7 @@ use kontiki_api::informer::Informer;
 use kontiki_api::status::Status;
 
 use super::owners;
-use super::replica_set::is_namespace_terminating;
+use super::pod_control::is_namespace_terminating;
 use super::runtime::{Controller, During, Next, Reconcile, ReconcileError};
 use crate::leader_context::LeaderContext;
 

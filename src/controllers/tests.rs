@@ -2,7 +2,9 @@
 //! nodes whose pods run as soon as they are bound.
 
 mod cluster;
+mod daemon_set;
 mod nodes;
+mod replication_controller;
 
 use std::collections::BTreeSet;
 

@@ -11,6 +11,7 @@ mod resources_fit;
 mod taint_toleration;
 mod topology_spread;
 
+pub use node_affinity::selects;
 pub use taint_toleration::{covers, tolerates};
 
 use super::framework::{Filter, Score};

@@ -7,6 +7,7 @@ use super::defaults::{child, child_or_new, fill, fill_empty, str_of};
 use super::pod_spec::defaults as pod_defaults;
 use super::workload;
 use super::{check, check_change};
+use crate::context::RequestContext;
 use crate::object::Object;
 use crate::registry::strategy::{ALL_VERBS, Column, Kind, Scope, Strategy, Subresource};
 use crate::status::FieldError;
@@ -34,6 +35,7 @@ pub static KIND: Kind = Kind {
 };
 
 const REVISION_HISTORY_LIMIT: i64 = 10;
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 const COUNTS: [&str; 7] = [
     "currentNumberScheduled",
     "numberMisscheduled",
@@ -88,6 +90,19 @@ impl Strategy for DaemonSet {
         super::replica_set::labels_from_template(object);
     }
 
+    fn prepare_for_create(&self, _ctx: &RequestContext, object: &mut Object) {
+        self.prepare_create_default(object);
+        let generation = template_generation(object).max(1);
+        set_template_generation(object, generation);
+    }
+
+    fn prepare_for_update(&self, _ctx: &RequestContext, object: &mut Object, old: &Object) {
+        self.prepare_update_default(object, old);
+        let template = |object: &Object| object.at("/spec/template").cloned();
+        let changed = template(object) != template(old);
+        set_template_generation(object, template_generation(old).max(1) + i64::from(changed));
+    }
+
     fn validate(&self, object: &Object) -> Vec<FieldError> {
         check(object, |errors, root| {
             let spec = root.at("spec");
@@ -127,6 +142,15 @@ impl Strategy for DaemonSet {
         cells.extend(workload::wide_cells(object));
         cells
     }
+}
+
+/// The number of the template; it is written where older clients look for it.
+fn template_generation(object: &Object) -> i64 {
+    object.annotation(TEMPLATE_GENERATION).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn set_template_generation(object: &mut Object, generation: i64) {
+    object.set(&["metadata", "annotations", TEMPLATE_GENERATION], generation.to_string());
 }
 
 fn strategy(errors: &mut Errors, at: &At<'_>) {

@@ -3,6 +3,8 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use crate::controllers::share::{Round, resolve};
+
 /// What a Deployment allows, in pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
@@ -43,30 +45,6 @@ impl Bounds {
     /// The fewest pods that must be available.
     pub fn least(self) -> i32 {
         self.replicas - self.max_unavailable
-    }
-}
-
-/// To which side a share of pods is rounded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Round {
-    Up,
-    Down,
-}
-
-/// A number, or a percentage of `total`. What is neither counts as 0; validation refuses it before.
-fn resolve(value: &IntOrString, total: i32, round: Round) -> i32 {
-    match value {
-        IntOrString::Int(number) => (*number).max(0),
-        IntOrString::String(text) => {
-            let percent: i64 =
-                text.strip_suffix('%').and_then(|number| number.parse().ok()).unwrap_or(0);
-            let share = i64::from(total).saturating_mul(percent.max(0));
-            let rounded = match round {
-                Round::Up => share.saturating_add(99) / 100,
-                Round::Down => share / 100,
-            };
-            i32::try_from(rounded).unwrap_or(i32::MAX)
-        }
     }
 }
 

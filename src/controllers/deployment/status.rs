@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::bounds::Bounds;
 use super::scaling::{available, size, total};
 use crate::controllers::owners;
+use crate::controllers::share::nonzero;
 
 /// The condition that says whether enough pods are available.
 const AVAILABLE: &str = "Available";
@@ -93,7 +94,7 @@ pub fn counts(
         ready_replicas: nonzero(total(all(), ready)),
         available_replicas: nonzero(have),
         unavailable_replicas: nonzero((total(all(), size) - have).max(0)),
-        terminating_replicas: before.terminating_replicas,
+        terminating_replicas: terminating(all()),
         collision_count: before.collision_count,
         conditions: before.conditions,
     };
@@ -246,6 +247,11 @@ fn ready(set: &ReplicaSet) -> i32 {
     set.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0)
 }
 
-fn nonzero(count: i32) -> Option<i32> {
-    Some(count).filter(|count| *count != 0)
+/// How many pods are being deleted, where all ReplicaSets say how many theirs are. One that was
+/// never looked at has none.
+fn terminating<'a>(sets: impl Iterator<Item = &'a ReplicaSet>) -> Option<i32> {
+    sets.filter_map(|set| set.status.as_ref())
+        .filter(|status| status.observed_generation.is_some())
+        .map(|status| status.terminating_replicas)
+        .sum()
 }

@@ -1,4 +1,4 @@
-//! What a ReplicaSet needs done, decided from what is: which pods to adopt or let go, how many to
+//! What a ReplicaSet needs done, decided from what is: how many pods to
 //! create, which to delete, and the status to write.
 
 use std::cmp::Ordering;
@@ -11,39 +11,11 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::controllers::labels::{self, Labels};
+use crate::controllers::share::{count_i32, nonzero};
 use crate::controllers::{owners, pods};
 
 /// The most pods one reconcile creates or deletes; the rest follows in the next.
 pub const BURST: usize = 500;
-
-/// Pods of the namespace, sorted by what they are to a ReplicaSet.
-#[derive(Debug, Default)]
-pub struct Claim {
-    /// Its own, matching its selector.
-    pub own: Vec<Arc<Pod>>,
-    /// Without a controller, and matching: to be adopted.
-    pub adopt: Vec<Arc<Pod>>,
-    /// Its own, but no longer matching: to be let go.
-    pub release: Vec<Arc<Pod>>,
-}
-
-/// Sorts the namespace's pods. Pods at their end are claimed too; the caller filters.
-pub fn claim(set: &ReplicaSet, namespace_pods: impl IntoIterator<Item = Arc<Pod>>) -> Claim {
-    let mut claim = Claim::default();
-    let Some(spec) = &set.spec else { return claim };
-    let set_terminates = set.metadata.deletion_timestamp.is_some();
-    for pod in namespace_pods {
-        let matches = labels::matches(&spec.selector, pod.metadata.labels.as_ref());
-        match owners::controller_of(&pod.metadata) {
-            Some(owner) if owner.uid != owners::uid(&set.metadata) => {}
-            Some(_) if matches => claim.own.push(pod),
-            Some(_) if !set_terminates => claim.release.push(pod),
-            None if matches && !set_terminates && pods::is_active(&pod) => claim.adopt.push(pod),
-            _ => {}
-        }
-    }
-    claim
-}
 
 /// How the number of pods must change.
 #[derive(Debug, Clone, PartialEq)]
@@ -151,11 +123,24 @@ fn deletion_cost(pod: &Pod) -> i32 {
         .unwrap_or(0)
 }
 
+/// How many of its pods are being deleted and have not come to their end.
+pub fn terminating(set: &ReplicaSet, all: &[Arc<Pod>]) -> i32 {
+    let Some(spec) = &set.spec else { return 0 };
+    let own = all.iter().filter(|pod| {
+        pods::is_terminating(pod)
+            && !pods::is_terminal(pod)
+            && owners::is_controlled_by(&pod.metadata, owners::uid(&set.metadata))
+            && labels::matches(&spec.selector, pod.metadata.labels.as_ref())
+    });
+    count_i32(own.count())
+}
+
 /// The status for `active` pods, and for `terminating` ones; `failure` says why creating or
 /// deleting pods did not work, if it did not.
 pub fn status(
     set: &ReplicaSet,
     active: &[Arc<Pod>],
+    terminating: Option<i32>,
     failure: Option<Failure>,
     now: Timestamp,
 ) -> ReplicaSetStatus {
@@ -176,7 +161,7 @@ pub fn status(
         available_replicas: nonzero(count(&|pod| pods::is_available(pod, min_ready_seconds, now))),
         observed_generation: set.metadata.generation,
         conditions: conditions(old.conditions, failure, now),
-        terminating_replicas: old.terminating_replicas,
+        terminating_replicas: terminating,
     }
 }
 
@@ -217,40 +202,12 @@ fn has_all(pod: &Pod, template: &Labels) -> bool {
     template.iter().all(|(key, value)| own.and_then(|own| own.get(key)) == Some(value))
 }
 
-fn count_i32(count: usize) -> i32 {
-    i32::try_from(count).unwrap_or(i32::MAX)
-}
-
-fn nonzero(count: i32) -> Option<i32> {
-    Some(count).filter(|count| *count != 0)
-}
-
 /// When the status must be looked at again because a ready pod becomes available by time alone.
 pub fn next_available(
     set: &ReplicaSet,
     active: &[Arc<Pod>],
     now: Timestamp,
 ) -> Option<std::time::Duration> {
-    let seconds =
-        set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).filter(|seconds| *seconds > 0)?;
-    active
-        .iter()
-        .filter_map(|pod| pods::ready_since(pod))
-        .map(|since| jiff::SignedDuration::from_secs(seconds.into()) - now.duration_since(since))
-        .filter_map(|left| std::time::Duration::try_from(left).ok())
-        .filter(|left| !left.is_zero())
-        .min()
-}
-
-/// The sizes of the batches in which `count` pods are created: 1, 2, 4, … so that a quota or an
-/// admission that refuses them all is asked few times only.
-pub fn slow_start(count: usize) -> impl Iterator<Item = usize> {
-    let mut left = count;
-    let mut size = 1;
-    std::iter::from_fn(move || {
-        let batch = size.min(left);
-        left -= batch;
-        size *= 2;
-        (batch > 0).then_some(batch)
-    })
+    let seconds = set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
+    pods::next_available(active.iter().map(|pod| &**pod), seconds, now)
 }

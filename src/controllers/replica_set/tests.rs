@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodStatus, PodTempl
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time};
 
 use super::plan::{self, Failure, Scale};
-use crate::controllers::owners;
+use crate::controllers::{claims, owners, pod_control};
 
 const NOW: Timestamp = Timestamp::constant(1_700_000_000, 0);
 
@@ -35,6 +35,10 @@ fn set(replicas: i32) -> ReplicaSet {
         }),
         status: None,
     }
+}
+
+fn selector() -> LabelSelector {
+    set(1).spec.unwrap().selector
 }
 
 struct Make(Pod);
@@ -102,14 +106,14 @@ fn pods_are_claimed_by_controller_and_selector() {
         })
         .arc();
     let all = [own, unlabelled, orphan, foreign, leaving];
-    let claim = plan::claim(&set(1), all.clone());
+    let claim = claims::claim(&set(1).metadata, &selector(), all.clone());
     assert_eq!(names(&claim.own), ["own"]);
     assert_eq!(names(&claim.adopt), ["orphan"]);
     assert_eq!(names(&claim.release), ["unlabelled"]);
 
     let mut terminating = set(1);
     terminating.metadata.deletion_timestamp = Some(Time(NOW));
-    let claim = plan::claim(&terminating, all);
+    let claim = claims::claim(&terminating.metadata, &selector(), all);
     assert_eq!(names(&claim.own), ["own"]);
     assert!(claim.adopt.is_empty() && claim.release.is_empty(), "what goes takes nothing over");
 }
@@ -125,9 +129,9 @@ fn what_is_missing_is_created_up_to_a_burst() {
 
 #[test]
 fn batches_double_and_add_up() {
-    assert_eq!(plan::slow_start(0).count(), 0);
-    assert_eq!(plan::slow_start(1).collect::<Vec<_>>(), [1]);
-    assert_eq!(plan::slow_start(10).collect::<Vec<_>>(), [1, 2, 4, 3]);
+    assert_eq!(pod_control::slow_start(0).count(), 0);
+    assert_eq!(pod_control::slow_start(1).collect::<Vec<_>>(), [1]);
+    assert_eq!(pod_control::slow_start(10).collect::<Vec<_>>(), [1, 2, 4, 3]);
 }
 
 /// Each row's first pod goes before its second, and that in whichever order they come.
@@ -193,7 +197,7 @@ fn the_status_counts_ready_available_and_fully_labelled() {
         pod("b").on("n").ready_for(10).arc(),
         pod("c").with(|pod| pod.metadata.labels = None).arc(),
     ];
-    let status = plan::status(&set, &pods, None, NOW);
+    let status = plan::status(&set, &pods, Some(2), None, NOW);
     assert_eq!(status.replicas, 3);
     assert_eq!(status.fully_labeled_replicas, Some(2));
     assert_eq!(status.ready_replicas, Some(2));
@@ -207,9 +211,9 @@ fn the_status_counts_ready_available_and_fully_labelled() {
 fn a_failure_is_a_condition_until_it_is_over() {
     let failure = Failure { reason: "FailedCreate", message: "quota".to_owned() };
     let mut set = set(1);
-    set.status = Some(plan::status(&set, &[], Some(failure), NOW));
+    set.status = Some(plan::status(&set, &[], None, Some(failure), NOW));
     let conditions = set.status.as_ref().unwrap().conditions.clone().unwrap();
     assert_eq!(conditions[0].type_, "ReplicaFailure");
     assert_eq!(conditions[0].message.as_deref(), Some("quota"));
-    assert_eq!(plan::status(&set, &[], None, NOW).conditions, None);
+    assert_eq!(plan::status(&set, &[], None, None, NOW).conditions, None);
 }

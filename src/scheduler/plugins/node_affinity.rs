@@ -1,7 +1,10 @@
 //! A pod says by labels and names which nodes it must or would rather have.
 
-use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm};
+use k8s_openapi::api::core::v1::{
+    Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec,
+};
 
+use crate::controllers::owners;
 use crate::scheduler::cache::{NodeInfo, PodInfo, Snapshot};
 use crate::scheduler::framework::{
     ClusterEvent, Filter, NodeFilter, NodeScore, Normalize, Rejection, Score,
@@ -17,7 +20,7 @@ impl Filter for NodeAffinity {
 
     fn prepare<'a>(&'a self, pod: &'a PodInfo, _nodes: &'a Snapshot) -> Option<NodeFilter<'a>> {
         let spec = pod.pod.spec.as_ref()?;
-        let required = required(pod);
+        let required = required(spec);
         if spec.node_selector.is_none() && required.is_none() {
             return None;
         }
@@ -61,7 +64,7 @@ impl Score for NodeAffinity {
                 .iter()
                 .filter(|term| {
                     // Unlike a required term, a preferred one without conditions is for all nodes.
-                    is_blank(&term.preference) || term_matches(&term.preference, node)
+                    is_blank(&term.preference) || term_matches(&term.preference, &node.node)
                 })
                 .map(|term| i64::from(term.weight))
                 .sum()
@@ -69,20 +72,31 @@ impl Score for NodeAffinity {
     }
 }
 
-fn required(pod: &PodInfo) -> Option<&NodeSelector> {
-    let affinity = pod.pod.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
+fn required(spec: &PodSpec) -> Option<&NodeSelector> {
+    let affinity = spec.affinity.as_ref()?.node_affinity.as_ref()?;
     affinity.required_during_scheduling_ignored_during_execution.as_ref()
 }
 
 /// Whether the pod's node selector and required affinity take the node.
 pub(super) fn is_selected(pod: &PodInfo, node: &NodeInfo) -> bool {
-    let selector = pod.pod.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
-    let by_labels =
-        selector.into_iter().flatten().all(|(key, value)| node.label(key) == Some(value.as_str()));
+    pod.pod.spec.as_ref().is_none_or(|spec| selects(spec, &node.node))
+}
+
+/// Whether a pod of that specification may, by node selector and required affinity, be on the node.
+pub fn selects(spec: &PodSpec, node: &Node) -> bool {
+    let by_labels = spec
+        .node_selector
+        .iter()
+        .flatten()
+        .all(|(key, value)| label(node, key) == Some(value.as_str()));
     by_labels
-        && required(pod).is_none_or(|required| {
+        && required(spec).is_none_or(|required| {
             required.node_selector_terms.iter().any(|term| term_matches(term, node))
         })
+}
+
+fn label<'a>(node: &'a Node, key: &str) -> Option<&'a str> {
+    node.metadata.labels.as_ref()?.get(key).map(String::as_str)
 }
 
 fn is_blank(term: &NodeSelectorTerm) -> bool {
@@ -91,16 +105,17 @@ fn is_blank(term: &NodeSelectorTerm) -> bool {
 }
 
 /// Whether all conditions of the term hold; one without conditions takes no node.
-fn term_matches(term: &NodeSelectorTerm, node: &NodeInfo) -> bool {
+fn term_matches(term: &NodeSelectorTerm, node: &Node) -> bool {
     !is_blank(term)
         && term
             .match_expressions
             .iter()
             .flatten()
-            .all(|one| requirement_matches(one, node.label(&one.key)))
+            .all(|one| requirement_matches(one, label(node, &one.key)))
         && term.match_fields.iter().flatten().all(|one| {
             // The name is the only field there is.
-            one.key == "metadata.name" && requirement_matches(one, Some(node.name()))
+            one.key == "metadata.name"
+                && requirement_matches(one, Some(owners::name(&node.metadata)))
         })
 }
 

@@ -47,6 +47,21 @@ fn a_stateful_set_gets_its_defaults_and_keeps_its_claims() {
 }
 
 #[test]
+fn the_templates_of_a_daemon_set_are_numbered() {
+    let number = |set: &crate::object::Object| {
+        set.annotation("deprecated.daemonset.template.generation").map(str::to_owned)
+    };
+    let first = created(&daemon_set::KIND, workload(&json!({})));
+    assert_eq!(number(&first).as_deref(), Some("1"));
+    let same = updated(&daemon_set::KIND, &first, workload(&json!({"minReadySeconds": 5})));
+    assert_eq!(number(&same).as_deref(), Some("1"));
+    let mut other = workload(&json!({}));
+    other["spec"]["template"]["spec"]["containers"][0]["image"] = "other:2".into();
+    let other = updated(&daemon_set::KIND, &first, other);
+    assert_eq!(number(&other).as_deref(), Some("2"));
+}
+
+#[test]
 fn a_daemon_set_rolls_one_by_one() {
     let got = created(&daemon_set::KIND, workload(&json!({})));
     assert_eq!(
