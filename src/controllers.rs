@@ -25,6 +25,7 @@ pub mod claims;
 pub mod history;
 pub mod pod_control;
 
+pub mod cluster_role_aggregation;
 pub mod daemon_set;
 pub mod deployment;
 pub mod endpoints;
@@ -72,6 +73,7 @@ pub async fn run(context: LeaderContext) {
     tasks.spawn(service_account::controller(&context, begin).run());
     tasks.spawn(garbage::controller(&context, begin).run());
     tasks.spawn(namespace::controller(&context, begin).run());
+    tasks.spawn(cluster_role_aggregation::controller(&context, begin).run());
     drop(events);
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {

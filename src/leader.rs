@@ -95,8 +95,8 @@ impl Term {
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(bootstrap(Arc::clone(api), context.clone(), node.clone()));
-        tasks.spawn(controllers::run(context.clone()));
-        tasks.spawn(scheduler::run(context));
+        tasks.spawn(when_furnished(Arc::clone(api), context.clone(), controllers::run));
+        tasks.spawn(when_furnished(Arc::clone(api), context, scheduler::run));
         Self { token, tasks }
     }
 
@@ -115,12 +115,24 @@ impl Term {
     }
 }
 
+/// Runs a task that acts under a name of its own, once the roles are there that let it.
+async fn when_furnished<F: Future<Output = ()>>(
+    api: Arc<ApiServer>,
+    context: LeaderContext,
+    task: impl FnOnce(LeaderContext) -> F,
+) {
+    let token = context.token.clone();
+    if token.run_until_cancelled(api.furnished()).await.is_some() {
+        task(context).await;
+    }
+}
+
 /// Creates what every cluster has, then keeps the `kubernetes` service current.
 async fn bootstrap(api: Arc<ApiServer>, context: LeaderContext, node: Node) {
     let token = context.token.clone();
     let work = async {
-        while let Err(status) = api.bootstrap().await {
-            warn!(%status, "creating the cluster's namespaces");
+        while let Err(status) = api.bootstrap(&context.client).await {
+            warn!(%status, "creating the cluster's namespaces and roles");
             sleep(BOOTSTRAP_RETRY).await;
         }
         kubernetes_service::keep(&context.client, &node).await;

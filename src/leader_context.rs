@@ -27,11 +27,11 @@ pub struct LeaderContext {
 }
 
 impl LeaderContext {
-    /// The API as the controller of that name: what it writes is its own in `managedFields` and in
-    /// the audit.
+    /// The API as the service account of the controller of that name: it may do what the role
+    /// `system:controller:NAME` allows (`api/src/authz/defaults.txt`), and what it writes is its own
+    /// in `managedFields` and in the audit.
     pub fn client_of(&self, controller: &str) -> Client {
-        let name = format!("system:serviceaccount:kube-system:{controller}");
-        self.client.as_user(&name, &["system:masters"])
+        self.client.as_service_account("kube-system", controller)
     }
 }
 

@@ -58,7 +58,7 @@ const IDLE: Duration = Duration::from_mins(1);
 /// Schedules until the context's token is cancelled.
 pub async fn run(context: LeaderContext) {
     let Some(begin) = controllers::begin(&context.client, &context.token).await else { return };
-    let client = context.client.as_user("system:kube-scheduler", &["system:masters"]);
+    let client = context.client.as_user("system:kube-scheduler", &[]);
     let (events, writer) = events::recorder(client.clone(), context.token.child_token());
     let writer = tokio::spawn(writer);
     let scheduler = Scheduler {

@@ -30,7 +30,7 @@ async fn main() -> Result<(), Failure> {
     let (chain, key) = issue(&authority, "kube-apiserver", None)?;
     let config = ApiConfig { client_ca_pem: Some(authority.pem()), ..ApiConfig::default() };
     let server = ApiServer::new(Arc::new(LocalKv::in_memory()), config)?;
-    server.bootstrap().await?;
+    server.bootstrap(&server.client()).await?;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;
     let (cert, admin_key) = issue(&authority, "admin", Some("system:masters"))?;

@@ -1,12 +1,15 @@
 //! Admission: what is decided on a write beyond its own kind's rules, by plugins in a fixed order.
 //! First all may change the object, then all may refuse it.
 
+pub mod escalation;
 pub mod immortal;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::authz::Authorizer;
+use crate::authz::rbac::Rbac;
 use crate::context::RequestContext;
 use crate::object::Object;
 use crate::registry::Registry;
@@ -74,8 +77,11 @@ impl Admission {
     }
 
     /// The plugins of every cluster.
-    pub fn built_in() -> Self {
-        Self::new(vec![Arc::new(immortal::Immortal)])
+    pub fn built_in(rbac: &Arc<Rbac>, authorizer: &Arc<dyn Authorizer>) -> Self {
+        Self::new(vec![
+            Arc::new(immortal::Immortal),
+            Arc::new(escalation::Escalation::new(Arc::clone(rbac), Arc::clone(authorizer))),
+        ])
     }
 
     /// Lets all plugins change the object.

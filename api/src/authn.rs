@@ -2,17 +2,22 @@
 
 mod x509;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(crate) use x509::ClientCertificates;
 
 /// Who makes a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct User {
     /// The name: a certificate's common name, or `system:…` for the cluster's own.
     pub name: String,
+    /// What tells it from others that had the name before; may be empty.
+    pub uid: String,
     /// The groups, `system:authenticated` or `system:unauthenticated` among them.
     pub groups: Vec<String>,
+    /// What else who authenticated it knows.
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 /// The group of everybody who proved who they are.
@@ -23,6 +28,12 @@ pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 pub const MASTERS: &str = "system:masters";
 /// The nodes' agents.
 pub const NODES: &str = "system:nodes";
+/// Who proves nothing.
+pub const ANONYMOUS: &str = "system:anonymous";
+/// All service accounts; with `:` and a namespace behind it, those of the namespace.
+pub const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
+/// What the names of service accounts begin with, before namespace, `:` and name.
+pub const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 
 impl User {
     /// Somebody who proved who they are.
@@ -31,12 +42,20 @@ impl User {
         if !groups.iter().any(|group| group == AUTHENTICATED) {
             groups.push(AUTHENTICATED.into());
         }
-        Self { name: name.into(), groups }
+        Self { name: name.into(), groups, ..Self::default() }
     }
 
     /// Nobody in particular.
     pub fn anonymous() -> Self {
-        Self { name: "system:anonymous".into(), groups: vec![UNAUTHENTICATED.into()] }
+        let groups = vec![UNAUTHENTICATED.into()];
+        Self { name: ANONYMOUS.into(), groups, ..Self::default() }
+    }
+
+    /// A service account.
+    pub fn service_account(namespace: &str, name: &str) -> Self {
+        let of_namespace = format!("{SERVICE_ACCOUNTS}:{namespace}");
+        let name = format!("{SERVICE_ACCOUNT_PREFIX}{namespace}:{name}");
+        Self::authenticated(name, &[SERVICE_ACCOUNTS, &of_namespace])
     }
 
     /// Whether the user is in a group.

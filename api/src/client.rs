@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::authn::User;
-use crate::authz::{Attributes, Authorizer};
+use crate::authz::{Attributes, Authorizer, ResourceAttributes};
 use crate::context::RequestContext;
 use crate::object::Object;
 use crate::registry::Registry;
@@ -66,6 +66,13 @@ impl Client {
         let user = Arc::new(User::authenticated(name, groups));
         let manager = name.rsplit(':').next().unwrap_or(name).into();
         Self { user, manager, ..self.clone() }
+    }
+
+    /// The same as a service account.
+    #[must_use]
+    pub fn as_service_account(&self, namespace: &str, name: &str) -> Self {
+        let user = Arc::new(User::service_account(namespace, name));
+        Self { user, manager: name.into(), ..self.clone() }
     }
 
     /// The same with every write refused once `term` is past (invariant R9).
@@ -155,7 +162,7 @@ impl Client {
             "target": { "apiVersion": "v1", "kind": "Node", "name": node },
         }))
         .expect("a literal object must be one");
-        let ctx = self.context(kind, Verb::Create, "binding", namespace, pod)?;
+        let ctx = self.context(kind, Verb::Create, "binding", namespace, pod).await?;
         self.registry.bind(&ctx, kind, namespace, pod, &binding).await
     }
 
@@ -166,7 +173,7 @@ impl Client {
         namespace: &str,
         name: &str,
     ) -> Result<Object, Status> {
-        let ctx = self.context(kind, Verb::Get, "", namespace, name)?;
+        let ctx = self.context(kind, Verb::Get, "", namespace, name).await?;
         self.registry.get(&ctx, kind, namespace, name).await
     }
 
@@ -177,7 +184,7 @@ impl Client {
         namespace: &str,
         options: &ListOptions,
     ) -> Result<ObjectList, Status> {
-        let ctx = self.context(kind, Verb::List, "", namespace, "")?;
+        let ctx = self.context(kind, Verb::List, "", namespace, "").await?;
         self.registry.list(&ctx, kind, namespace, options).await
     }
 
@@ -188,7 +195,7 @@ impl Client {
         object: Object,
     ) -> Result<Object, Status> {
         let namespace = object.namespace().to_owned();
-        let ctx = self.context(kind, Verb::Create, "", &namespace, object.name())?;
+        let ctx = self.context(kind, Verb::Create, "", &namespace, object.name()).await?;
         self.registry.create(&ctx, kind, &namespace, object).await
     }
 
@@ -200,7 +207,7 @@ impl Client {
         object: Object,
     ) -> Result<Object, Status> {
         let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
-        let ctx = self.context(kind, Verb::Update, part.subresource(), &namespace, &name)?;
+        let ctx = self.context(kind, Verb::Update, part.subresource(), &namespace, &name).await?;
         self.registry.update(&ctx, kind, part, &namespace, &name, object).await
     }
 
@@ -213,7 +220,7 @@ impl Client {
         part: Part,
         patch: &Patch,
     ) -> Result<Object, Status> {
-        let ctx = self.context(kind, Verb::Patch, part.subresource(), namespace, name)?;
+        let ctx = self.context(kind, Verb::Patch, part.subresource(), namespace, name).await?;
         self.registry.patch(&ctx, kind, part, namespace, name, patch).await
     }
 
@@ -225,11 +232,11 @@ impl Client {
         name: &str,
         options: &DeleteOptions,
     ) -> Result<Deleted, Status> {
-        let ctx = self.context(kind, Verb::Delete, "", namespace, name)?;
+        let ctx = self.context(kind, Verb::Delete, "", namespace, name).await?;
         self.registry.delete(&ctx, kind, namespace, name, options).await
     }
 
-    fn context(
+    async fn context(
         &self,
         kind: &'static Kind,
         verb: Verb,
@@ -237,17 +244,18 @@ impl Client {
         namespace: &str,
         name: &str,
     ) -> Result<RequestContext, Status> {
-        let attributes = Attributes::Resource {
-            verb,
+        let attributes = Attributes::Resource(ResourceAttributes {
+            verb: verb.as_str().into(),
             group: kind.group.into(),
             version: kind.version.into(),
             resource: kind.plural.into(),
             subresource: subresource.into(),
             namespace: namespace.into(),
             name: name.into(),
-        };
-        let mut ctx =
-            RequestContext::authorize(&*self.authorizer, Arc::clone(&self.user), attributes)?;
+            selected: Vec::new(),
+        });
+        let user = Arc::clone(&self.user);
+        let mut ctx = RequestContext::authorize_latest(&*self.authorizer, user, attributes).await?;
         ctx.fence = self.fence;
         ctx.field_manager = self.manager.to_string();
         Ok(ctx)

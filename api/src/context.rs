@@ -37,7 +37,23 @@ impl RequestContext {
         authorizer
             .authorize(&user, &attributes)
             .map_err(|why| crate::authz::refusal(&user, &attributes, &why))?;
-        Ok(Self {
+        Ok(Self::allowed(user, attributes))
+    }
+
+    /// The same, where the answer no is only taken on a state that is not an old one.
+    pub async fn authorize_latest(
+        authorizer: &dyn Authorizer,
+        user: Arc<User>,
+        attributes: Attributes,
+    ) -> Result<Self, Status> {
+        crate::authz::decide(authorizer, &user, &attributes)
+            .await
+            .map_err(|why| crate::authz::refusal(&user, &attributes, &why))?;
+        Ok(Self::allowed(user, attributes))
+    }
+
+    fn allowed(user: Arc<User>, attributes: Attributes) -> Self {
+        Self {
             user,
             attributes,
             now: Timestamp::now(),
@@ -45,7 +61,7 @@ impl RequestContext {
             field_manager: String::new(),
             fence: None,
             warnings: Arc::default(),
-        })
+        }
     }
 
     /// Who.

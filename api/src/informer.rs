@@ -57,6 +57,64 @@ struct Cached<T> {
     revision: u64,
 }
 
+/// Says under which keys of an index an object is found.
+type Keys<T> = fn(&T) -> Vec<String>;
+
+/// Objects by something else than their name.
+struct Index<T> {
+    keys: Keys<T>,
+    entries: HashMap<String, BTreeMap<Name, Arc<T>>>,
+}
+
+impl<T> Index<T> {
+    fn insert(&mut self, name: &Name, object: &Arc<T>) {
+        for key in (self.keys)(object) {
+            self.entries.entry(key).or_default().insert(name.clone(), Arc::clone(object));
+        }
+    }
+
+    fn remove(&mut self, name: &Name, object: &T) {
+        for key in (self.keys)(object) {
+            if let Some(found) = self.entries.get_mut(&key) {
+                found.remove(name);
+                if found.is_empty() {
+                    self.entries.remove(&key);
+                }
+            }
+        }
+    }
+}
+
+/// The objects with their indices, which always agree.
+struct State<T> {
+    objects: BTreeMap<Name, Cached<T>>,
+    indices: HashMap<&'static str, Index<T>>,
+}
+
+impl<T> State<T> {
+    fn insert(&mut self, name: Name, object: Arc<T>, revision: u64) -> Option<Cached<T>> {
+        let old = self.objects.get(&name);
+        if old.is_some_and(|old| old.revision == revision) {
+            return self.objects.insert(name, Cached { object, revision });
+        }
+        for index in self.indices.values_mut() {
+            if let Some(old) = old {
+                index.remove(&name, &old.object);
+            }
+            index.insert(&name, &object);
+        }
+        self.objects.insert(name, Cached { object, revision })
+    }
+
+    fn remove(&mut self, name: &Name) -> Option<Cached<T>> {
+        let gone = self.objects.remove(name)?;
+        for index in self.indices.values_mut() {
+            index.remove(name, &gone.object);
+        }
+        Some(gone)
+    }
+}
+
 struct Subscriber<T> {
     queue: mpsc::Sender<Change<T>>,
     /// It was told to resync; until it has made room, changes are left out.
@@ -66,7 +124,7 @@ struct Subscriber<T> {
 /// The objects of one kind.
 pub struct Informer<T> {
     kind: &'static Kind,
-    objects: RwLock<BTreeMap<Name, Cached<T>>>,
+    state: RwLock<State<T>>,
     subscribers: Mutex<Vec<Subscriber<T>>>,
     synced: watch::Sender<bool>,
     /// Up to which revision every change is in.
@@ -79,7 +137,7 @@ impl<T: Send + Sync + 'static> Informer<T> {
     fn new(kind: &'static Kind) -> Self {
         Self {
             kind,
-            objects: RwLock::default(),
+            state: RwLock::new(State { objects: BTreeMap::new(), indices: HashMap::new() }),
             subscribers: Mutex::default(),
             synced: watch::Sender::new(false),
             revision: watch::Sender::new(0),
@@ -127,28 +185,50 @@ impl<T: Send + Sync + 'static> Informer<T> {
     /// One object; `namespace` is empty for what has none.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<T>> {
         let key = (namespace.to_owned(), name.to_owned());
-        self.objects.read().get(&key).map(|cached| Arc::clone(&cached.object))
+        self.state.read().objects.get(&key).map(|cached| Arc::clone(&cached.object))
     }
 
     /// All objects, in the order of namespace and name.
     pub fn list(&self) -> Vec<Arc<T>> {
-        self.objects.read().values().map(|cached| Arc::clone(&cached.object)).collect()
+        self.state.read().objects.values().map(|cached| Arc::clone(&cached.object)).collect()
     }
 
     /// The objects of one namespace.
     pub fn list_in(&self, namespace: &str) -> Vec<Arc<T>> {
         let from = (namespace.to_owned(), String::new());
-        self.objects
+        self.state
             .read()
+            .objects
             .range(from..)
             .take_while(|((own, _), _)| own == namespace)
             .map(|(_, cached)| Arc::clone(&cached.object))
             .collect()
     }
 
+    /// Keeps the objects also by these keys, for [`Informer::indexed`]. Doing so again under the
+    /// same name changes nothing.
+    pub fn index_by(&self, name: &'static str, keys: fn(&T) -> Vec<String>) {
+        let mut state = self.state.write();
+        if state.indices.contains_key(name) {
+            return;
+        }
+        let mut index = Index { keys, entries: HashMap::new() };
+        for (name, cached) in &state.objects {
+            index.insert(name, &cached.object);
+        }
+        state.indices.insert(name, index);
+    }
+
+    /// The objects under a key of an index, in the order of namespace and name.
+    pub fn indexed(&self, name: &'static str, key: &str) -> Vec<Arc<T>> {
+        let state = self.state.read();
+        let found = state.indices.get(name).and_then(|index| index.entries.get(key));
+        found.into_iter().flat_map(BTreeMap::values).map(Arc::clone).collect()
+    }
+
     /// How many objects there are.
     pub fn len(&self) -> usize {
-        self.objects.read().len()
+        self.state.read().objects.len()
     }
 
     /// Whether there are none.
@@ -167,9 +247,7 @@ impl<T: Send + Sync + 'static> Informer<T> {
     fn apply(&self, name: Name, revision: u64, object: T) {
         let new = Arc::new(object);
         let change = {
-            let mut objects = self.objects.write();
-            let cached = Cached { object: Arc::clone(&new), revision };
-            match objects.insert(name, cached) {
+            match self.state.write().insert(name, Arc::clone(&new), revision) {
                 None => Change::Added(new),
                 Some(old) if old.revision == revision => return,
                 Some(old) => Change::Updated { old: old.object, new },
@@ -179,7 +257,7 @@ impl<T: Send + Sync + 'static> Informer<T> {
     }
 
     fn delete(&self, name: &Name) {
-        let gone = self.objects.write().remove(name);
+        let gone = self.state.write().remove(name);
         if let Some(gone) = gone {
             self.publish(&Change::Deleted(gone.object));
         }
@@ -190,8 +268,8 @@ impl<T: Send + Sync + 'static> Informer<T> {
         let present: std::collections::BTreeSet<&Name> =
             list.iter().map(|(name, _, _)| name).collect();
         let gone: Vec<Name> = {
-            let objects = self.objects.read();
-            objects.keys().filter(|name| !present.contains(name)).cloned().collect()
+            let state = self.state.read();
+            state.objects.keys().filter(|name| !present.contains(name)).cloned().collect()
         };
         for name in gone {
             self.delete(&name);

@@ -4,8 +4,9 @@ use std::fmt;
 
 use http::Method;
 
-use crate::authz::Attributes;
+use crate::authz::{Attributes, ResourceAttributes};
 use crate::query::Query;
+use crate::selectors::FieldSelector;
 
 /// What is done to a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -105,18 +106,27 @@ impl RequestInfo {
         })
     }
 
-    /// What the authorizer is asked.
-    pub fn attributes(&self) -> Attributes {
+    /// What the authorizer is asked. A selection of one object by its name counts as naming it.
+    pub fn attributes(&self, query: &Query) -> Attributes {
         match self {
-            Self::Resource(path) => Attributes::Resource {
-                verb: path.verb,
-                group: path.group.clone(),
-                version: path.version.clone(),
-                resource: path.resource.clone(),
-                subresource: path.subresource.clone(),
-                namespace: path.namespace.clone(),
-                name: path.name.clone(),
-            },
+            Self::Resource(path) => {
+                let selected = selected(path, query);
+                let by_name = selected.iter().find(|(field, _)| field == "metadata.name");
+                let name = match by_name {
+                    Some((_, name)) if path.name.is_empty() => name.clone(),
+                    _ => path.name.clone(),
+                };
+                Attributes::Resource(ResourceAttributes {
+                    verb: path.verb.as_str().into(),
+                    group: path.group.clone(),
+                    version: path.version.clone(),
+                    resource: path.resource.clone(),
+                    subresource: path.subresource.clone(),
+                    namespace: path.namespace.clone(),
+                    name,
+                    selected,
+                })
+            }
             Self::Path { method, path } => {
                 Attributes::Path { verb: method.as_str().to_ascii_lowercase(), path: path.clone() }
             }
@@ -138,6 +148,19 @@ impl RequestInfo {
             Self::Path { method, .. } => method.is_safe(),
         }
     }
+}
+
+/// What the field selector of a request for many objects says must be equal. One that cannot be read
+/// is refused later, and gives nobody anything here.
+fn selected(path: &ResourcePath, query: &Query) -> Vec<(String, String)> {
+    let is_of_many = matches!(path.verb, Verb::List | Verb::Watch | Verb::DeleteCollection);
+    let text = query.get("fieldSelector");
+    if !is_of_many || text.is_empty() {
+        return Vec::new();
+    }
+    let selector = FieldSelector::parse(text).unwrap_or_default();
+    let fields = selector.paths().filter_map(|field| Some((field, selector.required(field)?)));
+    fields.map(|(field, value)| (field.to_owned(), value.to_owned())).collect()
 }
 
 /// Namespace, resource, name and subresource of the path behind the version.

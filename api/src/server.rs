@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
 use crate::authn::ClientCertificates;
-use crate::authz::BuiltIn;
+use crate::authz::rbac::Rbac;
+use crate::authz::{Authorizer, ClusterAuthorizer, reconcile};
 use crate::client::Client;
 use crate::discovery::Discovery;
 use crate::informer::Informers;
@@ -133,14 +134,19 @@ pub struct ApiServer {
     api: Arc<Api>,
     informers: Arc<Informers>,
     clients: Arc<ClientCertificates>,
+    rbac: Arc<Rbac>,
 }
 
 impl ApiServer {
-    /// The server over a store. Serves nothing yet.
+    /// The server over a store. Serves nothing yet. Must be called within a tokio runtime.
     pub fn new(kv: Arc<dyn Kv>, config: ApiConfig) -> Result<Self, SetupError> {
         let scheme = Arc::new(Scheme::new(resources::KINDS));
         let informers = Arc::new(Informers::new(Arc::clone(&kv), Arc::clone(&scheme)));
-        let registry = Arc::new(Registry::new(kv, scheme, Admission::built_in()));
+        let authorizer = Arc::new(ClusterAuthorizer::new(Arc::clone(&kv), &informers));
+        let rbac = Arc::clone(authorizer.rbac());
+        let authorizer: Arc<dyn Authorizer> = authorizer;
+        let admission = Admission::built_in(&rbac, &authorizer);
+        let registry = Arc::new(Registry::new(kv, scheme, admission));
         let kubelet = config.kubelet.as_ref().map(Kubelet::new).transpose();
         let clients = match &config.client_ca_pem {
             Some(ca_pem) => ClientCertificates::of_authority(ca_pem),
@@ -148,7 +154,7 @@ impl ApiServer {
         };
         let api = Api {
             registry,
-            authorizer: Arc::new(BuiltIn),
+            authorizer,
             kubelet: kubelet.map_err(SetupError::Identity)?,
             discovery: Discovery::new(resources::KINDS, &config.advertise_address),
             openapi: Arc::new(OpenApi::new(resources::KINDS)),
@@ -159,7 +165,7 @@ impl ApiServer {
             config,
         };
         let clients = Arc::new(clients.map_err(SetupError::Identity)?);
-        Ok(Self { api: Arc::new(api), informers, clients })
+        Ok(Self { api: Arc::new(api), informers, clients, rbac })
     }
 
     /// The API in this process, as the server itself; see [`Client::as_user`].
@@ -198,9 +204,17 @@ impl ApiServer {
     }
 
     /// Creates what every cluster has: the namespaces `default`, `kube-system`, `kube-node-lease`
-    /// and `kube-public`, and the service `kubernetes`. Idempotent; the leader calls it.
-    pub async fn bootstrap(&self) -> Result<(), Status> {
-        bootstrap::run(&self.client()).await
+    /// and `kube-public`, the default roles and bindings, and the service `kubernetes`. What was
+    /// taken away of the roles comes back. Idempotent; the leader calls it with its fenced client.
+    pub async fn bootstrap(&self, client: &Client) -> Result<(), Status> {
+        bootstrap::run(client).await?;
+        reconcile::run(client).await
+    }
+
+    /// Waits until the default roles and bindings are in this server's memory: then everybody who
+    /// has rights by them has them here. Callers bound the wait.
+    pub async fn furnished(&self) {
+        self.rbac.furnished().await;
     }
 }
 

@@ -25,8 +25,8 @@ impl Cluster {
         let server =
             || ApiServer::new(Arc::clone(&kv) as Arc<dyn Kv>, ApiConfig::default()).unwrap();
         let servers = [server(), server()];
-        servers[0].bootstrap().await.unwrap();
-        servers[1].bootstrap().await.unwrap();
+        servers[0].bootstrap(&servers[0].client()).await.unwrap();
+        servers[1].bootstrap(&servers[1].client()).await.unwrap();
         Self { clients: servers.iter().map(ApiServer::client).collect(), kv }
     }
 

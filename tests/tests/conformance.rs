@@ -70,7 +70,7 @@ async fn serve(folder: &Path, stop: CancellationToken) {
     let ca_pem = authority.cert_pem().to_owned();
     let config = ApiConfig { client_ca_pem: Some(ca_pem.clone()), ..ApiConfig::default() };
     let api = ApiServer::new(Arc::new(LocalKv::in_memory()), config).expect("must be made");
-    api.bootstrap().await.expect("a store in memory takes the first objects");
+    api.bootstrap(&api.client()).await.expect("a store in memory takes the first objects");
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("must listen");
     let address = listener.local_addr().expect("must have an address");
     let hosts = ["127.0.0.1".to_owned()];

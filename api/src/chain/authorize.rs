@@ -24,7 +24,9 @@ pub(super) async fn filter(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let mut ctx = match RequestContext::authorize(&*api.authorizer, user, info.attributes()) {
+    let attributes = info.attributes(&query);
+    let asked = RequestContext::authorize_latest(&*api.authorizer, user, attributes);
+    let mut ctx = match asked.await {
         Ok(ctx) => ctx,
         Err(refusal) => return refusal.into_response(),
     };

@@ -4,6 +4,7 @@ mod applying;
 mod deleting;
 mod listing;
 mod refusals;
+mod rights;
 mod secure;
 mod watching;
 mod writing;
@@ -57,7 +58,7 @@ impl Cluster {
         let kv = Arc::new(LocalKv::in_memory());
         let store: Arc<dyn Kv> = Arc::clone(&kv) as Arc<dyn Kv>;
         let server = ApiServer::new(store, config).expect("a default server must start");
-        server.bootstrap().await.expect("an empty store must take the namespaces");
+        server.bootstrap(&server.client()).await.expect("an empty store must take the namespaces");
         Self { server, kv }
     }
 
@@ -75,6 +76,25 @@ impl Cluster {
 
     async fn answer(&self, request: Request<Body>) -> Response {
         self.server.router().oneshot(request).await.expect("a router does not fail")
+    }
+
+    /// Another server over the same store, that knows nothing of the first.
+    fn another_server(&self) -> Self {
+        let store: Arc<dyn Kv> = Arc::clone(&self.kv) as Arc<dyn Kv>;
+        let server = ApiServer::new(store, ApiConfig::default()).expect("a server must start");
+        Self { server, kv: Arc::clone(&self.kv) }
+    }
+
+    async fn call_as(&self, user: &User, method: Method, path: &str, body: &Value) -> Answer {
+        let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", "application/json")
+            .extension(Arc::new(user.clone()))
+            .body(Body::from(bytes))
+            .expect("a valid request");
+        read(self.answer(request).await).await
     }
 
     async fn call(&self, method: Method, path: &str, body: &Value) -> Answer {

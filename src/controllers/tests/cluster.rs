@@ -51,7 +51,7 @@ impl Cluster {
 
     pub(super) async fn new(names: &[&str], settings: Settings) -> Self {
         let server = ApiServer::new(Arc::new(LocalKv::in_memory()), ApiConfig::default()).unwrap();
-        server.bootstrap().await.unwrap();
+        server.bootstrap(&server.client()).await.unwrap();
         let client = server.client();
         let created = Arc::new(Mutex::default());
         let stop = CancellationToken::new();
