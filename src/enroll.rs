@@ -19,7 +19,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::client;
-use crate::pki::tls;
+use crate::pki::{Identity, tls};
 use crate::token::Token;
 
 pub mod node;
@@ -40,9 +40,13 @@ pub struct Door<'a> {
 }
 
 impl<'a> Door<'a> {
-    /// A door that opens to nobody but the cluster of the token.
-    pub fn new(servers: &'a [String], token: &'a Token) -> anyhow::Result<Self> {
-        let http = client::with_tls(tls::pinned_config(token.ca_hash)?)?;
+    /// A door that opens to nobody but the cluster of the token; `identity` is who one has been.
+    pub fn new(
+        servers: &'a [String],
+        token: &'a Token,
+        identity: Option<&Identity>,
+    ) -> anyhow::Result<Self> {
+        let http = client::with_tls(tls::pinned_config(token.ca_hash, identity)?)?;
         Ok(Self { servers, token, http })
     }
 

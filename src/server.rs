@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use kontiki_api::server::{ApiConfig, ApiServer, KubeletIdentity};
+use kontiki_api::server::{ApiConfig, ApiServer, KubeletIdentity, Secret};
 use kontiki_raft::config::{Blocking, LogPolicy, NodeConfig, PeerTls, Timers};
 use kontiki_raft::node::Node;
 use kontiki_raft::types::Member;
@@ -245,6 +245,7 @@ fn make_api(node: &Node, identity: &Arc<Identity>) -> anyhow::Result<ApiServer> 
         ready_checks: vec![Arc::new(health::Membership(node.clone()))],
         enrollment: Some(Arc::new(Enroller::new(node.clone(), Arc::clone(identity)))),
         cluster_status: Some(Arc::new(health::Status(node.clone()))),
+        secret: Some(Secret(identity.pki.secret())),
         ..ApiConfig::default()
     };
     ApiServer::new(node.kv(), config).context("set up the API")

@@ -3,6 +3,8 @@
 
 pub mod escalation;
 pub mod immortal;
+pub mod node_restriction;
+pub mod service_account;
 
 use std::sync::Arc;
 
@@ -11,6 +13,7 @@ use async_trait::async_trait;
 use crate::authz::Authorizer;
 use crate::authz::rbac::Rbac;
 use crate::context::RequestContext;
+use crate::informer::Informers;
 use crate::object::Object;
 use crate::registry::Registry;
 use crate::registry::strategy::Kind;
@@ -77,9 +80,15 @@ impl Admission {
     }
 
     /// The plugins of every cluster.
-    pub fn built_in(rbac: &Arc<Rbac>, authorizer: &Arc<dyn Authorizer>) -> Self {
+    pub(crate) fn built_in(
+        rbac: &Arc<Rbac>,
+        authorizer: &Arc<dyn Authorizer>,
+        informers: &Informers,
+    ) -> Self {
         Self::new(vec![
             Arc::new(immortal::Immortal),
+            Arc::new(service_account::ServiceAccountPlugin::new(informers.of())),
+            Arc::new(node_restriction::NodeRestriction),
             Arc::new(escalation::Escalation::new(Arc::clone(rbac), Arc::clone(authorizer))),
         ])
     }

@@ -1,5 +1,6 @@
-//! Who makes a request.
+//! Who makes a request: a client certificate tells, or a bearer token, or nothing does.
 
+pub(crate) mod bearer;
 mod x509;
 
 use std::collections::BTreeMap;

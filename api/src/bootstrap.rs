@@ -32,7 +32,26 @@ pub(crate) async fn run(client: &Client) -> Result<(), Status> {
             _ => {}
         }
     }
+    for namespace in NAMESPACES {
+        default_account(client, namespace).await?;
+    }
     api_service(client).await
+}
+
+/// The account of pods that name none. A controller keeps it in every namespace; here it is there
+/// before the first pod can ask for it.
+async fn default_account(client: &Client, namespace: &str) -> Result<(), Status> {
+    let kind = &resources::service_account::KIND;
+    if client.get_object(kind, namespace, "default").await.is_ok() {
+        return Ok(());
+    }
+    let mut account = Object::empty("v1", "ServiceAccount");
+    account.set_meta("name", "default");
+    account.set_meta("namespace", namespace);
+    match client.create_object(kind, account).await {
+        Err(refusal) if !refusal.is_already_exists() => Err(refusal),
+        _ => Ok(()),
+    }
 }
 
 /// The name and the address by which pods find the API. Whoever knows the servers' addresses writes

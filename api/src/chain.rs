@@ -4,6 +4,7 @@ mod authenticate;
 mod authorize;
 mod compress;
 mod deadline;
+mod impersonate;
 mod in_flight;
 mod trace;
 
@@ -30,7 +31,8 @@ pub(crate) fn around(routes: Router, api: &Arc<Api>) -> Router {
             .layer(from_fn_with_state(with(), trace::filter))
             .layer(from_fn(compress::filter))
             .layer(from_fn_with_state(with(), deadline::filter))
-            .layer(from_fn(authenticate::filter))
+            .layer(from_fn_with_state(with(), authenticate::filter))
+            .layer(from_fn_with_state(with(), impersonate::filter))
             .layer(from_fn_with_state(with(), in_flight::filter))
             .layer(from_fn_with_state(with(), authorize::filter)),
     )

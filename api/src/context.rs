@@ -69,6 +69,11 @@ impl RequestContext {
         &self.user
     }
 
+    /// Who, to keep.
+    pub fn shared_user(&self) -> Arc<User> {
+        Arc::clone(&self.user)
+    }
+
     /// What.
     pub fn attributes(&self) -> &Attributes {
         &self.attributes

@@ -7,7 +7,9 @@ mod documents;
 mod log;
 mod options;
 mod read;
+mod review;
 mod subresource;
+mod token;
 mod watch;
 mod write;
 
@@ -28,7 +30,7 @@ use crate::shape::Shaper;
 use crate::state::Api;
 use crate::status::Status;
 
-pub(crate) use cluster::{cluster_status, enroll};
+pub(crate) use cluster::{cluster_status, enroll, jwks, rotate_keys};
 pub(crate) use documents::{discovery, openapi};
 pub(crate) use subresource::subresource;
 
@@ -64,6 +66,9 @@ impl Call {
 pub(crate) async fn resource(call: Call) -> Result<Response, Status> {
     if !call.kind.verbs.contains(&call.path.verb) {
         return Err(call.refuse_verb());
+    }
+    if !call.kind.is_stored() {
+        return review::create(call).await;
     }
     match call.path.verb {
         Verb::Get => read::get(call).await,

@@ -50,6 +50,7 @@ pub mod admission;
 pub mod authn;
 pub mod authz;
 pub mod context;
+pub mod tokens;
 
 mod answer;
 mod handlers;

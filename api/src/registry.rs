@@ -56,6 +56,11 @@ impl Registry {
         &self.kv
     }
 
+    /// What is decided on writes beyond the kinds' own rules.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
     /// The kinds.
     pub fn scheme(&self) -> &Arc<Scheme> {
         &self.scheme

@@ -197,7 +197,7 @@ fn trimmed(path: &str) -> &str {
 }
 
 /// A path segment without its percent signs.
-fn decoded(segment: &str) -> String {
+pub(crate) fn decoded(segment: &str) -> String {
     let mut bytes = Vec::with_capacity(segment.len());
     let mut rest = segment.as_bytes();
     while let Some((&first, after)) = rest.split_first() {

@@ -36,6 +36,7 @@ pub mod priority_class;
 pub mod replica_set;
 pub mod replication_controller;
 pub mod resource_quota;
+pub mod review;
 pub mod role;
 pub mod role_binding;
 pub mod runtime_class;
@@ -74,6 +75,12 @@ pub static KINDS: &[&Kind] = &[
     &deployment::KIND,
     &replica_set::KIND,
     &stateful_set::KIND,
+    &review::SELF_SUBJECT,
+    &review::TOKEN,
+    &review::LOCAL_SUBJECT_ACCESS,
+    &review::SELF_SUBJECT_ACCESS,
+    &review::SELF_SUBJECT_RULES,
+    &review::SUBJECT_ACCESS,
     &horizontal_pod_autoscaler::KIND,
     &cron_job::KIND,
     &job::KIND,

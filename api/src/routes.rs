@@ -30,7 +30,9 @@ async fn dispatch(
 ) -> Response {
     let answer = match &*info {
         RequestInfo::Resource(path) => resource(api, ctx, path, query, request).await,
-        RequestInfo::Path { method, path } => other(&api, method, path, &query, request).await,
+        RequestInfo::Path { method, path } => {
+            other(&api, &ctx, method, path, &query, request).await
+        }
     };
     answer.unwrap_or_else(IntoResponse::into_response)
 }
@@ -62,6 +64,7 @@ async fn resource(
 
 async fn other(
     api: &Api,
+    ctx: &RequestContext,
     method: &Method,
     path: &str,
     query: &Query,
@@ -69,7 +72,12 @@ async fn other(
 ) -> Result<Response, Status> {
     let segments: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     if let (&Method::POST, ["kontiki", "v1", "enroll", kind]) = (method, segments.as_slice()) {
-        return handlers::enroll(api, kind, request).await;
+        return handlers::enroll(api, ctx.shared_user(), kind, request).await;
+    }
+    if let (&Method::POST, ["kontiki", "v1", "service-account-keys", "rotate"]) =
+        (method, segments.as_slice())
+    {
+        return handlers::rotate_keys(api).await;
     }
     let headers = request.headers();
     let response = match segments.as_slice() {
@@ -79,6 +87,10 @@ async fn other(
         [endpoint @ ("healthz" | "livez" | "readyz"), check] => {
             health::answer(api, endpoint, check, query).await
         }
+        [".well-known", "openid-configuration"] => {
+            answer::json(&api.tokens.discovery(&api.config.advertise_address))
+        }
+        ["openid", "v1", "jwks"] => handlers::jwks(api).await?,
         ["version"] => answer::json(&version::document()),
         ["metrics"] => api.metrics.answer()?,
         ["kontiki", "v1", "status"] => handlers::cluster_status(api).await?,

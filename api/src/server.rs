@@ -15,8 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
-use crate::authn::ClientCertificates;
-use crate::authz::rbac::Rbac;
+use crate::authn::{ClientCertificates, User};
 use crate::authz::{Authorizer, ClusterAuthorizer, reconcile};
 use crate::client::Client;
 use crate::discovery::Discovery;
@@ -28,6 +27,8 @@ use crate::registry::Registry;
 use crate::registry::scheme::Scheme;
 use crate::state::{Api, Places};
 use crate::status::Status;
+use crate::tokens::seal::Sealer;
+use crate::tokens::{self, Tokens};
 use crate::{bootstrap, chain, resources, routes};
 use accept::Connections;
 
@@ -45,7 +46,22 @@ pub enum EnrollKind {
 #[async_trait]
 pub trait Enrollment: Send + Sync {
     /// Must check `token` itself and answer [`Status::unauthorized`] where it is wrong.
-    async fn enroll(&self, kind: EnrollKind, token: &str, body: Value) -> Result<Value, Status>;
+    async fn enroll(
+        &self,
+        kind: EnrollKind,
+        token: &str,
+        body: Value,
+        caller: Caller,
+    ) -> Result<Value, Status>;
+}
+
+/// Who asks to be let in, and the API to look up whether it can be.
+#[derive(Clone)]
+pub struct Caller {
+    /// By its certificate; anonymous without one.
+    pub user: Arc<User>,
+    /// The API as the server itself.
+    pub client: Client,
 }
 
 /// Tells how the cluster is: `GET /kontiki/v1/status`.
@@ -75,6 +91,10 @@ pub struct KubeletIdentity {
     pub ca_pem: String,
 }
 
+/// Bytes that are never shown.
+#[derive(Clone)]
+pub struct Secret(pub Vec<u8>);
+
 /// How the API server is set up.
 #[derive(Clone)]
 pub struct ApiConfig {
@@ -99,6 +119,11 @@ pub struct ApiConfig {
     pub max_writes_in_flight: usize,
     /// Lets servers and nodes in; without it the path is 404.
     pub enrollment: Option<Arc<dyn Enrollment>>,
+    /// Who signs service accounts' tokens, as they say it.
+    pub issuer: String,
+    /// What all servers of the cluster know and its store does not: keys in the store are sealed
+    /// with what is derived from it. Without it they are stored as they are.
+    pub secret: Option<Secret>,
     /// Tells how the cluster is; without it the path is 404.
     pub cluster_status: Option<Arc<dyn ClusterStatus>>,
 }
@@ -116,6 +141,8 @@ impl Default for ApiConfig {
             max_reads_in_flight: 400,
             max_writes_in_flight: 200,
             enrollment: None,
+            issuer: tokens::ISSUER.into(),
+            secret: None,
             cluster_status: None,
         }
     }
@@ -134,7 +161,6 @@ pub struct ApiServer {
     api: Arc<Api>,
     informers: Arc<Informers>,
     clients: Arc<ClientCertificates>,
-    rbac: Arc<Rbac>,
 }
 
 impl ApiServer {
@@ -145,8 +171,11 @@ impl ApiServer {
         let authorizer = Arc::new(ClusterAuthorizer::new(Arc::clone(&kv), &informers));
         let rbac = Arc::clone(authorizer.rbac());
         let authorizer: Arc<dyn Authorizer> = authorizer;
-        let admission = Admission::built_in(&rbac, &authorizer);
-        let registry = Arc::new(Registry::new(kv, scheme, admission));
+        let admission = Admission::built_in(&rbac, &authorizer, &informers);
+        let registry = Arc::new(Registry::new(Arc::clone(&kv), scheme, admission));
+        let client = Client::new(Arc::clone(&registry), Arc::clone(&authorizer));
+        let sealer = config.secret.as_ref().map(|secret| Sealer::derive(&secret.0, "tokens"));
+        let tokens = Tokens::new(kv, sealer, client, &informers, &config.issuer);
         let kubelet = config.kubelet.as_ref().map(Kubelet::new).transpose();
         let clients = match &config.client_ca_pem {
             Some(ca_pem) => ClientCertificates::of_authority(ca_pem),
@@ -155,6 +184,8 @@ impl ApiServer {
         let api = Api {
             registry,
             authorizer,
+            rbac,
+            tokens,
             kubelet: kubelet.map_err(SetupError::Identity)?,
             discovery: Discovery::new(resources::KINDS, &config.advertise_address),
             openapi: Arc::new(OpenApi::new(resources::KINDS)),
@@ -165,7 +196,7 @@ impl ApiServer {
             config,
         };
         let clients = Arc::new(clients.map_err(SetupError::Identity)?);
-        Ok(Self { api: Arc::new(api), informers, clients, rbac })
+        Ok(Self { api: Arc::new(api), informers, clients })
     }
 
     /// The API in this process, as the server itself; see [`Client::as_user`].
@@ -208,13 +239,14 @@ impl ApiServer {
     /// taken away of the roles comes back. Idempotent; the leader calls it with its fenced client.
     pub async fn bootstrap(&self, client: &Client) -> Result<(), Status> {
         bootstrap::run(client).await?;
-        reconcile::run(client).await
+        reconcile::run(client).await?;
+        self.api.tokens.keys().maintain().await
     }
 
     /// Waits until the default roles and bindings are in this server's memory: then everybody who
     /// has rights by them has them here. Callers bound the wait.
     pub async fn furnished(&self) {
-        self.rbac.furnished().await;
+        self.api.rbac.furnished().await;
     }
 }
 

@@ -6,17 +6,21 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::authz::Authorizer;
+use crate::authz::rbac::Rbac;
 use crate::discovery::Discovery;
 use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
 use crate::registry::Registry;
 use crate::server::ApiConfig;
+use crate::tokens::Tokens;
 
 /// What every request is handled with.
 pub(crate) struct Api {
     pub(crate) registry: Arc<Registry>,
     pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) rbac: Arc<Rbac>,
+    pub(crate) tokens: Tokens,
     pub(crate) config: ApiConfig,
     pub(crate) discovery: Discovery,
     pub(crate) openapi: Arc<OpenApi>,

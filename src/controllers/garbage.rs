@@ -50,7 +50,7 @@ pub fn controller(context: &LeaderContext, begin: u64) -> Controller<Garbage> {
     let kinds = context.client.kinds().iter().copied();
     // Events are owned by nobody and are many.
     let sources: Vec<Source> = kinds
-        .filter(|kind| kind.kind != "Event")
+        .filter(|kind| kind.is_stored() && kind.kind != "Event")
         .map(|kind| (kind, context.informers.objects(kind)))
         .collect();
     let sources = Arc::new(sources);
@@ -168,7 +168,9 @@ impl Garbage {
     async fn owner(&self, object: &Object, reference: &OwnerRef) -> Result<Owner, ReconcileError> {
         let kinds = self.client.kinds();
         let named = |kind: &&&Kind| {
-            kind.kind == reference.kind && kind.api_version() == reference.api_version
+            kind.is_stored()
+                && kind.kind == reference.kind
+                && kind.api_version() == reference.api_version
         };
         // Of a kind that is not known nothing is known.
         let Some(kind) = kinds.iter().find(named) else { return Ok(Owner::There) };

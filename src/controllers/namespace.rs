@@ -48,7 +48,7 @@ impl Reconcile for Namespaces {
             .kinds()
             .iter()
             .copied()
-            .filter(|kind| kind.is_namespaced())
+            .filter(|kind| kind.is_namespaced() && kind.is_stored())
             .partition(|kind| kind.group.is_empty() && kind.kind == "Pod");
         for kinds in [pods, others] {
             let mut left = 0;

@@ -4,12 +4,18 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use k8s_openapi::api::core::v1::Node;
+use kontiki_api::server::Caller;
+use kontiki_api::status::Status;
 use kontiki_node_agent::{ClientTls, ServingTls};
 use serde::{Deserialize, Serialize};
 
 use super::Door;
 use crate::pki::files::{PkiDir, ServerPki};
-use crate::pki::{Identity, PkiError, Profile, RENEW_BEFORE, inspect, signing_request, tls};
+use crate::pki::{
+    Identity, NODE_USER_PREFIX, NODES_GROUP, PkiError, Profile, RENEW_BEFORE, inspect,
+    signing_request, tls,
+};
 use crate::token::Token;
 
 /// Who wants to be a node.
@@ -47,6 +53,29 @@ pub struct EnrolledNode {
     pub serving_cert: String,
 }
 
+/// Whether the name is free for who asks: nobody has it, or the asker proves by the certificate it
+/// still has that it is the node of that name. Otherwise whoever holds the token of nodes could
+/// become any node and read what its pods may.
+pub async fn check_name(caller: &Caller, request: &EnrollNode) -> Result<(), Status> {
+    let name = &request.node_name;
+    if caller.user.name == format!("{NODE_USER_PREFIX}{name}") && caller.user.is_in(NODES_GROUP) {
+        return Ok(());
+    }
+    match caller.client.get::<Node>("", name).await {
+        Err(status) if status.is_not_found() => Ok(()),
+        Err(status) => Err(status),
+        Ok(_) => Err(Status::conflict(
+            "",
+            "nodes",
+            name,
+            format!(
+                "a node of this name is in the cluster, and this is not its agent's certificate; \
+                 choose another --node-name, or remove that node first (kubectl delete node {name})"
+            ),
+        )),
+    }
+}
+
 /// The server's half: certifies two keys for one name.
 pub fn admit(pki: &ServerPki, request: &EnrollNode) -> Result<EnrolledNode, PkiError> {
     let profile = Profile::node(&request.node_name, &request.hosts);
@@ -74,6 +103,7 @@ impl NodeIdentity {
         token: Option<&Token>,
     ) -> anyhow::Result<Self> {
         let dir = PkiDir::of(data_dir);
+        let mut old = None;
         if dir.has("client") {
             let identity = Self::read(&dir)?;
             if let Some(token) = token {
@@ -82,6 +112,7 @@ impl NodeIdentity {
             if identity.serves(request)? {
                 return Ok(identity);
             }
+            old = identity.is_valid()?.then_some(identity.client);
         }
         let Some(token) = token else {
             bail!(
@@ -90,7 +121,7 @@ impl NodeIdentity {
                 data_dir.display()
             );
         };
-        let identity = Self::enroll(request, token).await?;
+        let identity = Self::enroll(request, token, old.as_ref()).await?;
         identity.write(&dir)?;
         Ok(identity)
     }
@@ -128,7 +159,17 @@ impl NodeIdentity {
         Ok(left > RENEW_BEFORE && serving.covers(&profile))
     }
 
-    async fn enroll(request: &NodeRequest, token: &Token) -> anyhow::Result<Self> {
+    /// Whether the client's certificate has any time left.
+    fn is_valid(&self) -> Result<bool, PkiError> {
+        Ok(!inspect("the client certificate", &self.client.cert_pem)?.left().is_zero())
+    }
+
+    /// `old` is the certificate that shows whose name it is, where there is one.
+    async fn enroll(
+        request: &NodeRequest,
+        token: &Token,
+        old: Option<&Identity>,
+    ) -> anyhow::Result<Self> {
         let (client_request, client_key) = signing_request()?;
         let (serving_request, serving_key) = signing_request()?;
         let body = EnrollNode {
@@ -137,7 +178,7 @@ impl NodeIdentity {
             client_request,
             serving_request,
         };
-        let door = Door::new(&request.servers, token)?;
+        let door = Door::new(&request.servers, token, old)?;
         let enrolled: EnrolledNode = door
             .knock("node", &body)
             .await

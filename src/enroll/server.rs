@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use kontiki_api::server::{EnrollKind, Enrollment};
+use bytes::Bytes;
+use kontiki_api::server::{Caller, EnrollKind, Enrollment};
 use kontiki_api::status::Status;
 use kontiki_raft::member_ids;
 use kontiki_raft::node::Node;
@@ -19,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::node::{EnrollNode, admit};
+use super::node::{EnrollNode, admit, check_name};
 use super::{Door, ServerStep, decode};
 use crate::pki::files::ServerPki;
 use crate::pki::{Authority, Identity as Pair, PkiError};
@@ -78,7 +79,7 @@ impl Enrolled {
 /// The joiner's first step.
 pub async fn enroll(servers: &[String], token: &Token, name: &str) -> anyhow::Result<Enrolled> {
     let step = ServerStep::Certificates { name: name.into() };
-    let door = Door::new(servers, token)?;
+    let door = Door::new(servers, token, None)?;
     door.knock("server", &step).await.context("enter the cluster")
 }
 
@@ -132,8 +133,9 @@ async fn join(
         // Alone, and not yet elected.
         return Ok(());
     }
-    let joined: Value =
-        Door::new(&servers, &token)?.knock("server", &ServerStep::Join(joining.clone())).await?;
+    let joined: Value = Door::new(&servers, &token, None)?
+        .knock("server", &ServerStep::Join(joining.clone()))
+        .await?;
     info!(%joined, "joined");
     Ok(())
 }
@@ -148,14 +150,22 @@ pub struct Enroller {
 
 #[async_trait]
 impl Enrollment for Enroller {
-    async fn enroll(&self, kind: EnrollKind, token: &str, body: Value) -> Result<Value, Status> {
+    async fn enroll(
+        &self,
+        kind: EnrollKind,
+        token: &str,
+        body: Value,
+        caller: Caller,
+    ) -> Result<Value, Status> {
         let role = match kind {
             EnrollKind::Server => Role::Server,
             EnrollKind::Node => Role::Node,
         };
         self.check(token, role)?;
         match role {
-            Role::Node => self.admit_node(&decode(body).map_err(Status::bad_request)?),
+            Role::Node => {
+                self.admit_node(&decode(body).map_err(Status::bad_request)?, &caller).await
+            }
             Role::Server => match decode(body).map_err(Status::bad_request)? {
                 ServerStep::Certificates { name } => self.admit_server(&name).await,
                 ServerStep::Join(joining) => self.make_member(joining).await,
@@ -179,7 +189,8 @@ impl Enroller {
         }
     }
 
-    fn admit_node(&self, request: &EnrollNode) -> Result<Value, Status> {
+    async fn admit_node(&self, request: &EnrollNode, caller: &Caller) -> Result<Value, Status> {
+        check_name(caller, request).await?;
         let enrolled = admit(&self.identity.pki, request)
             .map_err(|error| Status::bad_request(error.to_string()))?;
         info!(node = request.node_name, "node enrolled");
@@ -224,7 +235,7 @@ impl Enroller {
 
     async fn speaks(&self, api: &str) -> bool {
         let Ok(pin) = self.identity.pki.ca.cert_der() else { return false };
-        let config = crate::pki::tls::pinned_config(crate::token::ca_hash(&pin));
+        let config = crate::pki::tls::pinned_config(crate::token::ca_hash(&pin), None);
         let Ok(http) = config.map_err(Into::into).and_then(crate::client::with_tls) else {
             return false;
         };

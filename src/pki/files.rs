@@ -17,6 +17,8 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use super::{Authority, Identity, PkiError, Profile, RENEW_BEFORE, inspect, tls};
 use crate::token::{Role, Token};
 
@@ -144,6 +146,16 @@ impl ServerPki {
     /// The token that lets a `role` in.
     pub fn token(&self, role: Role) -> Result<Token, PkiError> {
         Ok(Token::derive(&self.ca.cert_der()?, self.ca.key_der(), role))
+    }
+
+    /// What all servers know, each from the authority's key, and nobody else: what the store keeps is
+    /// sealed with what is derived from it.
+    pub fn secret(&self) -> Vec<u8> {
+        // Hashed twice with the key in both, as join tokens are.
+        let key = self.ca.key_der();
+        let inner =
+            Sha256::new().chain_update(b"kontiki seal secret 1\0").chain_update(key).finalize();
+        Sha256::new().chain_update(key).chain_update(inner).finalize().to_vec()
     }
 
     /// Makes what the server `name` needs and does not have.

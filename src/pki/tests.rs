@@ -130,10 +130,10 @@ fn a_pinned_client_trusts_its_cluster_and_no_other() {
     let (ours, other) = (Authority::create("test").unwrap(), Authority::create("test").unwrap());
     let pin = crate::token::ca_hash(&ours.cert_der().unwrap());
     let serve = |ca: &Authority| ca.issue(&Profile::api_server(&[])).unwrap();
-    handshake(tls::pinned_config(pin).unwrap(), &serve(&ours)).unwrap();
-    assert!(handshake(tls::pinned_config(pin).unwrap(), &serve(&other)).is_err());
+    handshake(tls::pinned_config(pin, None).unwrap(), &serve(&ours)).unwrap();
+    assert!(handshake(tls::pinned_config(pin, None).unwrap(), &serve(&other)).is_err());
     // The right authority's certificate beside a chain that it did not sign proves nothing.
     let mut forged = serve(&other);
     forged.cert_pem.push_str(ours.cert_pem());
-    assert!(handshake(tls::pinned_config(pin).unwrap(), &forged).is_err());
+    assert!(handshake(tls::pinned_config(pin, None).unwrap(), &forged).is_err());
 }

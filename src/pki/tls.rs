@@ -51,17 +51,21 @@ fn certified_key(
     Ok((chain, key))
 }
 
-/// A client that trusts the one authority whose certificate has this SHA-256.
-pub fn pinned_config(pin: [u8; 32]) -> Result<ClientConfig, PkiError> {
+/// A client that trusts the one authority whose certificate has this SHA-256, with a certificate of
+/// its own where given.
+pub fn pinned_config(pin: [u8; 32], identity: Option<&Identity>) -> Result<ClientConfig, PkiError> {
     let provider = provider();
     let algorithms = provider.signature_verification_algorithms;
     let verifier = PinnedAuthority { pin, algorithms };
-    Ok(ClientConfig::builder_with_provider(provider)
+    let failed = |source| PkiError::Tls { what: "the join token".into(), source };
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|source| PkiError::Tls { what: "the join token".into(), source })?
+        .map_err(failed)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth())
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let Some(identity) = identity else { return Ok(builder.with_no_client_auth()) };
+    let (chain, key) = certified_key("the client certificate", identity)?;
+    builder.with_client_auth_cert(chain, key).map_err(failed)
 }
 
 /// Whether the first certificate of `cert_pem` carries the signature of `ca_pem`.

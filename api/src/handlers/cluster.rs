@@ -1,17 +1,28 @@
 //! Kontiki's own paths: letting servers and nodes in, and how the cluster is.
 
+use std::sync::Arc;
+
 use axum::extract::Request;
 use axum::response::Response;
+use http::StatusCode;
 use http::header::AUTHORIZATION;
+use serde_json::json;
 
 use super::body;
 use crate::answer;
-use crate::server::EnrollKind;
+use crate::authn::User;
+use crate::client::Client;
+use crate::server::{Caller, EnrollKind};
 use crate::state::Api;
 use crate::status::Status;
 
 /// `POST /kontiki/v1/enroll/{server,node}`.
-pub(crate) async fn enroll(api: &Api, kind: &str, request: Request) -> Result<Response, Status> {
+pub(crate) async fn enroll(
+    api: &Api,
+    user: Arc<User>,
+    kind: &str,
+    request: Request,
+) -> Result<Response, Status> {
     let enrollment = api.config.enrollment.as_ref().ok_or_else(Status::no_such_path)?;
     let kind = match kind {
         "server" => EnrollKind::Server,
@@ -30,11 +41,27 @@ pub(crate) async fn enroll(api: &Api, kind: &str, request: Request) -> Result<Re
     let body = body::read(request.into_body()).await?;
     let body = serde_json::from_slice(&body)
         .map_err(|error| Status::bad_request(format!("the body is not JSON: {error}")))?;
-    Ok(answer::json(&enrollment.enroll(kind, &token, body).await?))
+    let client = Client::new(Arc::clone(&api.registry), Arc::clone(&api.authorizer));
+    let caller = Caller { user, client };
+    Ok(answer::json(&enrollment.enroll(kind, &token, body, caller).await?))
 }
 
 /// `GET /kontiki/v1/status`.
 pub(crate) async fn cluster_status(api: &Api) -> Result<Response, Status> {
     let status = api.config.cluster_status.as_ref().ok_or_else(Status::no_such_path)?;
     Ok(answer::json(&status.status().await?))
+}
+
+/// `GET /openid/v1/jwks`: the keys by which others check service accounts' tokens.
+pub(crate) async fn jwks(api: &Api) -> Result<Response, Status> {
+    let keys = api.tokens.keys().jwks().await?;
+    let body = serde_json::to_vec(&keys).map_err(Status::internal)?;
+    Ok(answer::bytes(StatusCode::OK, "application/jwk-set+json", body))
+}
+
+/// `POST /kontiki/v1/service-account-keys/rotate`: a new key signs tokens from now on. Those of the
+/// old ones stay good for their time.
+pub(crate) async fn rotate_keys(api: &Api) -> Result<Response, Status> {
+    let key = api.tokens.keys().rotate().await?;
+    Ok(answer::json(&json!({ "keyID": key.id })))
 }

@@ -6,7 +6,7 @@ use axum::response::Response;
 use http::StatusCode;
 use serde_json::Value;
 
-use super::{Call, body, log, read, write};
+use super::{Call, body, log, read, token, write};
 use crate::answer;
 use crate::fields::{self, Place};
 use crate::negotiate::negotiate;
@@ -31,6 +31,7 @@ pub(crate) async fn subresource(call: Call) -> Result<Response, Status> {
         ("finalize", Verb::Update) => write::update(call, Part::Finalize).await,
         ("scale", _) => scale(call).await,
         ("binding", Verb::Create) => bind(call).await,
+        ("token", Verb::Create) => token::create(call).await,
         ("eviction", Verb::Create) => evict(call).await,
         ("log", Verb::Get) => log::log(call).await,
         _ => Err(call.refuse_verb()),

@@ -63,6 +63,13 @@ impl Subresource {
     /// The finalizers of a namespace.
     pub const FINALIZE: Self =
         Self { name: "finalize", group_version: None, kind: None, verbs: &[Verb::Update] };
+    /// A token of a service account.
+    pub const TOKEN: Self = Self {
+        name: "token",
+        group_version: Some(("authentication.k8s.io", "v1")),
+        kind: Some("TokenRequest"),
+        verbs: &[Verb::Create],
+    };
     /// A polite deletion of a pod.
     pub const EVICTION: Self = Self {
         name: "eviction",
@@ -121,6 +128,11 @@ impl Kind {
         } else {
             format!("{}/{}", self.group, self.version)
         }
+    }
+
+    /// Whether its objects are kept: a review is answered and forgotten.
+    pub fn is_stored(&self) -> bool {
+        !self.storage.is_empty()
     }
 
     /// Whether its objects live in namespaces.

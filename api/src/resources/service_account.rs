@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::object::Object;
-use crate::registry::strategy::{ALL_VERBS, Column, Kind, Scope, Strategy};
+use crate::registry::strategy::{ALL_VERBS, Column, Kind, Scope, Strategy, Subresource};
 use crate::table::{self, AGE, NAME};
 
 /// The kind.
@@ -18,7 +18,7 @@ pub static KIND: Kind = Kind {
     categories: &[],
     scope: Scope::Namespaced,
     storage: "serviceaccounts",
-    subresources: &[],
+    subresources: &[Subresource::TOKEN],
     verbs: ALL_VERBS,
     strategy: &ServiceAccount,
 };

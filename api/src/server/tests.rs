@@ -2,7 +2,9 @@
 
 mod applying;
 mod deleting;
+mod identity;
 mod listing;
+mod nodes;
 mod refusals;
 mod rights;
 mod secure;
@@ -95,6 +97,15 @@ impl Cluster {
             .body(Body::from(bytes))
             .expect("a valid request");
         read(self.answer(request).await).await
+    }
+
+    /// A request from outside, with these headers and no certificate.
+    async fn call_with(&self, headers: &[(&str, &str)], method: Method, path: &str) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        read(self.answer(request.body(Body::empty()).expect("a valid request")).await).await
     }
 
     async fn call(&self, method: Method, path: &str, body: &Value) -> Answer {

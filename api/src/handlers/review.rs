@@ -1,0 +1,206 @@
+//! The reviews: questions that are asked by creating an object, which comes back with the answer in
+//! its status and is not stored. Who am I; whose token is this; may they; may I; what may I.
+
+use std::collections::BTreeMap;
+
+use axum::response::Response;
+use http::StatusCode;
+use k8s_openapi::api::rbac::v1::PolicyRule;
+use serde_json::{Value, json};
+
+use super::token::strings;
+use super::{Call, body};
+use crate::answer;
+use crate::authn::User;
+use crate::authz::node::node_of;
+use crate::authz::{Attributes, ResourceAttributes, decide};
+use crate::negotiate::negotiate;
+use crate::object::Object;
+use crate::state::Api;
+use crate::status::{FieldError, Status};
+use crate::tokens::TokenError;
+
+pub(super) async fn create(mut call: Call) -> Result<Response, Status> {
+    let gvk = body::gvk(call.kind);
+    let mut object = body::object(&mut call, gvk).await?;
+    let Call { api, ctx, kind, path, headers, .. } = call;
+    let form = negotiate(&headers, false)?;
+    let status = match kind.kind {
+        "SelfSubjectReview" => json!({ "userInfo": user_info(ctx.user()) }),
+        "TokenReview" => token(&api, &object).await?,
+        "SelfSubjectAccessReview" => access(&api, ctx.user(), &object).await?,
+        "SelfSubjectRulesReview" => rules(&api, ctx.user(), &object)?,
+        "LocalSubjectAccessReview" => {
+            check_namespace(&object, &path.namespace)?;
+            access(&api, &subject(&object)?, &object).await?
+        }
+        "SubjectAccessReview" => access(&api, &subject(&object)?, &object).await?,
+        _ => return Err(Status::no_such_path()),
+    };
+    object.set(&["status"], status);
+    Ok(answer::document(StatusCode::CREATED, form.format, object.value()))
+}
+
+fn user_info(user: &User) -> Value {
+    let mut info = json!({ "username": user.name });
+    if !user.uid.is_empty() {
+        info["uid"] = json!(user.uid);
+    }
+    if !user.groups.is_empty() {
+        info["groups"] = json!(user.groups);
+    }
+    if !user.extra.is_empty() {
+        info["extra"] = json!(user.extra);
+    }
+    info
+}
+
+async fn token(api: &Api, review: &Object) -> Result<Value, Status> {
+    let token = review.str_at("/spec/token");
+    if token.is_empty() {
+        return Err(Status::bad_request("token is required for TokenReview in authentication"));
+    }
+    let asked = strings(review.at("/spec/audiences"));
+    let audiences = if asked.is_empty() { api.tokens.audiences() } else { asked.clone() };
+    Ok(match api.tokens.authenticate(token, &audiences).await {
+        Ok((user, found)) => {
+            json!({ "authenticated": true, "user": user_info(&user), "audiences": found })
+        }
+        Err(TokenError::Unavailable(status)) => return Err(status),
+        Err(error) => json!({ "user": {}, "error": format!("[invalid bearer token, {error}]") }),
+    })
+}
+
+/// Whom a review is about.
+fn subject(review: &Object) -> Result<User, Status> {
+    let name = review.str_at("/spec/user").to_owned();
+    let groups = strings(review.at("/spec/groups"));
+    if name.is_empty() && groups.is_empty() {
+        let why = "at least one of user or group must be specified";
+        return Err(invalid(review, FieldError::invalid("spec.user", "", why)));
+    }
+    let mut extra = BTreeMap::new();
+    for (key, values) in review.at("/spec/extra").and_then(Value::as_object).into_iter().flatten() {
+        extra.insert(key.to_ascii_lowercase(), strings(Some(values)));
+    }
+    Ok(User { name, uid: review.str_at("/spec/uid").to_owned(), groups, extra })
+}
+
+fn check_namespace(review: &Object, namespace: &str) -> Result<(), Status> {
+    if review.at("/spec/nonResourceAttributes").is_some_and(|found| !found.is_null()) {
+        let why = "disallowed on this kind of request";
+        return Err(invalid(
+            review,
+            FieldError::invalid("spec.nonResourceAttributes", Value::Null, why),
+        ));
+    }
+    let found = review.str_at("/spec/resourceAttributes/namespace");
+    if found != namespace {
+        let why = "must match metadata.namespace";
+        return Err(invalid(
+            review,
+            FieldError::invalid("spec.resourceAttributes.namespace", found, why),
+        ));
+    }
+    Ok(())
+}
+
+fn invalid(review: &Object, error: FieldError) -> Status {
+    Status::invalid("authorization.k8s.io", review.kind(), review.name(), &[error])
+}
+
+async fn access(api: &Api, user: &User, review: &Object) -> Result<Value, Status> {
+    let attributes = attributes(review)?;
+    Ok(match decide(&*api.authorizer, user, &attributes).await {
+        Ok(()) => json!({ "allowed": true }),
+        Err(why) if why.is_empty() => json!({ "allowed": false }),
+        Err(why) => json!({ "allowed": false, "reason": why }),
+    })
+}
+
+/// What a review asks about: exactly one of the two that it can.
+fn attributes(review: &Object) -> Result<Attributes, Status> {
+    let part = |name: &str| review.at(&format!("/spec/{name}")).filter(|part| !part.is_null());
+    match (part("resourceAttributes"), part("nonResourceAttributes")) {
+        (Some(resource), None) => Ok(Attributes::Resource(resource_attributes(resource))),
+        (None, Some(path)) => {
+            let text = |field: &str| path[field].as_str().unwrap_or_default().to_owned();
+            Ok(Attributes::Path { verb: text("verb"), path: text("path") })
+        }
+        (None, None) => Err(invalid(
+            review,
+            FieldError::invalid(
+                "spec.resourceAttributes",
+                Value::Null,
+                "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+            ),
+        )),
+        (Some(_), Some(_)) => Err(invalid(
+            review,
+            FieldError::invalid(
+                "spec.nonResourceAttributes",
+                Value::Null,
+                "cannot be specified in combination with resourceAttributes",
+            ),
+        )),
+    }
+}
+
+fn resource_attributes(asked: &Value) -> ResourceAttributes {
+    let text = |field: &str| asked[field].as_str().unwrap_or_default().to_owned();
+    let requirements = asked["fieldSelector"]["requirements"].as_array().into_iter().flatten();
+    let selected = requirements.filter(|one| one["operator"] == "In").filter_map(|one| {
+        let value = one["values"].as_array().filter(|values| values.len() == 1)?[0].as_str()?;
+        Some((one["key"].as_str()?.to_owned(), value.to_owned()))
+    });
+    ResourceAttributes {
+        verb: text("verb").into(),
+        group: text("group"),
+        version: text("version"),
+        resource: text("resource"),
+        subresource: text("subresource"),
+        namespace: text("namespace"),
+        name: text("name"),
+        selected: selected.collect(),
+    }
+}
+
+fn rules(api: &Api, user: &User, review: &Object) -> Result<Value, Status> {
+    let namespace = review.str_at("/spec/namespace");
+    if namespace.is_empty() {
+        return Err(Status::bad_request("no namespace on request"));
+    }
+    let (rules, missing) = api.rbac.rules_of(user, namespace);
+    let mut errors = missing;
+    if node_of(user).is_some() {
+        errors.push("node authorizer does not support user rule resolution".into());
+    }
+    let of = |is_wanted: fn(&PolicyRule) -> bool, show: fn(&PolicyRule) -> Value| {
+        rules.iter().filter(|rule| is_wanted(rule)).map(show).collect::<Vec<_>>()
+    };
+    let is_path =
+        |rule: &PolicyRule| rule.non_resource_urls.as_ref().is_some_and(|u| !u.is_empty());
+    let is_resource = |rule: &PolicyRule| rule.resources.as_ref().is_some_and(|r| !r.is_empty());
+    let mut status = json!({
+        "resourceRules": of(is_resource, resource_rule),
+        "nonResourceRules": of(is_path, path_rule),
+        "incomplete": !errors.is_empty(),
+    });
+    if !errors.is_empty() {
+        status["evaluationError"] = errors.join(", ").into();
+    }
+    Ok(status)
+}
+
+fn resource_rule(rule: &PolicyRule) -> Value {
+    let mut shown =
+        json!({ "verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": rule.resources });
+    if let Some(names) = rule.resource_names.as_ref().filter(|names| !names.is_empty()) {
+        shown["resourceNames"] = json!(names);
+    }
+    shown
+}
+
+fn path_rule(rule: &PolicyRule) -> Value {
+    json!({ "verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls })
+}
