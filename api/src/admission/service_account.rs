@@ -164,8 +164,8 @@ fn mount_in(container: &mut Value, mount: &Value) -> bool {
 }
 
 fn has_volume(pod: &Object, name: &str) -> bool {
-    let volumes = pod.at("/spec/volumes").and_then(Value::as_array).into_iter().flatten();
-    volumes.into_iter().any(|volume| volume["name"] == name)
+    let mut volumes = pod.at("/spec/volumes").and_then(Value::as_array).into_iter().flatten();
+    volumes.any(|volume| volume["name"] == name)
 }
 
 /// That of the volume which is there already, in a pod that was copied from another; else a new one.

@@ -74,8 +74,8 @@ fn bootstrap_user(
         return Err("the secret is another");
     }
     let expiration = field("expiration");
-    let is_over = |text: &str| text.parse::<jiff::Timestamp>().is_ok_and(|end| end > now);
-    if !expiration.is_empty() && !is_over(&expiration) {
+    let is_ahead = |text: &str| text.parse::<jiff::Timestamp>().is_ok_and(|end| end > now);
+    if !expiration.is_empty() && !is_ahead(&expiration) {
         return Err("its time is over");
     }
     if field("usage-bootstrap-authentication") != "true" {

@@ -56,6 +56,7 @@ impl JwtVerifier for RingVerifier {
     }
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the crate asks for a reference")]
 fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>, Error> {
     check(*algorithm)?;
     let pair = EcdsaKeyPair::from_pkcs8(
@@ -67,6 +68,7 @@ fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>
     Ok(Box::new(RingSigner(pair)))
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the crate asks for a reference")]
 fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, Error> {
     check(*algorithm)?;
     Ok(Box::new(RingVerifier(key.try_get_as_bytes()?.to_vec())))

@@ -91,7 +91,7 @@ impl KeyRing {
         let (keys, _) = self.read().await?;
         match keys.last() {
             Some(key) => Ok(Arc::clone(key)),
-            None => self.add(|keys| keys.is_empty()).await,
+            None => self.add(<[Arc<Key>]>::is_empty).await,
         }
     }
 
