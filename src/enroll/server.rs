@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use bytes::Bytes;
 use kontiki_api::server::{Caller, EnrollKind, Enrollment};
 use kontiki_api::status::Status;
 use kontiki_raft::member_ids;

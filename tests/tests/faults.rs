@@ -102,8 +102,8 @@ fn a_server_whose_directory_is_lost_comes_back_as_a_new_member() {
 /// Name, identity and role of each member, as one that is alive knows them.
 fn members(up: &Up) -> Vec<(String, u64, String)> {
     let status = up.status().unwrap_or_default();
-    let known = status["servers"].as_array().into_iter().flatten();
-    let all = known.filter_map(|server| server["members"].as_array()).next();
+    let mut known = status["servers"].as_array().into_iter().flatten();
+    let all = known.find_map(|server| server["members"].as_array());
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut members: Vec<_> = all
         .into_iter()

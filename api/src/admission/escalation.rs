@@ -50,11 +50,11 @@ impl Escalation {
         if self.may(admit, "escalate", admit.kind.plural, admit.name).await {
             return Ok(());
         }
-        self.holds(admit, &defaults::rules(role)).await?;
+        self.holds(admit, &defaults::rules(role))?;
         let aggregates =
             |object: &Object| object.at("/aggregationRule").is_some_and(|r| !r.is_null());
         if (aggregates(role) || admit.old.is_some_and(aggregates))
-            && self.holds(admit, &covers::everything()).await.is_err()
+            && self.holds(admit, &covers::everything()).is_err()
         {
             let why = "must have cluster-admin privileges to use the aggregationRule";
             return Err(Status::forbidden(GROUP, admit.kind.plural, role.name(), why));
@@ -71,7 +71,7 @@ impl Escalation {
         }
         // What was asked for above has brought the rules up to date.
         let rules = self.rbac.rules_by_reference(admit.namespace, &role)?;
-        self.holds(admit, &rules).await
+        self.holds(admit, &rules)
     }
 
     /// Whether the user has a verb on a role that no request carries.
@@ -88,7 +88,7 @@ impl Escalation {
         decide(&*self.authorizer, admit.ctx.user(), &attributes).await.is_ok()
     }
 
-    async fn holds(&self, admit: &Admit<'_>, wanted: &[PolicyRule]) -> Result<(), Status> {
+    fn holds(&self, admit: &Admit<'_>, wanted: &[PolicyRule]) -> Result<(), Status> {
         let user = admit.ctx.user();
         let (owned, missing) = self.rbac.rules_of(user, admit.namespace);
         covers::check(user, &owned, wanted).map_err(|mut why| {

@@ -52,10 +52,11 @@ pub(super) async fn patch(mut call: Call, part: Part) -> Result<Response, Status
 async fn apply(mut call: Call, part: Part) -> Result<Response, Status> {
     let (form, shaper) = call.form()?;
     let (config, conflicts) = body::config(&mut call).await?;
-    let Call { api, ctx, kind, path, .. } = call;
+    let Call { api, ctx, kind, path, query, .. } = call;
     let may_create = || {
         let verb = Verb::Create;
-        let attributes = RequestInfo::Resource(ResourcePath { verb, ..path.clone() }).attributes();
+        let attributes =
+            RequestInfo::Resource(ResourcePath { verb, ..path.clone() }).attributes(&query);
         let user = Arc::new(ctx.user().clone());
         RequestContext::authorize(&*api.authorizer, user, attributes).map(drop)
     };
