@@ -158,10 +158,9 @@ impl NetStreamAppend<TypeConfig> for Peer {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            let client = self.client()?;
             match self.lane {
-                Lane::Heartbeat => Ok(heartbeats(client, input, option.hard_ttl())),
-                Lane::Log => self.replicate(&*client, input).await,
+                Lane::Heartbeat => Ok(heartbeats(self.client()?, input, option.hard_ttl())),
+                Lane::Log => self.replicate(input).await,
             }
         })
     }
@@ -182,13 +181,18 @@ fn heartbeats<'s>(
 type Sent = Arc<AtomicU64>;
 
 impl Peer {
+    /// openraft pauses after a failure when it is asked for the next request, and not when it opens
+    /// a stream: so the first request is taken before the peer is called. Otherwise a peer that is
+    /// not there would be called without a pause.
     async fn replicate<'s>(
         &self,
-        client: &dyn PeerClient,
-        input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+        mut input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     ) -> Result<AppendResults<'s>, RPCError<TypeConfig>> {
+        let Some(first) = input.next().await else { return Ok(Box::pin(stream::empty())) };
+        let client = self.client()?;
         let sent = Sent::default();
         let counter = Arc::clone(&sent);
+        let input = stream::once(future::ready(first)).chain(input);
         let requests: Messages<_> = Box::pin(input.map(move |request| {
             counter.fetch_add(1, Ordering::Relaxed);
             append_to(request)

@@ -272,6 +272,7 @@ impl PeerService {
 
     /// Where this member stands.
     pub fn status(&self) -> proto::StatusReply {
+        let last = self.raft.data_metrics().borrow_watched().last_log.as_ref().map(wire::log_id_to);
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let (revision, hash) = self.store.hash();
@@ -279,9 +280,7 @@ impl PeerService {
             id: self.id,
             term: metrics.current_term,
             leader: metrics.current_leader.unwrap_or_default(),
-            last: metrics
-                .last_log_index
-                .map(|index| proto::LogId { term: metrics.current_term, index }),
+            last,
             committed: metrics.local_committed.as_ref().map(wire::log_id_to),
             applied: metrics.last_applied.as_ref().map(wire::log_id_to),
             revision: revision.get(),

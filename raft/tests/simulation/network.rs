@@ -19,9 +19,6 @@ use tokio::sync::watch;
 /// How long a cut connection is believed in.
 const KEEP_ALIVE: Duration = Duration::from_millis(1000);
 
-/// How long a snapshot may take.
-const LONG: Duration = Duration::from_secs(60);
-
 pub(super) struct Net {
     state: Mutex<State>,
 }
@@ -143,6 +140,8 @@ impl SimClient {
             self.pass(self.target, self.me).await;
             reply
         };
+        // A connection that is silent is given up, whatever time the call has.
+        let timeout = timeout.min(KEEP_ALIVE);
         tokio::time::timeout(timeout, calling).await.unwrap_or_else(|_| Err(lost()))
     }
 }
@@ -207,7 +206,7 @@ impl PeerClient for SimClient {
         &self,
         chunks: Messages<proto::SnapshotChunk>,
     ) -> Result<proto::SnapshotReply, CallError> {
-        self.call(LONG, |peer| async move { peer.install_snapshot(chunks).await }).await
+        self.call(KEEP_ALIVE, |peer| async move { peer.install_snapshot(chunks).await }).await
     }
 
     async fn propose(
