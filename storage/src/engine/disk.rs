@@ -16,6 +16,7 @@
 //! later write, and the process must open it anew.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -154,8 +155,12 @@ fn sync_names(directory: &Path) -> Result<(), EngineError> {
     let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     for path in [&directory.join("sled"), directory, parent] {
-        let file = File::open(path).map_err(io_error("open", path))?;
-        file.sync_all().map_err(io_error("sync", path))?;
+        match File::open(path) {
+            Ok(file) => file.sync_all().map_err(io_error("sync", path))?,
+            // Who made the directory for this process need not let it see what lies beside it.
+            Err(error) if path == parent && error.kind() == ErrorKind::PermissionDenied => {}
+            Err(error) => return Err(io_error("open", path)(error)),
+        }
     }
     Ok(())
 }
