@@ -18,7 +18,11 @@ struct Cluster {
 impl Cluster {
     async fn start() -> Self {
         let kv: Arc<dyn Kv> = Arc::new(LocalKv::in_memory());
-        let server = || ApiServer::new(Arc::clone(&kv), ApiConfig::default()).unwrap();
+        let config = ApiConfig {
+            secret: Some(crate::server::Secret(b"secret".to_vec())),
+            ..ApiConfig::default()
+        };
+        let server = || ApiServer::new(Arc::clone(&kv), config.clone()).unwrap();
         let servers = vec![server(), server()];
         let client = servers[0].client();
         servers[0].bootstrap(&client).await.unwrap();
