@@ -1,7 +1,8 @@
 //! [`Lessor`]: when leases run out, as the leader keeps it in memory.
 //!
 //! Which leases there are is replicated (`storage/src/lease.rs`); how long each still has is known
-//! to the leader alone, so that a renewal costs no entry of the log. A leader that has just come
+//! to the leader alone, so that a renewal costs no entry of the log: a round of heartbeats, shared by
+//! all that wait, confirms that it leads. A leader that has just come
 //! gives each lease what was last noted of it. To bound what a change of leaders adds, the leader
 //! notes what is left of a lease in the log once it has not been renewed for a while.
 //!

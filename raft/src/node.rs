@@ -133,11 +133,13 @@ impl Node {
             .await
             .map_err(stopped)?;
         let lessor = Arc::new(Lessor::default());
+        let (confirmed, confirm_queue) = ReadIndex::channel();
         let peer = Arc::new(PeerService {
             id: config.node_id,
             raft: raft.clone(),
             store: store.clone(),
             lessor: Arc::clone(&lessor),
+            confirmed,
             blocking: config.blocking,
             receiving: Semaphore::new(1),
         });
@@ -172,6 +174,14 @@ impl Node {
             }
         };
         inner.spawn(read_index::run(read_queue, inner.token.clone(), round));
+        let confirm = {
+            let inner = Arc::clone(&inner);
+            move || {
+                let inner = Arc::clone(&inner);
+                async move { inner.own_read_index().await }
+            }
+        };
+        inner.spawn(read_index::run(confirm_queue, inner.token.clone(), confirm));
         Ok(Self { inner })
     }
 

@@ -21,6 +21,7 @@ use crate::lessor::{Ask, Lessor, NotLeader};
 use crate::local;
 use crate::membership;
 use crate::proto;
+use crate::read_index::ReadIndex;
 use crate::snapshot::SnapshotData;
 use crate::transport::{CallError, Messages};
 use crate::types::{NodeId, Raft, TypeConfig};
@@ -39,6 +40,8 @@ pub struct PeerService {
     pub(crate) raft: Raft,
     pub(crate) store: Store,
     pub(crate) lessor: Arc<Lessor>,
+    /// Rounds in which a quorum confirms that this member leads.
+    pub(crate) confirmed: ReadIndex,
     pub(crate) blocking: Blocking,
     /// One snapshot is received at a time.
     pub(crate) receiving: Semaphore,
@@ -73,12 +76,8 @@ fn append_reply(result: StreamAppendResult<TypeConfig>) -> proto::AppendReply {
     proto::AppendReply { result: Some(result) }
 }
 
-/// What a member answers of leases, if it leads.
-pub(crate) fn leases(
-    lessor: &Lessor,
-    store: &Store,
-    request: &proto::LeaseRequest,
-) -> proto::LeaseReply {
+/// What a member answers of leases, if it leads as far as it knows.
+fn leases(lessor: &Lessor, store: &Store, request: &proto::LeaseRequest) -> proto::LeaseReply {
     let now = Instant::now();
     let ask = if request.renew { Ask::Renew } else { Ask::Look };
     let mut reply = proto::LeaseReply::default();
@@ -266,7 +265,17 @@ impl PeerService {
     }
 
     /// Renews leases or tells what is left of them, as the leader.
-    pub fn leases(&self, request: &proto::LeaseRequest) -> proto::LeaseReply {
+    ///
+    /// A renewal is a promise that whoever leads next keeps the lease for its whole time, and only a
+    /// leader that came after it does: so a quorum confirms first that this member still leads
+    /// (R7). All renewals that wait share one round, as reads do. What is left is only told.
+    pub async fn leases(&self, request: &proto::LeaseRequest) -> proto::LeaseReply {
+        if request.renew
+            && let Err(reason) = self.confirmed.next().await
+        {
+            tracing::debug!(reason, "leases are not renewed: this member may not lead");
+            return proto::LeaseReply { not_leader: true, ..proto::LeaseReply::default() };
+        }
         leases(&self.lessor, &self.store, request)
     }
 

@@ -1,4 +1,4 @@
-//! Linearizable reads (R4): one round for all reads that wait.
+//! Linearizable reads (R4): one round for all reads that wait; likewise for the renewals of leases.
 //!
 //! A read may only use a round that began after the read did, so reads that come while a round is
 //! under way wait for the next one.

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a harness of tests fails where it stands")]
 
 mod simulation {
+    mod bugs;
     mod history;
     mod network;
     mod scenario;

@@ -154,7 +154,7 @@ impl Peer for GrpcPeer {
     }
 
     async fn lease(&self, request: Request<proto::LeaseRequest>) -> Reply<proto::LeaseReply> {
-        Ok(Response::new(self.peer.leases(&request.into_inner())))
+        Ok(Response::new(self.peer.leases(&request.into_inner()).await))
     }
 
     async fn presence(&self, _: Request<proto::PresenceRequest>) -> Reply<Self::PresenceStream> {

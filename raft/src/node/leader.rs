@@ -142,11 +142,17 @@ impl Inner {
         Err(reason)
     }
 
+    /// A read index of this member's own: a quorum confirms that it leads.
+    pub(super) async fn own_read_index(&self) -> Result<u64, String> {
+        let timeout = self.config.timers.election_max;
+        let reading = tokio::time::timeout(timeout, local::read_index(&self.raft));
+        reading.await.unwrap_or_else(|_| Err("no quorum answered".to_owned()))
+    }
+
     async fn read_index_of(&self, leader: NodeId) -> Result<u64, String> {
         let timeout = self.config.timers.election_max;
         if leader == self.me() {
-            let reading = tokio::time::timeout(timeout, local::read_index(&self.raft));
-            return reading.await.unwrap_or_else(|_| Err("no quorum answered".to_owned()));
+            return self.own_read_index().await;
         }
         let reply = self.client(leader)?.read_index(timeout).await;
         let proto::ReadIndexReply { index, refused } = reply.map_err(|error| error.to_string())?;

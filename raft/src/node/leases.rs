@@ -1,4 +1,5 @@
-//! Leases at any member: granted and ended through the log, renewed at the leader, from memory.
+//! Leases at any member: granted and ended through the log, renewed at the leader, which only has
+//! to confirm that it leads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,6 @@ use tokio::time::Instant;
 use super::{Inner, Node};
 use crate::command::{Act, Done};
 use crate::lessor::Due;
-use crate::peer;
 use crate::proto;
 use crate::types::NodeId;
 
@@ -70,7 +70,8 @@ impl Node {
     }
 
     /// Gives leases their whole time again; of each, how many seconds that is, or `None` where it
-    /// does not exist. At the leader, from its memory, unless what was left had been noted.
+    /// does not exist. At the leader, once a quorum has confirmed that it leads, and without an entry
+    /// of the log unless what was left had been noted.
     pub async fn renew_leases(&self, ids: &[i64]) -> Result<Vec<Option<i64>>, KvError> {
         let reply = self.inner.ask_leases(ids, Ask::Renew).await?;
         let noted = ids.iter().zip(&reply.times).filter(|(_, time)| time.exists && time.noted);
@@ -142,7 +143,7 @@ impl Inner {
         request: proto::LeaseRequest,
     ) -> Result<proto::LeaseReply, String> {
         if leader == self.me() {
-            return Ok(peer::leases(&self.lessor, &self.store, &request));
+            return Ok(self.peer.leases(&request).await);
         }
         let reply = self.client(leader)?.lease(request, self.config.timers.election_max).await;
         reply.map_err(|error| error.to_string())

@@ -234,7 +234,7 @@ impl PeerClient for SimClient {
         request: proto::LeaseRequest,
         timeout: Duration,
     ) -> Result<proto::LeaseReply, CallError> {
-        self.call(timeout, |peer| async move { Ok(peer.leases(&request)) }).await
+        self.call(timeout, |peer| async move { Ok(peer.leases(&request).await) }).await
     }
 
     async fn status(&self, timeout: Duration) -> Result<proto::StatusReply, CallError> {

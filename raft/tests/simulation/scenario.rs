@@ -12,7 +12,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio_util::sync::CancellationToken;
 
 use super::history::History;
-use super::world::{MEMBERS, World};
+use super::world::{MEMBERS, World, virtual_time};
 
 const WRITERS: u64 = 4;
 const READERS: u64 = 3;
@@ -184,8 +184,6 @@ fn no_fault_loses_a_write_or_shows_a_stale_one() {
     let seeds = only.map_or(0..SEEDS, |seed: u64| seed..seed + 1);
     for seed in seeds {
         eprintln!("to repeat: KONTIKI_SEED={seed} cargo test -p kontiki-raft --test simulation");
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime.enable_all().start_paused(true).build().unwrap();
-        runtime.block_on(simulate(seed));
+        virtual_time(simulate(seed));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kontiki_raft::config::{Blocking, LogPolicy, NodeConfig, Timers};
 use kontiki_raft::node::Node;
@@ -11,6 +12,9 @@ use kontiki_storage::kv::Kv;
 use parking_lot::Mutex;
 
 use super::network::{Net, SimTransport};
+
+/// How long, in virtual time, what must happen is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) const MEMBERS: [NodeId; 3] = [1, 2, 3];
 
@@ -27,6 +31,14 @@ pub(super) struct World {
 
 fn member(id: NodeId) -> Member {
     Member { name: format!("server-{id}"), raft_addr: format!("sim:{id}"), ..Member::default() }
+}
+
+/// Runs `story` in one thread, with a clock that stands still while anything can be done and jumps
+/// to the next thing to do otherwise.
+pub(super) fn virtual_time<T>(story: impl Future<Output = T>) -> T {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().start_paused(true).build();
+    runtime.unwrap().block_on(story)
 }
 
 impl World {
@@ -73,6 +85,26 @@ impl World {
 
     pub(super) fn kv(&self, id: NodeId) -> Option<Arc<dyn Kv>> {
         self.node(id).map(|node| node.kv())
+    }
+
+    /// The member that leads and can serve, once there is one.
+    pub(super) async fn lead(&self) -> NodeId {
+        self.lead_without(0).await
+    }
+
+    /// The member other than `gone` that leads and can serve, once there is one.
+    pub(super) async fn lead_without(&self, gone: NodeId) -> NodeId {
+        let is_other = |id: &NodeId| *id != gone;
+        for _ in 0..PATIENCE.as_millis() {
+            let leads = |id: &NodeId| {
+                self.node(*id).is_some_and(|node| node.leadership().borrow().is_local)
+            };
+            if let Some(leader) = MEMBERS.into_iter().filter(is_other).find(leads) {
+                return leader;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("nobody leads");
     }
 
     pub(super) fn leader(&self) -> Option<NodeId> {
