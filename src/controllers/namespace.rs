@@ -1,26 +1,36 @@
-//! Empties namespaces that are being deleted, pods first, and then lets them go.
+//! Empties namespaces that are being deleted, pods first, tells in their conditions what is left,
+//! and then lets them go.
+
+pub mod plan;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::Namespace;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
 use kontiki_api::client::Client;
 use kontiki_api::informer::Informer;
-use kontiki_api::registry::options::{DeleteOptions, ListOptions, Part, Propagation};
+use kontiki_api::registry::options::{DeleteOptions, Deleted, ListOptions, Part, Propagation};
 use kontiki_api::registry::strategy::Kind;
+use kontiki_api::status::Status;
 
+use super::own_writes::OwnWrites;
 use super::owners;
 use super::runtime::{Controller, During, Next, Reconcile, ReconcileError};
 use crate::leader_context::LeaderContext;
+use plan::{Left, Step};
 
 /// How soon a namespace that is not empty yet is looked at again.
 const AGAIN: Duration = Duration::from_millis(500);
+/// The finalizer that is this controller's to take off.
+const FINALIZER: &str = "kubernetes";
 
 /// Empties namespaces.
 pub struct Namespaces {
     client: Client,
     informer: Arc<Informer<Namespace>>,
+    own: OwnWrites<String, Namespace>,
 }
 
 /// The controller, ready to run. Its keys are names of namespaces.
@@ -29,6 +39,7 @@ pub fn controller(context: &LeaderContext, begin: u64) -> Controller<Namespaces>
     let reconciler = Namespaces {
         client: context.client_of("namespace-controller"),
         informer: Arc::clone(&informer),
+        own: OwnWrites::new(Arc::clone(&informer)),
     };
     Controller::new("namespace", context, begin, reconciler)
         .watch(&informer, |namespace| vec![owners::name(&namespace.metadata).to_owned()])
@@ -39,6 +50,7 @@ impl Reconcile for Namespaces {
     type Key = String;
 
     async fn reconcile(&self, name: &String) -> Result<Next, ReconcileError> {
+        self.own.seen(name).await?;
         let Some(namespace) = self.informer.get("", name) else { return Ok(Next::OnChange) };
         if namespace.metadata.deletion_timestamp.is_none() {
             return Ok(Next::OnChange);
@@ -50,59 +62,88 @@ impl Reconcile for Namespaces {
             .copied()
             .filter(|kind| kind.is_namespaced() && kind.is_stored())
             .partition(|kind| kind.group.is_empty() && kind.kind == "Pod");
+        let mut left = Left::default();
         for kinds in [pods, others] {
-            let mut left = 0;
             for kind in kinds {
-                left += self.empty(kind, name).await?;
+                self.empty(kind, name, &mut left).await?;
             }
-            if left > 0 {
-                return Ok(Next::After(AGAIN));
+            if left.step() == Step::Wait {
+                break;
             }
         }
-        self.finalize(name).await
+        let plan = plan::plan(&namespace, &left, Timestamp::now());
+        self.tell(name, &namespace, plan.conditions).await?;
+        match plan.step {
+            Step::Wait => Ok(Next::After(AGAIN)),
+            Step::GoOn => self.finalize(name).await,
+        }
     }
 }
 
 impl Namespaces {
-    /// Deletes the objects of a kind; how many there were.
-    async fn empty(&self, kind: &'static Kind, namespace: &str) -> Result<usize, ReconcileError> {
-        let list = self
-            .client
-            .list_objects(kind, namespace, &ListOptions::default())
-            .await
-            .during(|| format!("listing {} of namespace {namespace}", kind.plural))?;
-        for object in list.items.iter().filter(|object| !object.is_terminating()) {
+    /// Deletes the objects of a kind, and notes those that were not gone at once. A kind that
+    /// refuses keeps no other from going; a term that is past ends everything.
+    async fn empty(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        left: &mut Left,
+    ) -> Result<(), ReconcileError> {
+        let list = match self.client.list_objects(kind, namespace, &ListOptions::default()).await {
+            Ok(list) => list,
+            Err(status) => return note(status, kind, left),
+        };
+        let resource = format!("{}.{}", kind.plural, kind.group);
+        for object in list.items {
+            if object.is_terminating() {
+                left.add(&resource, object.finalizers());
+                continue;
+            }
             let options = DeleteOptions::of_uid(object.uid()).propagate(Propagation::Background);
             match self.client.delete_object(kind, namespace, object.name(), &options).await {
-                Err(status) if !status.is_not_found() && !status.is_conflict() => {
-                    return Err(status)
-                        .during(|| format!("deleting {} {}", kind.kind, object.name()));
+                Ok(Deleted::Gone(_)) => {}
+                Ok(Deleted::Terminating(object)) => left.add(&resource, object.finalizers()),
+                Err(status) if status.is_not_found() => {}
+                Err(status) => {
+                    left.add(&resource, object.finalizers());
+                    note(status, kind, left)?;
                 }
-                _ => {}
             }
         }
-        Ok(list.items.len())
+        Ok(())
+    }
+
+    async fn tell(
+        &self,
+        name: &String,
+        namespace: &Namespace,
+        conditions: Option<Vec<NamespaceCondition>>,
+    ) -> Result<(), ReconcileError> {
+        let Some(conditions) = conditions else { return Ok(()) };
+        let mut changed = namespace.clone();
+        changed.status.get_or_insert_default().conditions = Some(conditions);
+        match self.client.update_status(&changed).await {
+            Ok(written) => {
+                self.own.wrote(name, &written);
+                Ok(())
+            }
+            Err(status) if status.is_not_found() => Ok(()),
+            Err(status) => {
+                Err(status).during(|| format!("writing the conditions of namespace {name}"))
+            }
+        }
     }
 
     async fn finalize(&self, name: &str) -> Result<Next, ReconcileError> {
-        let Some(kind) = self
-            .client
-            .kinds()
-            .iter()
-            .find(|kind| kind.group.is_empty() && kind.kind == "Namespace")
-        else {
-            return Ok(Next::OnChange);
-        };
-        let mut object = match self.client.get_object(kind, "", name).await {
+        let mut namespace = match self.client.get::<Namespace>("", name).await {
             Err(status) if status.is_not_found() => return Ok(Next::OnChange),
             outcome => outcome.during(|| format!("reading namespace {name}"))?,
         };
-        let kept = object
-            .at("/spec/finalizers")
-            .and_then(|list| list.as_array().cloned())
-            .unwrap_or_default();
-        let kept: Vec<_> = kept.into_iter().filter(|one| one != "kubernetes").collect();
-        object.set(&["spec", "finalizers"], kept);
+        let finalizers = namespace.spec.get_or_insert_default().finalizers.get_or_insert_default();
+        finalizers.retain(|one| one != FINALIZER);
+        let object = kontiki_api::object::Object::from_typed(&namespace)
+            .during(|| format!("encoding namespace {name}"))?;
+        let kind = self.client.kind_of::<Namespace>().during(|| "finding namespaces".to_owned())?;
         match self.client.update_object(kind, Part::Finalize, object).await {
             Err(status) if !status.is_not_found() => {
                 Err(status).during(|| format!("finalizing namespace {name}"))
@@ -110,4 +151,12 @@ impl Namespaces {
             _ => Ok(Next::OnChange),
         }
     }
+}
+
+fn note(status: Status, kind: &Kind, left: &mut Left) -> Result<(), ReconcileError> {
+    if status.is_fenced() || status.is_retryable() {
+        return Err(status).during(|| format!("emptying a namespace of {}", kind.plural));
+    }
+    left.failures.push(status.message().to_owned());
+    Ok(())
 }

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod daemon_set;
+mod namespaces;
 mod nodes;
 mod replication_controller;
 
