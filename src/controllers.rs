@@ -71,7 +71,7 @@ pub async fn run(context: LeaderContext) {
     tasks.spawn(taint_eviction::controller(&context, begin, &events).run());
     tasks.spawn(pod_gc::controller(&context, begin).run());
     tasks.spawn(service_account::controller(&context, begin).run());
-    tasks.spawn(garbage::controller(&context, begin).run());
+    tasks.spawn(garbage::controller(&context, begin, &events).run());
     tasks.spawn(namespace::controller(&context, begin).run());
     tasks.spawn(cluster_role_aggregation::controller(&context, begin).run());
     drop(events);

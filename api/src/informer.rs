@@ -4,6 +4,7 @@
 //! A subscriber never blocks the others: one that falls behind is told [`Change::Resync`] and reads
 //! the whole state anew.
 
+mod partial;
 mod reflector;
 
 use std::any::{Any, TypeId};
@@ -21,7 +22,8 @@ use crate::client::ApiType;
 use crate::object::Object;
 use crate::registry::scheme::Scheme;
 use crate::registry::strategy::Kind;
-use crate::status::Status;
+
+pub use partial::PartialObject;
 
 /// How many changes a subscriber may lag behind before it is told to resync.
 pub const SUBSCRIBER_QUEUE: usize = 1024;
@@ -49,8 +51,8 @@ pub enum Change<T> {
 /// Namespace and name.
 type Name = (String, String);
 
-/// Turns stored objects into those of the informer.
-type Decode<T> = fn(Object) -> Result<T, Status>;
+/// Turns a stored object, at its revision, into that of the informer.
+type Decode<T> = fn(&[u8], u64) -> Result<T, String>;
 
 struct Cached<T> {
     object: Arc<T>,
@@ -345,12 +347,17 @@ impl Informers {
             .scheme
             .kind(K::GROUP, K::VERSION, K::KIND)
             .expect("a type with an informer must be among the served kinds");
-        self.start(kind, Object::into_typed)
+        self.start(kind, typed)
     }
 
     /// The informer of a kind, with its objects as JSON.
     pub fn objects(&self, kind: &'static Kind) -> Arc<Informer<Object>> {
-        self.start(kind, Ok)
+        self.start(kind, whole)
+    }
+
+    /// The informer of a kind of whose objects only identity and ties are kept.
+    pub fn partial(&self, kind: &'static Kind) -> Arc<Informer<PartialObject>> {
+        self.start(kind, PartialObject::from_stored)
     }
 
     /// Ends all informers and waits until they have.
@@ -378,4 +385,16 @@ impl Informers {
         });
         Arc::clone(entry).downcast().expect("an informer must have the type under which it is kept")
     }
+}
+
+fn typed<K: ApiType>(bytes: &[u8], revision: u64) -> Result<K, String> {
+    let mut object: K = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    object.metadata_mut().resource_version = Some(revision.to_string());
+    Ok(object)
+}
+
+fn whole(bytes: &[u8], revision: u64) -> Result<Object, String> {
+    let mut object = Object::from_stored(bytes).map_err(|error| error.to_string())?;
+    object.set_meta("resourceVersion", revision.to_string());
+    Ok(object)
 }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use crate::status::Status;
 
 /// A reference from a dependent to its owner, as far as the machinery looks at it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OwnerRef {
     /// The owner's group and version.

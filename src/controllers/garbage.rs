@@ -1,95 +1,103 @@
 //! The garbage collector: what all its owners have left goes too; orphans are set free; foreground
 //! deletion waits for the dependents.
 //!
+//! ```text
+//!   every kind's metadata ──► Graph (uid → object, owner's uid → dependents)
+//!        │ an object without an owner, or an owner that ends
+//!        ▼
+//!   collect(): are its owners there?    finish(): what do its finalizers ask for?
+//! ```
+//!
 //! That an owner is gone is believed only from the store itself, never from a cache.
 
-use std::fmt;
+pub mod graph;
+pub mod plan;
+
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::stream::{self, FuturesUnordered, StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::ObjectReference;
 use kontiki_api::client::Client;
-use kontiki_api::informer::Informer;
-use kontiki_api::object::{Object, OwnerRef};
+use kontiki_api::informer::{Informers, PartialObject};
+use kontiki_api::object::OwnerRef;
 use kontiki_api::registry::options::{DeleteOptions, Part, Patch, Propagation};
 use kontiki_api::registry::strategy::Kind;
-use serde_json::json;
+use kontiki_api::registry::{FOREGROUND, ORPHAN};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
 
-use super::runtime::{Controller, During, Next, Reconcile, ReconcileError, Seen};
+use super::events::{EventRecorder, EventType};
+use super::queue::WorkQueue;
+use super::runtime::{self, Controller, During, Next, Reconcile, ReconcileError};
 use crate::leader_context::LeaderContext;
+use graph::{AnyKey, Found, Graph, Source};
+use plan::{Collect, Finish, Standing};
 
-const ORPHAN: &str = "orphan";
-const FOREGROUND: &str = "foregroundDeletion";
-/// How soon an object that waits for its dependents is looked at again.
-const AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
-
-/// An object of any kind.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct AnyKey {
-    /// The position of its kind among the collector's.
-    kind: usize,
-    namespace: String,
-    name: String,
-}
-
-impl fmt::Display for AnyKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "kind {} {}/{}", self.kind, self.namespace, self.name)
-    }
-}
-
-type Source = (&'static Kind, Arc<Informer<Object>>);
+/// How soon an object that waits for its dependents is looked at again, should nothing happen.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How soon an owner is looked for again whose kind is not known.
+const UNKNOWN_AGAIN: Duration = Duration::from_secs(30);
+/// How often it is looked whether there are new kinds.
+const KINDS_PERIOD: Duration = Duration::from_secs(1);
+/// How many dependents of one owner are worked on at the same time.
+const DEPENDENTS_AT_ONCE: usize = 16;
+/// How many owners are remembered to be gone.
+const GONE_MAX: usize = 4096;
 
 /// Collects garbage.
 pub struct Garbage {
     client: Client,
-    sources: Arc<Vec<Source>>,
+    graph: Arc<Graph>,
+    events: EventRecorder,
+    /// Owners that the store has said are gone, with the namespace in which they were looked for. A
+    /// uid is never used again, so they stay gone.
+    gone: Mutex<HashSet<(Box<str>, OwnerRef)>>,
 }
 
 /// The controller, ready to run.
-pub fn controller(context: &LeaderContext, begin: u64) -> Controller<Garbage> {
-    let kinds = context.client.kinds().iter().copied();
-    // Events are owned by nobody and are many.
-    let sources: Vec<Source> = kinds
-        .filter(|kind| kind.is_stored() && kind.kind != "Event")
-        .map(|kind| (kind, context.informers.objects(kind)))
-        .collect();
-    let sources = Arc::new(sources);
+pub fn controller(
+    context: &LeaderContext,
+    begin: u64,
+    events: &EventRecorder,
+) -> Controller<Garbage> {
+    let graph = Arc::new(Graph::default());
     let reconciler = Garbage {
         client: context.client_of("generic-garbage-collector"),
-        sources: Arc::clone(&sources),
+        graph: Arc::clone(&graph),
+        events: events.of("garbage-collector-controller"),
+        gone: Mutex::default(),
     };
-    let mut controller = Controller::new("garbage", context, begin, reconciler);
-    for (position, (_, informer)) in sources.iter().enumerate() {
-        let all = Arc::clone(&sources);
-        controller =
-            controller.watch_changes(informer, move |seen| concerned(&all, position, &seen));
-    }
-    controller
+    let (client, informers) = (context.client.clone(), Arc::clone(&context.informers));
+    Controller::new("garbage", context, begin, reconciler)
+        .feed_by(move |queue, begin| follow_kinds(graph, client, informers, queue, begin))
 }
 
-/// The object itself where the collector may have to do with it, and with its end its dependents.
-fn concerned(sources: &[Source], kind: usize, seen: &Seen<'_, Object>) -> Vec<AnyKey> {
-    match (seen.new, seen.old) {
-        (Some(new), _) if !new.owner_refs().is_empty() || new.is_terminating() => {
-            vec![key(kind, new)]
+/// Follows every kind there is, and those that come.
+async fn follow_kinds(
+    graph: Arc<Graph>,
+    client: Client,
+    informers: Arc<Informers>,
+    queue: Arc<WorkQueue<AnyKey>>,
+    begin: u64,
+) {
+    let mut feeds = FuturesUnordered::new();
+    let mut tick = tokio::time::interval(KINDS_PERIOD);
+    loop {
+        for Source { kind, informer } in graph.extend(&client, &informers) {
+            let (seeing, missing) = (Arc::clone(&graph), Arc::clone(&graph));
+            let keys = move |seen: runtime::Seen<'_, PartialObject>| seeing.concerned(kind, &seen);
+            let missed = move || missing.owned();
+            feeds.push(runtime::feed(&informer, Arc::clone(&queue), begin, keys, missed));
         }
-        (None, Some(old)) => {
-            dependents(sources, old.uid()).iter().map(|(kind, one)| key(*kind, one)).collect()
+        // Both arms are cancel-safe; a feed that ends does so with the informers.
+        tokio::select! {
+            _ = tick.tick() => {}
+            Some(()) = feeds.next() => {}
         }
-        _ => Vec::new(),
     }
-}
-
-fn key(kind: usize, object: &Object) -> AnyKey {
-    AnyKey { kind, namespace: object.namespace().to_owned(), name: object.name().to_owned() }
-}
-
-fn dependents(sources: &[Source], owner: &str) -> Vec<(usize, Arc<Object>)> {
-    let all = sources.iter().enumerate().flat_map(|(kind, (_, informer))| {
-        informer.list().into_iter().map(move |object| (kind, object))
-    });
-    all.filter(|(_, object)| object.owner_refs().iter().any(|reference| reference.uid == owner))
-        .collect()
 }
 
 #[async_trait]
@@ -97,139 +105,209 @@ impl Reconcile for Garbage {
     type Key = AnyKey;
 
     async fn reconcile(&self, key: &AnyKey) -> Result<Next, ReconcileError> {
-        let (kind, informer) = &self.sources[key.kind];
-        let Some(object) = informer.get(&key.namespace, &key.name) else {
-            return Ok(Next::OnChange);
-        };
-        if object.is_terminating() {
-            return self.finish(kind, &object).await;
+        let Some(found) = self.graph.get(key) else { return Ok(Next::OnChange) };
+        if found.object.is_terminating {
+            self.finish(&found).await
+        } else {
+            self.collect(&found).await
         }
-        self.collect(kind, &object).await
     }
 }
 
 impl Garbage {
     /// Does what the finalizers of a terminating object ask for.
-    async fn finish(&self, kind: &'static Kind, object: &Object) -> Result<Next, ReconcileError> {
-        let finalizers = object.finalizers();
-        let which = [ORPHAN, FOREGROUND].into_iter().find(|one| finalizers.contains(one));
-        let Some(which) = which else { return Ok(Next::OnChange) };
-        let mut waits = false;
-        for (position, dependent) in dependents(&self.sources, object.uid()) {
-            let (dependent_kind, _) = self.sources[position];
-            if which == ORPHAN {
-                self.leave(dependent_kind, &dependent, &[object.uid()]).await?;
-                continue;
+    async fn finish(&self, found: &Found) -> Result<Next, ReconcileError> {
+        let object = &found.object;
+        if plan::finish(object, &[]) == Finish::Nothing {
+            return Ok(Next::OnChange);
+        }
+        self.graph.reached(object.revision).await?;
+        let dependents = self.graph.dependents(&object.uid);
+        let objects: Vec<_> = dependents.iter().map(|one| Arc::clone(&one.object)).collect();
+        match plan::finish(object, &objects) {
+            Finish::Nothing => Ok(Next::OnChange),
+            Finish::Orphan => {
+                let uid = [object.uid.to_string()];
+                let released = dependents.iter().map(|one| self.release(one, &uid)).collect();
+                few_at_once(released).await?;
+                self.take_off(found, ORPHAN).await
             }
-            let blocks =
-                |one: &OwnerRef| one.uid == object.uid() && one.block_owner_deletion == Some(true);
-            waits |= dependent.owner_refs().iter().any(blocks);
-            if !dependent.is_terminating() {
-                self.collect(dependent_kind, &dependent).await?;
+            Finish::Wait(staying) => {
+                self.collect_all(&dependents, &staying).await?;
+                Ok(Next::After(AGAIN))
+            }
+            Finish::LetGo(staying) => {
+                self.collect_all(&dependents, &staying).await?;
+                self.take_off(found, FOREGROUND).await
             }
         }
-        if waits {
-            return Ok(Next::After(AGAIN));
-        }
-        let left: Vec<&str> = finalizers.into_iter().filter(|one| *one != which).collect();
-        self.patch(kind, object, json!({ "finalizers": left })).await.map(|()| Next::OnChange)
     }
 
-    /// Deletes an object all of whose owners are gone, or lets go those that are.
-    async fn collect(&self, kind: &'static Kind, object: &Object) -> Result<Next, ReconcileError> {
-        let references = object.owner_refs();
-        let (mut solid, mut gone, mut waiting) = (0, Vec::new(), Vec::new());
-        for reference in &references {
-            match self.owner(object, reference).await? {
-                Owner::There => solid += 1,
-                Owner::Gone => gone.push(reference.uid.as_str()),
-                Owner::Waiting => waiting.push(reference.uid.as_str()),
-            }
-        }
-        if solid > 0 {
-            gone.extend(waiting);
-            self.leave(kind, object, &gone).await?;
-        } else if !references.is_empty() {
-            let fate =
-                if waiting.is_empty() { Propagation::Background } else { Propagation::Foreground };
-            let options = DeleteOptions::of_uid(object.uid()).propagate(fate);
-            match self.client.delete_object(kind, object.namespace(), object.name(), &options).await
-            {
-                Err(status) if !status.is_not_found() && !status.is_conflict() => {
-                    return Err(status)
-                        .during(|| format!("deleting {} {}", kind.kind, object.name()));
-                }
-                _ => {}
-            }
-        }
-        Ok(Next::OnChange)
+    async fn collect_all(
+        &self,
+        dependents: &[Found],
+        staying: &[Arc<PartialObject>],
+    ) -> Result<(), ReconcileError> {
+        let stays = |one: &&Found| staying.iter().any(|object| Arc::ptr_eq(object, &one.object));
+        let collected = dependents.iter().filter(stays).map(|one| self.collect(one)).collect();
+        few_at_once(collected).await
     }
 
-    async fn owner(&self, object: &Object, reference: &OwnerRef) -> Result<Owner, ReconcileError> {
-        let kinds = self.client.kinds();
-        let named = |kind: &&&Kind| {
-            kind.is_stored()
-                && kind.kind == reference.kind
-                && kind.api_version() == reference.api_version
+    /// Deletes an object all of whose owners are gone, or takes off those that are.
+    async fn collect(&self, found: &Found) -> Result<Next, ReconcileError> {
+        let mut standings = Vec::with_capacity(found.object.owners.len());
+        for owner in &found.object.owners {
+            standings.push(self.standing(found, owner).await?);
+        }
+        let dependents: Vec<_> =
+            self.graph.dependents(&found.object.uid).into_iter().map(|one| one.object).collect();
+        match plan::collect(&found.object, &standings, &dependents) {
+            Collect::Keep => Ok(Next::OnChange),
+            Collect::LookAgain => Ok(Next::After(UNKNOWN_AGAIN)),
+            Collect::Release(uids) => self.release(found, &uids).await.map(|()| Next::OnChange),
+            Collect::Delete(propagation) => self.delete(found, propagation).await,
+            Collect::UnblockAndDelete => {
+                self.unblock(found).await?;
+                self.delete(found, Propagation::Foreground).await
+            }
+        }
+    }
+
+    async fn standing(&self, found: &Found, owner: &OwnerRef) -> Result<Standing, ReconcileError> {
+        let Some(kind) = self.kind_of(owner) else { return Ok(Standing::Unknown) };
+        let namespace = &found.object.namespace;
+        if kind.is_namespaced() && namespace.is_empty() {
+            return Ok(Standing::OutOfReach);
+        }
+        let namespace = if kind.is_namespaced() { namespace } else { "" };
+        if let Some(known) = self.graph.with_uid(kind, &owner.uid) {
+            if *known.namespace == *namespace && *known.name == *owner.name {
+                let waits = plan::deletes_dependents(&known);
+                return Ok(if waits { Standing::Waiting } else { Standing::There });
+            }
+            self.tell_of_namespace(found, owner, &known);
+        }
+        let asked = (namespace.into(), owner.clone());
+        if self.gone.lock().contains(&asked) {
+            return Ok(Standing::Gone);
+        }
+        match self.client.get_object(kind, namespace, &owner.name).await {
+            Ok(there) if there.uid() == owner.uid => {
+                let waits = there.is_terminating() && there.finalizers().contains(&FOREGROUND);
+                Ok(if waits { Standing::Waiting } else { Standing::There })
+            }
+            Err(status) if !status.is_not_found() => {
+                Err(status).during(|| format!("looking for owner {}", owner.name))
+            }
+            _ => {
+                self.remember_gone(asked);
+                Ok(Standing::Gone)
+            }
+        }
+    }
+
+    fn remember_gone(&self, asked: (Box<str>, OwnerRef)) {
+        let mut gone = self.gone.lock();
+        if gone.len() >= GONE_MAX {
+            gone.clear();
+        }
+        gone.insert(asked);
+    }
+
+    fn kind_of(&self, owner: &OwnerRef) -> Option<&'static Kind> {
+        let is_it = |kind: &&Kind| {
+            kind.is_stored() && kind.kind == owner.kind && kind.api_version() == owner.api_version
         };
-        // Of a kind that is not known nothing is known.
-        let Some(kind) = kinds.iter().find(named) else { return Ok(Owner::There) };
-        if kind.is_namespaced() && object.namespace().is_empty() {
-            return Ok(Owner::There);
+        self.client.kinds().iter().copied().find(is_it)
+    }
+
+    /// An owner in another namespace is none; who wrote so should know.
+    fn tell_of_namespace(&self, found: &Found, owner: &OwnerRef, known: &PartialObject) {
+        let object = &found.object;
+        if known.namespace.is_empty() || known.namespace == object.namespace {
+            return;
         }
-        let namespace = if kind.is_namespaced() { object.namespace() } else { "" };
-        match self.client.get_object(kind, namespace, &reference.name).await {
-            Ok(owner) if owner.uid() != reference.uid => Ok(Owner::Gone),
-            Ok(owner) if owner.is_terminating() && owner.finalizers().contains(&FOREGROUND) => {
-                Ok(Owner::Waiting)
+        let reference = ObjectReference {
+            api_version: Some(found.kind.api_version()),
+            kind: Some(found.kind.kind.to_owned()),
+            namespace: Some(object.namespace.to_string()),
+            name: Some(object.name.to_string()),
+            uid: Some(object.uid.to_string()),
+            ..ObjectReference::default()
+        };
+        let message = format!(
+            "ownerRef [{}/{}, namespace: {}, name: {}, uid: {}] does not exist in namespace {:?}",
+            owner.api_version,
+            owner.kind,
+            object.namespace,
+            owner.name,
+            owner.uid,
+            object.namespace
+        );
+        self.events.record(reference, EventType::Warning, "OwnerRefInvalidNamespace", message);
+    }
+
+    async fn delete(
+        &self,
+        found: &Found,
+        propagation: Propagation,
+    ) -> Result<Next, ReconcileError> {
+        let object = &found.object;
+        let options = DeleteOptions::of_uid(&*object.uid).propagate(propagation);
+        let deleted =
+            self.client.delete_object(found.kind, &object.namespace, &object.name, &options);
+        match deleted.await {
+            Err(status) if !status.is_not_found() && !status.is_conflict() => {
+                Err(status).during(|| format!("deleting {} {}", found.kind.kind, object.name))
             }
-            Ok(_) => Ok(Owner::There),
-            Err(status) if status.is_not_found() => Ok(Owner::Gone),
-            Err(status) => Err(status).during(|| format!("looking for owner {}", reference.name)),
+            _ => Ok(Next::OnChange),
         }
     }
 
     /// Takes the owners of these uids off the object.
-    async fn leave(
-        &self,
-        kind: &'static Kind,
-        object: &Object,
-        uids: &[&str],
-    ) -> Result<(), ReconcileError> {
-        let all = object.owner_refs();
-        let left: Vec<&OwnerRef> =
-            all.iter().filter(|one| !uids.contains(&one.uid.as_str())).collect();
-        if left.len() == all.len() {
+    async fn release(&self, found: &Found, uids: &[String]) -> Result<(), ReconcileError> {
+        let owners = &found.object.owners;
+        let left: Vec<&OwnerRef> = owners.iter().filter(|one| !uids.contains(&one.uid)).collect();
+        if left.len() == owners.len() {
             return Ok(());
         }
-        self.patch(kind, object, json!({ "ownerReferences": left })).await
+        self.patch(found, json!({ "ownerReferences": left })).await
     }
 
-    async fn patch(
-        &self,
-        kind: &'static Kind,
-        object: &Object,
-        mut meta: serde_json::Value,
-    ) -> Result<(), ReconcileError> {
-        meta["resourceVersion"] = object.str_at("/metadata/resourceVersion").into();
+    /// Lets the object hold up none of its owners.
+    async fn unblock(&self, found: &Found) -> Result<(), ReconcileError> {
+        let free =
+            |owner: &OwnerRef| OwnerRef { block_owner_deletion: Some(false), ..owner.clone() };
+        let owners: Vec<OwnerRef> = found.object.owners.iter().map(free).collect();
+        self.patch(found, json!({ "ownerReferences": owners })).await
+    }
+
+    async fn take_off(&self, found: &Found, finalizer: &str) -> Result<Next, ReconcileError> {
+        let left: Vec<&String> =
+            found.object.finalizers.iter().filter(|one| *one != finalizer).collect();
+        self.patch(found, json!({ "finalizers": left })).await.map(|()| Next::OnChange)
+    }
+
+    async fn patch(&self, found: &Found, mut meta: Value) -> Result<(), ReconcileError> {
+        let object = &found.object;
+        meta["uid"] = (*object.uid).into();
+        meta["resourceVersion"] = object.revision.to_string().into();
         let patch = Patch::Merge(json!({ "metadata": meta }));
-        match self
-            .client
-            .patch_object(kind, object.namespace(), object.name(), Part::Main, &patch)
-            .await
-        {
+        let (namespace, name) = (&object.namespace, &object.name);
+        match self.client.patch_object(found.kind, namespace, name, Part::Main, &patch).await {
             Err(status) if !status.is_not_found() => {
-                Err(status).during(|| format!("freeing {} {}", kind.kind, object.name()))
+                Err(status).during(|| format!("freeing {} {name}", found.kind.kind))
             }
             _ => Ok(()),
         }
     }
 }
 
-/// How it stands with an owner.
-enum Owner {
-    There,
-    Gone,
-    /// It waits for its dependents to go first.
-    Waiting,
+/// Works on a few at the same time; ends with the first failure.
+async fn few_at_once<T, F>(work: Vec<F>) -> Result<(), ReconcileError>
+where
+    F: Future<Output = Result<T, ReconcileError>>,
+{
+    let all = stream::iter(work).buffer_unordered(DEPENDENTS_AT_ONCE);
+    all.try_for_each(|_| std::future::ready(Ok(()))).await
 }

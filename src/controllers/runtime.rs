@@ -176,9 +176,19 @@ impl<R: Reconcile> Controller<R> {
         K: Send + Sync + 'static,
         F: Fn(Seen<'_, K>) -> Vec<R::Key> + Send + 'static,
     {
-        // Subscribed before the list is read, so that nothing falls between.
-        let changes = informer.subscribe();
-        let feed = feed(Arc::clone(informer), changes, Arc::clone(&self.queue), self.begin, keys);
+        let feed = feed(informer, Arc::clone(&self.queue), self.begin, keys, Vec::new);
+        self.feeds.push(Box::pin(feed));
+        self
+    }
+
+    /// The same for who finds its sources itself: `feed` is given the queue and the revision to begin
+    /// with, and fills the queue for as long as it is polled.
+    #[must_use]
+    pub fn feed_by<F>(mut self, feed: impl FnOnce(Arc<WorkQueue<R::Key>>, u64) -> F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let feed = feed(Arc::clone(&self.queue), self.begin);
         self.feeds.push(Box::pin(feed));
         self
     }
@@ -207,17 +217,38 @@ impl<R: Reconcile> Controller<R> {
     }
 }
 
-/// Turns changes into keys.
-async fn feed<K, Key, F>(
+/// Turns changes into keys. `missed` says what to look at beside all objects when changes were left
+/// out, among them perhaps deletions.
+pub(super) fn feed<K, Key, F, M>(
+    informer: &Arc<Informer<K>>,
+    queue: Arc<WorkQueue<Key>>,
+    begin: u64,
+    keys: F,
+    missed: M,
+) -> impl Future<Output = ()> + use<K, Key, F, M>
+where
+    K: Send + Sync + 'static,
+    Key: Clone + Eq + Hash,
+    F: Fn(Seen<'_, K>) -> Vec<Key>,
+    M: Fn() -> Vec<Key>,
+{
+    // Subscribed before the list is read, so that nothing falls between.
+    let changes = informer.subscribe();
+    follow(Arc::clone(informer), changes, queue, begin, keys, missed)
+}
+
+async fn follow<K, Key, F, M>(
     informer: Arc<Informer<K>>,
     mut changes: mpsc::Receiver<Change<K>>,
     queue: Arc<WorkQueue<Key>>,
     begin: u64,
     keys: F,
+    missed: M,
 ) where
     K: Send + Sync + 'static,
     Key: Clone + Eq + Hash,
     F: Fn(Seen<'_, K>) -> Vec<Key>,
+    M: Fn() -> Vec<Key>,
 {
     informer.synced().await;
     if tokio::time::timeout(CATCH_UP_DEADLINE, informer.reached(begin)).await.is_err() {
@@ -233,6 +264,7 @@ async fn feed<K, Key, F>(
                 .list()
                 .iter()
                 .flat_map(|object| keys(Seen { old: None, new: Some(object) }))
+                .chain(missed())
                 .collect(),
         };
         for key in found {

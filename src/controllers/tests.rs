@@ -3,6 +3,7 @@
 
 mod cluster;
 mod daemon_set;
+mod garbage;
 mod namespaces;
 mod nodes;
 mod replication_controller;

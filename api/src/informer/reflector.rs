@@ -11,7 +11,6 @@ use kontiki_storage::kv::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Decode, Informer, Name};
-use crate::object::Object;
 use crate::registry::key;
 
 /// How long to wait before asking a store again that could not answer.
@@ -123,12 +122,7 @@ fn read<T: Send + Sync + 'static>(
 ) -> Option<(Name, u64, T)> {
     let (namespace, name) = key::parse(informer.kind, &kv.key)?;
     let revision = kv.mod_revision.get();
-    let decoded =
-        Object::from_stored(&kv.value).map_err(|error| error.to_string()).and_then(|mut object| {
-            object.set_meta("resourceVersion", revision.to_string());
-            decode(object).map_err(|status| status.to_string())
-        });
-    match decoded {
+    match decode(&kv.value, revision) {
         Ok(object) => Some(((namespace.to_owned(), name.to_owned()), revision, object)),
         Err(error) => {
             tracing::error!(key = %String::from_utf8_lossy(&kv.key), %error, "unreadable object");
