@@ -30,6 +30,7 @@ pub mod daemon_set;
 pub mod deployment;
 pub mod endpoints;
 pub mod garbage;
+pub mod job;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
@@ -38,6 +39,7 @@ pub mod pod_gc;
 pub mod replica_set;
 pub mod service_account;
 pub mod taint_eviction;
+pub mod ttl_after_finished;
 
 use std::time::Duration;
 
@@ -65,6 +67,8 @@ pub async fn run(context: LeaderContext) {
     tasks.spawn(replica_set::controller::<ReplicaSet>(&context, begin, &events).run());
     tasks.spawn(replica_set::controller::<ReplicationController>(&context, begin, &events).run());
     tasks.spawn(daemon_set::controller(&context, begin, &events).run());
+    tasks.spawn(job::controller(&context, begin, &events).run());
+    tasks.spawn(ttl_after_finished::controller(&context, begin).run());
     tasks.spawn(endpoints::controller(&context, begin, &events).run());
     tasks.spawn(node_ipam::controller(&context, begin, &events).run());
     tasks.spawn(node_lifecycle::controller(&context, begin, &events).run());

@@ -4,6 +4,7 @@
 mod cluster;
 mod daemon_set;
 mod garbage;
+mod job;
 mod namespaces;
 mod nodes;
 mod replication_controller;

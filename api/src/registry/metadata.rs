@@ -58,6 +58,7 @@ pub(super) fn fill_new(ctx: &RequestContext, object: &mut Object) {
     {
         object.remove(&["metadata", field]);
     }
+    drop_empty(object);
     object.set_meta("uid", uuid::Uuid::new_v4().to_string());
     object.set_meta("creationTimestamp", seconds(ctx.now));
     if object.name().is_empty() && !object.generate_name().is_empty() {
@@ -83,6 +84,17 @@ pub(super) fn fill_update(object: &mut Object, old: &Object) {
         }
     }
     object.remove(&["metadata", "selfLink"]);
+    drop_empty(object);
+}
+
+/// A list of none is no list: that is how it is stored and shown.
+fn drop_empty(object: &mut Object) {
+    for field in ["finalizers", "ownerReferences"] {
+        let list = object.at(&format!("/metadata/{field}")).and_then(Value::as_array);
+        if list.is_some_and(Vec::is_empty) {
+            object.remove(&["metadata", field]);
+        }
+    }
 }
 
 /// A moment as metadata writes it: whole seconds in UTC.
