@@ -1,5 +1,6 @@
 //! The command line: one verb a file.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -112,6 +113,15 @@ fn run(cli: Cli) -> ExitCode {
     match done {
         Ok(code) => code,
         Err(error) => fail(&error),
+    }
+}
+
+/// Prints a result. Whoever reads it may stop early, as `head` does: that is no error.
+fn print(result: &impl std::fmt::Display) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{result}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("print the result"),
     }
 }
 

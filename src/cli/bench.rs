@@ -121,9 +121,9 @@ fn run_load(flags: &Load) -> anyhow::Result<ExitCode> {
         }
     })?;
     match flags.output {
-        Output::Table => println!("{}", table(&measured)),
+        Output::Table => super::print(&table(&measured))?,
         Output::Json => {
-            println!("{}", serde_json::to_string_pretty(&json!({ "measured": measured }))?);
+            super::print(&serde_json::to_string_pretty(&json!({ "measured": measured }))?)?;
         }
     }
     let failed = measured.iter().any(|one| one.done == 0);
@@ -148,8 +148,8 @@ fn run_compare(global: &Global, flags: &Compare) -> anyhow::Result<ExitCode> {
     };
     let comparison = super::runtime(None)?.block_on(compare::run(&config))?;
     match flags.output {
-        Output::Table => println!("{}", compare::table(&comparison)),
-        Output::Json => println!("{}", serde_json::to_string_pretty(&comparison)?),
+        Output::Table => super::print(&compare::table(&comparison))?,
+        Output::Json => super::print(&serde_json::to_string_pretty(&comparison)?)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -111,8 +111,8 @@ async fn leader_kill(global: &Global, flags: LeaderKill) -> anyhow::Result<ExitC
         None => on_own_cluster(global, &flags, &stop).await?,
     };
     match flags.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&outcome)?),
-        Output::Table => println!("{}", report::table(&outcome)),
+        Output::Json => super::print(&serde_json::to_string_pretty(&outcome)?)?,
+        Output::Table => super::print(&report::table(&outcome))?,
     }
     let kept = outcome.violations.is_empty();
     Ok(if kept { ExitCode::SUCCESS } else { ExitCode::from(EXIT_VIOLATION) })
@@ -158,8 +158,8 @@ fn own_cluster(global: &Global, config: &ChaosConfig, base_port: u16) -> UpConfi
 fn check_again(flags: &Check) -> anyhow::Result<ExitCode> {
     let violations = check::check(&history::read(&flags.history)?);
     for violation in &violations {
-        println!("VIOLATION {violation}");
+        super::print(&format!("VIOLATION {violation}"))?;
     }
-    println!("{} promises broken", violations.len());
+    super::print(&format!("{} promises broken", violations.len()))?;
     Ok(if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_VIOLATION) })
 }

@@ -48,9 +48,9 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     match flags.output {
         Output::Json => {
             let servers: Vec<Value> = entries.iter().map(render).collect();
-            println!("{}", serde_json::to_string_pretty(&json!({ "servers": servers }))?);
+            super::print(&serde_json::to_string_pretty(&json!({ "servers": servers }))?)?;
         }
-        Output::Table => println!("{}", table(&entries)),
+        Output::Table => super::print(&table(&entries))?,
     }
     let reachable = entries.iter().any(|entry| entry.reachable);
     Ok(if reachable { ExitCode::SUCCESS } else { ExitCode::FAILURE })

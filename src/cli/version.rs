@@ -22,9 +22,11 @@ pub struct Flags {
 pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     let version = env!("CARGO_PKG_VERSION");
     match flags.output {
-        Output::Table => println!("kontiki {version} (Kubernetes API {KUBERNETES_VERSION})"),
+        Output::Table => {
+            super::print(&format!("kontiki {version} (Kubernetes API {KUBERNETES_VERSION})"))?;
+        }
         Output::Json => {
-            println!("{}", json!({ "version": version, "kubernetes": KUBERNETES_VERSION }));
+            super::print(&json!({ "version": version, "kubernetes": KUBERNETES_VERSION }))?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -8,6 +8,8 @@
 //!             of format and payload
 //! ```
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,14 +21,29 @@ pub const RECORD_FORMAT: u8 = 1;
 
 const HEADER_BYTES: usize = 5;
 
+/// How much of the scratch space is kept from one record to the next.
+const SCRATCH_KEPT: usize = 1 << 20;
+
+thread_local! {
+    /// Where a record grows before its size is known: a vector of its own is moved six times on the
+    /// way to 1 KiB, and keeps twice what it needs.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// The record of a value.
 pub fn encode<T: Serialize>(value: &T) -> Bytes {
-    let mut record = vec![RECORD_FORMAT, 0, 0, 0, 0];
+    let mut record = SCRATCH.take();
+    record.clear();
+    record.extend_from_slice(&[RECORD_FORMAT, 0, 0, 0, 0]);
     bincode::serde::encode_into_std_write(value, &mut record, bincode::config::standard())
         .expect("serializing plain data into memory must succeed");
     let checksum = checksum(RECORD_FORMAT, &record[HEADER_BYTES..]);
     record[1..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
-    record.into()
+    let exact = Bytes::copy_from_slice(&record);
+    if record.capacity() <= SCRATCH_KEPT {
+        SCRATCH.set(record);
+    }
+    exact
 }
 
 /// The value of a record; `place` names the tree and the key for the error message.

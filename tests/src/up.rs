@@ -113,6 +113,35 @@ impl Up {
         Self::start_by(command, data_dir, arguments)
     }
 
+    /// The same, with a package manager that has just this one `program` to install: what is hidden
+    /// comes back. `folder` is for its script; what it was asked for stands in `asked` there.
+    ///
+    /// # Panics
+    /// When it is not ready in time.
+    pub fn start_installing(
+        program: &str,
+        folder: &Path,
+        data_dir: &Path,
+        arguments: &[&str],
+    ) -> Self {
+        let script = format!(
+            "#!/bin/sh\necho \"$*\" >> {}\ncase \"$1\" in install) umount \"$(readlink -f \"$HIDDEN\")\";; esac\n",
+            folder.join("asked").display()
+        );
+        let apt_get = folder.join("apt-get");
+        std::fs::write(&apt_get, script).expect("the script must be written");
+        std::fs::set_permissions(&apt_get, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .expect("it must be made executable");
+        let hide = format!(
+            "HIDDEN=\"$(command -v {program})\"; export HIDDEN; \
+             mount --bind /dev/null \"$HIDDEN\" && PATH=\"{}:$PATH\" exec \"$0\" \"$@\"",
+            folder.display()
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &hide]).arg(binary());
+        Self::start_by(command, data_dir, &[arguments, &["--install-packages"]].concat())
+    }
+
     fn start_by(mut command: Command, data_dir: &Path, arguments: &[&str]) -> Self {
         let port = ports::free().to_string();
         let started = Instant::now();

@@ -39,6 +39,18 @@ fn a_cluster_comes_back_with_its_objects_after_ctrl_c() {
 }
 
 #[test]
+fn a_reader_that_stops_early_is_no_error() {
+    use std::process::{Command, Stdio};
+    let mut version = Command::new(up::binary());
+    let (reader, writer) = std::io::pipe().expect("a pipe must be had");
+    drop(reader);
+    let output = version.arg("version").stdout(writer).stderr(Stdio::piped()).output();
+    let output = output.expect("kontiki must start");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{}: {said}", output.status);
+}
+
+#[test]
 fn leaders_killed_again_and_again_lose_nothing() {
     let up = Up::start(SERVERS);
     let chaos = up.kontiki(&["chaos", "leader-kill", "--count", "3", "--interval", "2"]);

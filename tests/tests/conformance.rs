@@ -249,3 +249,19 @@ fn a_manifest_of_many_objects_is_read_from_standard_input() {
         }
     });
 }
+
+#[test]
+fn an_object_over_the_stores_limit_is_refused_and_not_there() {
+    with_each_kubectl(|served, kubectl| {
+        let huge = "x".repeat((3 << 20) / 2);
+        let manifest = DEPLOYMENT.replace("value: \"1\"", &format!("value: \"{huge}\""));
+        let file = served.file("huge.yaml", &manifest);
+        let refusal = kubectl.refused(&["create", "-f", &file]);
+        assert!(
+            refusal.contains("Error from server (RequestEntityTooLarge)")
+                && refusal.contains("Request entity too large: limit is"),
+            "{refusal}"
+        );
+        assert!(kubectl.refused(&["get", "deployment", "web"]).contains("NotFound"));
+    });
+}

@@ -83,6 +83,24 @@ fn a_deployment_runs_answers_and_outlives_the_leader() {
     nothing_is_left(&data_dir.to_string_lossy(), &interfaces_before);
 }
 
+#[test]
+fn down_leaves_nothing_behind_after_up_was_killed_with_pods_running() {
+    if !requirements::met(PROGRAMS, true) {
+        return;
+    }
+    let interfaces_before = interfaces();
+    let (mut up, _images) = start();
+    let kubectl = up.kubectl();
+    kubectl.apply(DEPLOYMENT).expect("the manifest must be taken");
+    running_addresses(&kubectl, 2);
+
+    up.kill();
+    let down = up.kontiki(&["down"]);
+    let complaint = String::from_utf8_lossy(&down.stderr).into_owned();
+    assert!(down.status.success(), "{complaint}");
+    nothing_is_left(&up.data_dir.to_string_lossy(), &interfaces_before);
+}
+
 /// kubectl of every version on the machine reads and describes.
 fn every_kubectl_reads_it(up: &Up) {
     for kubectl in Kubectl::all(&up.data_dir.join("kubeconfig")) {

@@ -132,6 +132,86 @@ fn without_containerd_the_control_plane_starts_and_says_what_is_missing() {
 }
 
 #[test]
+fn what_is_missing_is_installed_when_asked() {
+    if !requirements::met(&["containerd", "runc", "nft", "unshare"], true) {
+        return;
+    }
+    let folder = folder();
+    let data_dir = folder.path().join("data");
+    let up = Up::start_installing(
+        "containerd",
+        folder.path(),
+        &data_dir,
+        &["--servers", "1", "--agents", "1"],
+    );
+    assert!(up.ready.starts_with("ready: 1 server, 1 agent"), "{}", up.ready);
+    let asked = fs::read_to_string(folder.path().join("asked")).expect("it must be asked");
+    let asked: Vec<&str> = asked.lines().collect();
+    assert_eq!(asked, ["update", "install --yes --no-install-recommends containerd"]);
+    assert!(up.printed().contains("apt-get install"), "{}", up.printed());
+}
+
+#[test]
+fn a_taken_node_name_is_refused() {
+    if !requirements::met(&["kubectl", "containerd", "runc", "nft"], true) {
+        return;
+    }
+    let up = Up::start(&["--servers", "1", "--agents", "0", "--runtime", "none"]);
+    let kubectl = up.kubectl();
+    let node = r#"{"apiVersion":"v1","kind":"Node","metadata":{"name":"taken"}}"#;
+    kubectl.apply(node).expect("an administrator may create nodes");
+    let before = kubectl.json(&["get", "node", "taken"]);
+    let server = up.cluster().servers.remove(0);
+    let api = server.rest["api"].as_str().expect("cluster.json has it").to_owned();
+    let folder = folder();
+    let mut agent = std::process::Command::new(up::binary());
+    agent
+        .args(["agent", "--node-name", "taken", "--node-ip", "127.0.0.1", "--server", &api])
+        .arg("--token-file")
+        .arg(up.data_dir.join("node-token"))
+        .arg("--data-dir")
+        .arg(folder.path());
+    let (code, said) = refused(agent);
+    assert_ne!(code, Some(0));
+    assert!(said.contains("taken") && said.contains("--node-name"), "{said}");
+    let after = kubectl.json(&["get", "node", "taken"]);
+    assert_eq!(before["metadata"]["resourceVersion"], after["metadata"]["resourceVersion"]);
+}
+
+#[test]
+fn a_request_past_its_deadline_is_told_so() {
+    if !requirements::met(&["kubectl"], false) {
+        return;
+    }
+    let up = Up::start(&["--servers", "3", "--agents", "0", "--runtime", "none"]);
+    let leader = up.leader();
+    let api = leader.rest["api"].as_str().expect("cluster.json has it").to_owned();
+    let followers: Vec<_> =
+        up.cluster().servers.into_iter().filter(|server| server.name != leader.name).collect();
+    let folder = folder();
+    let file = folder.path().join("late.json");
+    let object = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"late"}}"#;
+    fs::write(&file, object).expect("it must be written");
+    let file = file.to_string_lossy().into_owned();
+    for follower in &followers {
+        up::signal(follower, Signal::STOP);
+    }
+    let path = "/api/v1/namespaces/default/configmaps?timeout=500ms";
+    let refusal = up.kubectl().attempt(&["--server", &api, "create", "--raw", path, "-f", &file]);
+    for follower in &followers {
+        up::signal(follower, Signal::CONT);
+    }
+    let refusal = refusal.expect_err("nothing can be durable at a majority that is paused");
+    assert!(
+        refusal.contains("request did not complete within requested timeout"),
+        "504 and why: {refusal}"
+    );
+    wait::until("the cluster to go on", Duration::from_secs(30), || {
+        up.kubectl().attempt(&["create", "configmap", "in-time", "--request-timeout=5s"])
+    });
+}
+
+#[test]
 fn a_wrong_token_is_refused() {
     if !requirements::met(PROGRAMS, false) {
         return;
