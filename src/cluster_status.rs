@@ -11,7 +11,7 @@ pub struct ServerStatus {
     pub id: u64,
     /// The cluster, given once at its beginning.
     pub cluster_id: String,
-    /// `leader`, `follower`, `candidate`, `learner`.
+    /// `leader`, `follower`, `candidate`, `learner`, `failed`.
     pub role: String,
     /// The name of the leader it follows, if it knows one.
     pub leader: Option<String>,
@@ -25,8 +25,11 @@ pub struct ServerStatus {
     pub revision: u64,
     /// The revision below which history is gone.
     pub compacted: u64,
-    /// The rolling hash of all state up to `revision`: equal on all servers at the same revision.
+    /// The hash of all state up to `revision`: equal on all servers at the same revision.
     pub hash: String,
+    /// Why it has stopped serving, where it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
     /// All members, by id.
     pub members: Vec<MemberStatus>,
 }

@@ -1,7 +1,7 @@
 //! A member of the cluster, assembled: log, state machine, network and the tasks around them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use kontiki_storage::kv::{Kv, KvError};
@@ -26,13 +26,14 @@ use crate::peer::PeerService;
 use crate::proposals::Proposals;
 use crate::read_index::{self, ReadIndex};
 use crate::state_machine::StateMachine;
-use crate::status::{Leadership, MemberStatus, NodeStatus, Role};
+use crate::status::{Corruption, Leadership, MemberStatus, NodeStatus, Role};
 use crate::transport::{PeerClient, Transport};
 use crate::types::{Member, NodeId, Raft};
 
 pub use leases::LeaseTime;
 
 mod campaign;
+mod compare;
 mod kv;
 mod leader;
 mod leadership;
@@ -62,6 +63,8 @@ pub(crate) struct Inner {
     reads: ReadIndex,
     applied: watch::Receiver<u64>,
     leadership: watch::Receiver<Leadership>,
+    /// Set once, when this member's state is found to differ from its peers' (R6).
+    corruption: OnceLock<Corruption>,
     token: CancellationToken,
     tasks: TaskTracker,
 }
@@ -161,11 +164,13 @@ impl Node {
             reads,
             applied,
             leadership,
+            corruption: OnceLock::new(),
         });
         inner.spawn(forward::run(forward_queue, inner.token.clone()));
         inner.spawn(leadership::run(inner.raft.clone(), leadership_sender, inner.token.clone()));
         inner.spawn(campaign::run(Arc::clone(&inner)));
         inner.spawn(leases::run(Arc::clone(&inner)));
+        inner.spawn(compare::run(Arc::clone(&inner)));
         let round = {
             let inner = Arc::clone(&inner);
             move || {
@@ -271,7 +276,11 @@ impl Node {
             revision,
             compacted: self.inner.store.compacted(),
             hash,
-            failed: metrics.running_state.as_ref().err().map(ToString::to_string),
+            failed: match self.inner.corruption.get() {
+                Some(found) => Some(format!("the data differs from that of the peers: {found}")),
+                None => metrics.running_state.as_ref().err().map(ToString::to_string),
+            },
+            corruption: self.inner.corruption.get().cloned(),
         }
     }
 
@@ -386,6 +395,11 @@ impl Inner {
         };
         let member = member.ok_or_else(|| format!("node {id} is not known here"))?;
         self.transport.client(id, &member).map_err(|error| error.to_string())
+    }
+
+    /// All members that this one knows of.
+    fn member_statuses(&self) -> Vec<MemberStatus> {
+        members(self.raft.metrics().borrow_watched().membership_config.membership())
     }
 
     /// The other voter whose log is the longest, as the leader knows it.

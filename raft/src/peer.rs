@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesOrdered;
 use futures_util::{StreamExt as _, future};
+use kontiki_storage::kv::Revision;
 use kontiki_storage::snapshot::Installer;
 use kontiki_storage::store::Store;
 use openraft::async_runtime::WatchReceiver as _;
@@ -280,7 +281,7 @@ impl PeerService {
     }
 
     /// Where this member stands.
-    pub fn status(&self) -> proto::StatusReply {
+    pub fn status(&self, request: proto::StatusRequest) -> proto::StatusReply {
         let last = self.raft.data_metrics().borrow_watched().last_log.as_ref().map(wire::log_id_to);
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -294,6 +295,7 @@ impl PeerService {
             applied: metrics.last_applied.as_ref().map(wire::log_id_to),
             revision: revision.get(),
             hash,
+            hash_at: self.store.hash_at(Revision::new(request.revision)),
         }
     }
 }

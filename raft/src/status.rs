@@ -1,5 +1,7 @@
 //! What a node tells of itself.
 
+use std::fmt;
+
 use kontiki_storage::kv::{Revision, Term};
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +41,38 @@ pub struct MemberStatus {
     pub role: Role,
 }
 
+/// The hash of a peer's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerHash {
+    /// The peer.
+    pub id: NodeId,
+    /// Its hash.
+    pub hash: u64,
+}
+
+/// What a member found that differs from its peers (R6). It serves nothing any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Corruption {
+    /// The revision at which it was compared.
+    pub revision: Revision,
+    /// This member's hash there.
+    pub hash: u64,
+    /// The hashes of those that answered.
+    pub peers: Vec<PeerHash>,
+}
+
+impl fmt::Display for Corruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { revision, hash, peers } = self;
+        write!(f, "at revision {revision} the hash of the data here is {hash:016x}")?;
+        for (number, PeerHash { id, hash }) in peers.iter().enumerate() {
+            let before = if number == 0 { "; that" } else { "," };
+            write!(f, "{before} of member {id} is {hash:016x}")?;
+        }
+        Ok(())
+    }
+}
+
 /// Where a node stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
@@ -60,8 +94,10 @@ pub struct NodeStatus {
     pub revision: Revision,
     /// History before this revision is forgotten.
     pub compacted: Revision,
-    /// The rolling hash of the state at `revision` (R6).
+    /// The hash of the state at `revision` (R6).
     pub hash: u64,
+    /// How its data differs from its peers', where it does.
+    pub corruption: Option<Corruption>,
     /// Why it has stopped, where it has.
     pub failed: Option<String>,
 }

@@ -110,7 +110,11 @@ pub trait PeerClient: Send + Sync + 'static {
     ) -> Result<proto::LeaseReply, CallError>;
 
     /// Asks where the peer stands.
-    async fn status(&self, timeout: Duration) -> Result<proto::StatusReply, CallError>;
+    async fn status(
+        &self,
+        request: proto::StatusRequest,
+        timeout: Duration,
+    ) -> Result<proto::StatusReply, CallError>;
 
     /// Opens a connection and returns when it has closed; at once when it cannot be opened.
     /// Whether it was ever open is in the answer.

@@ -130,6 +130,9 @@ fn table(entries: &[Entry]) -> Table {
             status.revision.to_string(),
             status.hash.clone(),
         ]);
+        if let Some(reason) = &status.failed {
+            table.add_row(["", "", &format!("serves nothing: {reason}")]);
+        }
     }
     table
 }

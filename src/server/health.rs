@@ -59,6 +59,7 @@ fn of(cluster_id: &str, status: &NodeStatus) -> ServerStatus {
         revision: status.revision.get(),
         compacted: status.compacted.get(),
         hash: format!("{:016x}", status.hash),
+        failed: status.failed.clone(),
         members: status.members.iter().map(member).collect(),
     }
 }
@@ -66,6 +67,7 @@ fn of(cluster_id: &str, status: &NodeStatus) -> ServerStatus {
 fn role(status: &NodeStatus) -> &'static str {
     let me = status.members.iter().find(|member| member.id == status.id);
     match me.map(|member| member.role) {
+        _ if status.failed.is_some() => "failed",
         _ if status.leader == Some(status.id) => "leader",
         Some(Role::Voter) if status.leader.is_some() => "follower",
         Some(Role::Voter) => "candidate",

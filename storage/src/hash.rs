@@ -1,12 +1,16 @@
-//! The rolling hash of the state (R6): each revision's value covers every change up to it, so two
-//! members that agree on it at one revision have applied the same changes since they began.
+//! The hash of the state (R6), of two parts: what was done, and what there is.
 //!
-//! It is FNV-1a of 64 bits over the stored records: each step is a bijection of the state, so that
+//! The rolling part covers every change up to a revision: two members that agree on it have applied
+//! the same changes since they began. The digest is the sum of what every key that exists is; it is
+//! computed from the records themselves when a store is opened, so that a member whose data was
+//! changed at rest differs, though it has applied what the others have.
+//!
+//! The rolling part is FNV-1a of 64 bits over the stored records: each step is a bijection of the state, so that
 //! one differing byte can never cancel out by itself. It guards against faults, not against attack.
 
 use std::collections::VecDeque;
 
-use crate::kv::Revision;
+use crate::kv::{KeyValue, Revision};
 
 /// The hash of an empty store.
 pub(crate) const EMPTY: u64 = 0xcbf2_9ce4_8422_2325;
@@ -23,6 +27,28 @@ pub(crate) fn extend(hash: u64, bytes: &[u8]) -> u64 {
         .iter()
         .chain(bytes)
         .fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))
+}
+
+/// A bijection that scatters what differs little (SplitMix64).
+fn scatter(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}
+
+/// What one key that exists adds to the digest; cheap, for it is paid twice with every write.
+pub(crate) fn of_key(kv: &KeyValue) -> u64 {
+    let bytes = [&kv.key, &kv.value].map(|bytes| u64::from(crc32fast::hash(bytes)));
+    let numbers =
+        [kv.create_revision.get(), kv.mod_revision.get(), kv.version, kv.lease.cast_unsigned()];
+    let parts = bytes.into_iter().chain(numbers);
+    parts.fold(kv.value.len() as u64, |hash, part| scatter(hash ^ part))
+}
+
+/// The hash of a state of which the rolling hash and the digest are known.
+pub(crate) fn of_state(rolling: u64, digest: u64) -> u64 {
+    rolling ^ scatter(digest)
 }
 
 /// The hashes of the last revisions, oldest first.

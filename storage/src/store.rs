@@ -183,15 +183,20 @@ impl Store {
         self.shared.state.read().head.compacted
     }
 
-    /// The rolling hash of the state, and the revision it is of (R6).
+    /// The hash of the state, and the revision it is of (R6).
     pub fn hash(&self) -> (Revision, u64) {
         let state = self.shared.state.read();
-        (state.head.revision, state.head.hash)
+        (state.head.revision, state.hash(state.head.hash))
     }
 
-    /// The rolling hash at a revision; `None` where it is no longer, or not yet, known here.
+    /// The hash of the state at a revision; `None` where it is no longer, or not yet, known here.
     pub fn hash_at(&self, revision: Revision) -> Option<u64> {
         self.shared.state.read().hashes.at(revision)
+    }
+
+    /// Stops for good: nothing is applied, read or told to watchers any more.
+    pub fn stop(&self, reason: &str) {
+        self.shared.fail(&StoreError::Stopped { reason: reason.to_owned() });
     }
 
     /// A lease, where it exists here.

@@ -39,10 +39,16 @@ impl Etcd {
 impl Maintenance for Etcd {
     type SnapshotStream = ReceiverStream<Result<proto::SnapshotResponse, Status>>;
 
-    /// Nothing raises an alarm: a full disk refuses writes by itself and takes them again once
-    /// there is room, and a member that finds damage stops. So none is active and none is disarmed.
+    /// There is one alarm, `CORRUPT`, of a member that differs from its peers and has stopped: it
+    /// cannot be disarmed, only the member replaced. A full disk needs none: it refuses writes by
+    /// itself and takes them again once there is room.
     async fn alarm(&self, _: Request<proto::AlarmRequest>) -> Reply<proto::AlarmResponse> {
-        Ok(proto::AlarmResponse { header: self.header_now(), alarms: Vec::new() }.into())
+        let corrupt = proto::AlarmMember {
+            member_id: self.node.id(),
+            alarm: proto::AlarmType::Corrupt.into(),
+        };
+        let alarms = self.node.status().corruption.map(|_| corrupt).into_iter().collect();
+        Ok(proto::AlarmResponse { header: self.header_now(), alarms }.into())
     }
 
     async fn status(&self, _: Request<proto::StatusRequest>) -> Reply<proto::StatusResponse> {

@@ -187,8 +187,11 @@ impl PeerClient for GrpcClient {
         self.bulk.call(timeout, |mut client| async move { client.lease(request).await }).await
     }
 
-    async fn status(&self, timeout: Duration) -> Result<proto::StatusReply, CallError> {
-        let request = proto::StatusRequest {};
+    async fn status(
+        &self,
+        request: proto::StatusRequest,
+        timeout: Duration,
+    ) -> Result<proto::StatusReply, CallError> {
         self.control.call(timeout, |mut client| async move { client.status(request).await }).await
     }
 

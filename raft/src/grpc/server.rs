@@ -164,7 +164,7 @@ impl Peer for GrpcPeer {
         Ok(Response::new(Box::pin(silent)))
     }
 
-    async fn status(&self, _: Request<proto::StatusRequest>) -> Reply<proto::StatusReply> {
-        Ok(Response::new(self.peer.status()))
+    async fn status(&self, request: Request<proto::StatusRequest>) -> Reply<proto::StatusReply> {
+        Ok(Response::new(self.peer.status(request.into_inner())))
     }
 }

@@ -20,6 +20,7 @@ use openraft::storage::RaftLogStorage as _;
 use rand::RngExt as _;
 
 use super::Inner;
+use crate::proto;
 use crate::status::Leadership;
 use crate::transport::{PeerClient, Probe};
 use crate::types::{LogId, NodeId};
@@ -147,7 +148,7 @@ impl Inner {
 
     async fn candidate(&self, id: NodeId) -> Option<Candidate> {
         let client = self.client(id).ok()?;
-        let status = client.status(ASK).await.ok()?;
+        let status = client.status(proto::StatusRequest::default(), ASK).await.ok()?;
         let last = status.last.map(crate::wire::log_id_from);
         Some(Candidate::new(id, last.as_ref()))
     }

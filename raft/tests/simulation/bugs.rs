@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use kontiki_storage::kv::KvError;
+use kontiki_storage::kv::{KeyRange, KvError, Op, RangeRequest, Txn};
+use kontiki_storage::store::{ApplyBatch, StoreCommand};
 
 use super::world::{MEMBERS, World, virtual_time};
 
@@ -25,5 +26,39 @@ fn a_leader_that_is_cut_off_renews_no_lease() {
         let next = world.node(next).unwrap();
         tokio::time::sleep(Duration::from_secs(21)).await;
         assert_eq!(next.renew_leases(&[lease]).await, Ok(vec![None]));
+    });
+}
+
+/// etcd 13766: members that had diverged went on serving, each its own data, for months.
+#[test]
+fn a_member_whose_data_differs_says_so_and_serves_nothing_while_the_others_go_on() {
+    virtual_time(async {
+        let world = World::new(13_766).await;
+        let leader = world.lead().await;
+        let put =
+            |value: &str| Txn { success: vec![Op::put("a", value.to_owned())], ..Txn::default() };
+        let kv = world.kv(leader).unwrap();
+        kv.txn(put("1").into()).await.unwrap();
+        let victim = MEMBERS.into_iter().find(|id| *id != leader).unwrap();
+        let damaged = world.node(victim).unwrap();
+        damaged.linearize().await.unwrap();
+        let commands = vec![StoreCommand::Txn(put("nobody wrote this"))];
+        let applied = damaged.store().applied().unwrap();
+        damaged.store().apply(ApplyBatch { commands, applied, ..ApplyBatch::default() }).unwrap();
+        kv.txn(put("2").into()).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        let status = damaged.status();
+        let found = status.corruption.expect("the difference must be found");
+        assert_eq!(found.peers.len(), 2, "{found}");
+        assert!(found.peers.iter().all(|peer| peer.hash != found.hash));
+        assert!(status.failed.is_some_and(|reason| reason.contains("differs")));
+        let read = RangeRequest::new(KeyRange::key("a"));
+        let refused = damaged.kv().range(read.clone()).await;
+        assert!(matches!(refused, Err(KvError::Unavailable { .. } | KvError::Failed { .. })));
+        kv.txn(put("3").into()).await.unwrap();
+        for id in MEMBERS.into_iter().filter(|id| *id != victim) {
+            assert_eq!(world.kv(id).unwrap().range(read.clone()).await.unwrap().kvs[0].value, "3");
+            assert_eq!(world.node(id).unwrap().status().corruption, None);
+        }
     });
 }

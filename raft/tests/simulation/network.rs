@@ -237,8 +237,12 @@ impl PeerClient for SimClient {
         self.call(timeout, |peer| async move { Ok(peer.leases(&request).await) }).await
     }
 
-    async fn status(&self, timeout: Duration) -> Result<proto::StatusReply, CallError> {
-        self.call(timeout, |peer| async move { Ok(peer.status()) }).await
+    async fn status(
+        &self,
+        request: proto::StatusRequest,
+        timeout: Duration,
+    ) -> Result<proto::StatusReply, CallError> {
+        self.call(timeout, |peer| async move { Ok(peer.status(request)) }).await
     }
 
     async fn presence(&self) -> bool {

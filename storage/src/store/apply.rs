@@ -241,6 +241,7 @@ impl Staged {
                 let version = Version { kind: mutation.kind, kv: mutation.kv.clone() };
                 state.push(VersionId { revision, sub }, version);
             }
+            let hash = state.hash(hash);
             state.hashes.push(revision, hash);
             published.push(Arc::new(Revised::new(revision, mutations)));
         }

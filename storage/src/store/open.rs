@@ -38,7 +38,11 @@ pub(crate) fn load_epoch(
             }
         },
     )?;
-    failure.map_or(Ok(state), Err)
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    state.hashes.push(state.head.revision, state.hash(state.head.hash));
+    Ok(state)
 }
 
 fn load_version(state: &mut State, key: &[u8], record: &[u8]) -> Result<(), EngineError> {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::codec::hex;
 use crate::engine::{Engine, EngineError, Tree};
-use crate::hash::RecentHashes;
+use crate::hash::{self, RecentHashes};
 use crate::index::{Entry, KeyIndex, bounds};
 use crate::kv::{EventKind, KeyRange, KeyValue, Revision};
 use crate::layout::{self, Head, Version, VersionId};
@@ -24,20 +24,21 @@ pub(crate) struct State {
     pub(crate) leases: Leases,
     /// How many bytes `latest` holds.
     pub(crate) live_bytes: u64,
+    /// The sum of what each key of `latest` is (R6).
+    digest: u64,
 }
 
 impl State {
     /// A state with this head and these leases, to be filled with versions.
     pub(crate) fn new(head: Head, leases: Leases) -> Self {
-        let mut hashes = RecentHashes::default();
-        hashes.push(head.revision, head.hash);
         Self {
             head,
             latest: BTreeMap::new(),
             index: KeyIndex::default(),
-            hashes,
+            hashes: RecentHashes::default(),
             leases,
             live_bytes: 0,
+            digest: 0,
         }
     }
 
@@ -47,6 +48,9 @@ impl State {
         let tombstone = kind == EventKind::Delete;
         self.live_bytes -= self.latest.get(&kv.key).map_or(0, size);
         self.live_bytes += if tombstone { 0 } else { size(&kv) };
+        let before = self.latest.get(&kv.key).map_or(0, hash::of_key);
+        let after = if tombstone { 0 } else { hash::of_key(&kv) };
+        self.digest = self.digest.wrapping_sub(before).wrapping_add(after);
         match self.latest.get_mut(&kv.key) {
             Some(current) if !tombstone => {
                 self.index.push(&current.key, Entry { id, tombstone });
@@ -68,6 +72,11 @@ impl State {
                 }
             }
         }
+    }
+
+    /// The hash of the state whose rolling hash is `rolling` (R6).
+    pub(crate) fn hash(&self, rolling: u64) -> u64 {
+        hash::of_state(rolling, self.digest)
     }
 
     /// Where to find the keys of `range` as of a past revision: their latest values where those

@@ -336,6 +336,27 @@ fn replicas_that_applied_the_same_agree_on_the_hash_of_every_revision() {
     assert_ne!(one.hash(), other.hash());
 }
 
+/// What a checksum cannot tell: a record that is whole, and not what was written.
+#[test]
+fn a_member_whose_data_was_changed_at_rest_has_another_hash_when_it_is_opened() {
+    let (engine, store) = store();
+    put(&store, "a", "1");
+    put(&store, "b", "1");
+    let (revision, hash) = store.hash();
+    assert_eq!(open(&engine).hash(), (revision, hash));
+    let key = VersionId { revision: Revision::new(2), sub: 0 }.key(0);
+    let record = engine.get(Tree::Versions, &key).unwrap().unwrap();
+    let mut version = crate::layout::decode_version(&key, &record).unwrap();
+    version.kv.value = "2".into();
+    let mut batch = Batch::default();
+    batch.put(Tree::Versions, key, crate::codec::encode(&version));
+    engine.write(batch, Durability::Now).unwrap();
+    let changed = open(&engine);
+    assert_eq!(changed.hash().0, revision);
+    assert_ne!(changed.hash().1, hash);
+    assert_ne!(changed.hash_at(revision), Some(hash));
+}
+
 #[test]
 fn a_damaged_version_is_refused_at_open_with_its_place() {
     let (engine, store) = store();
