@@ -26,8 +26,10 @@ pub mod history;
 pub mod pod_control;
 
 pub mod cluster_role_aggregation;
+pub mod cron_job;
 pub mod daemon_set;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoints;
 pub mod garbage;
 pub mod job;
@@ -38,6 +40,7 @@ pub mod pod_evictions;
 pub mod pod_gc;
 pub mod replica_set;
 pub mod service_account;
+pub mod stateful_set;
 pub mod taint_eviction;
 pub mod ttl_after_finished;
 
@@ -67,6 +70,9 @@ pub async fn run(context: LeaderContext) {
     tasks.spawn(replica_set::controller::<ReplicaSet>(&context, begin, &events).run());
     tasks.spawn(replica_set::controller::<ReplicationController>(&context, begin, &events).run());
     tasks.spawn(daemon_set::controller(&context, begin, &events).run());
+    tasks.spawn(stateful_set::controller(&context, begin, &events).run());
+    tasks.spawn(cron_job::controller(&context, begin, &events).run());
+    tasks.spawn(disruption::controller(&context, begin, &events).run());
     tasks.spawn(job::controller(&context, begin, &events).run());
     tasks.spawn(ttl_after_finished::controller(&context, begin).run());
     tasks.spawn(endpoints::controller(&context, begin, &events).run());

@@ -13,6 +13,7 @@ mod apply;
 mod binding;
 mod create;
 mod delete;
+mod evict;
 mod metadata;
 mod namespaces;
 mod page;

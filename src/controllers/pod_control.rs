@@ -111,19 +111,34 @@ impl PodControl {
         owner: &K,
         pod: &Pod,
     ) -> Result<Option<Arc<Pod>>, Status> {
-        match self.client.create(pod).await {
-            Ok(pod) => {
-                self.own.wrote(key, &pod);
+        match self.create_silently(key, pod).await {
+            Ok(None) => Ok(None),
+            Ok(Some(pod)) => {
                 let message = format!("Created pod: {}", owners::name(&pod.metadata));
                 self.events.normal(owner, "SuccessfulCreate", message);
-                Ok(Some(Arc::new(pod)))
+                Ok(Some(pod))
             }
-            Err(status) if is_namespace_terminating(&status) => Ok(None),
             Err(status) => {
                 let message = format!("Error creating: {}", status.message());
                 self.events.warning(owner, "FailedCreate", message);
                 Err(status)
             }
+        }
+    }
+
+    /// The same without an event.
+    pub async fn create_silently(
+        &self,
+        key: &ObjectKey,
+        pod: &Pod,
+    ) -> Result<Option<Arc<Pod>>, Status> {
+        match self.client.create(pod).await {
+            Ok(pod) => {
+                self.own.wrote(key, &pod);
+                Ok(Some(Arc::new(pod)))
+            }
+            Err(status) if is_namespace_terminating(&status) => Ok(None),
+            Err(status) => Err(status),
         }
     }
 
@@ -175,6 +190,20 @@ impl PodControl {
                 self.events.warning(owner, "FailedDelete", message);
                 Err(status)
             }
+        }
+    }
+
+    /// The same without an event.
+    pub async fn delete_silently(&self, key: &ObjectKey, pod: &Pod) -> Result<(), Status> {
+        let options = DeleteOptions::of_uid(owners::uid(&pod.metadata));
+        match self.client.delete::<Pod>(&key.namespace, owners::name(&pod.metadata), &options).await
+        {
+            Ok(deleted) => {
+                self.own.deleted(key, &deleted);
+                Ok(())
+            }
+            Err(status) if status.is_not_found() || status.is_conflict() => Ok(()),
+            Err(status) => Err(status),
         }
     }
 

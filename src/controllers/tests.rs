@@ -2,12 +2,16 @@
 //! nodes whose pods run as soon as they are bound.
 
 mod cluster;
+mod cron_job;
 mod daemon_set;
+mod disruption;
+mod fencing;
 mod garbage;
 mod job;
 mod namespaces;
 mod nodes;
 mod replication_controller;
+mod stateful_set;
 
 use std::collections::BTreeSet;
 

@@ -72,14 +72,14 @@ async fn bind(mut call: Call) -> Result<Response, Status> {
     Ok(answer::document(StatusCode::CREATED, form.format, &Status::created().to_value()))
 }
 
-/// Deletes a pod as its eviction asks. There are no disruption budgets yet that could refuse it.
+/// Deletes a pod as its eviction asks, if its disruption budget lets it go.
 async fn evict(mut call: Call) -> Result<Response, Status> {
     let eviction = body::object(&mut call, Gvk::new("policy", "v1", "Eviction")).await?;
     let Call { api, ctx, kind, path, headers, .. } = call;
     let form = negotiate(&headers, false)?;
     check_name(&eviction, &path.name)?;
     let options = body::options_of(eviction.at("/deleteOptions").unwrap_or(&Value::Null))?;
-    api.registry.delete(&ctx, kind, &path.namespace, &path.name, &options).await?;
+    api.registry.evict(&ctx, kind, &path.namespace, &path.name, &options).await?;
     Ok(answer::document(StatusCode::CREATED, form.format, &Status::created().to_value()))
 }
 

@@ -1,5 +1,7 @@
 //! CronJob: a job again and again.
 
+pub mod schedule;
+
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -14,6 +16,7 @@ use crate::table::{self, AGE, NAME, NONE};
 use crate::validation::at::At;
 use crate::validation::errors::Errors;
 use crate::validation::numbers::non_negative;
+use schedule::Schedule;
 
 /// The kind.
 pub static KIND: Kind = Kind {
@@ -35,9 +38,6 @@ pub static KIND: Kind = Kind {
 const NAME_MAX: usize = 52;
 const SUCCESSFUL_HISTORY: i64 = 3;
 const FAILED_HISTORY: i64 = 1;
-const MONTHS: [&str; 12] =
-    ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
-const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 
 static COLUMNS: [Column; 10] = [
     NAME,
@@ -138,90 +138,7 @@ fn schedule(errors: &mut Errors, at: &At<'_>) {
     }
     if at.str().contains("TZ") {
         errors.invalid(at, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
-    } else if let Err(problem) = parse_schedule(at.str()) {
+    } else if let Err(problem) = Schedule::parse(at.str()) {
         errors.invalid(at, problem);
-    }
-}
-
-/// Checks the five fields of a schedule: minute, hour, day, month, day of the week.
-fn parse_schedule(text: &str) -> Result<(), String> {
-    if let Some(named) = text.strip_prefix('@') {
-        let known = ["yearly", "annually", "monthly", "weekly", "daily", "midnight", "hourly"];
-        let every = named.strip_prefix("every ");
-        let is_duration = |text: &str| text.parse::<jiff::SignedDuration>().is_ok();
-        if known.contains(&named) || every.is_some_and(is_duration) {
-            return Ok(());
-        }
-        return Err(format!("unrecognized descriptor: {text}"));
-    }
-    let fields: Vec<&str> = text.split_whitespace().collect();
-    if fields.len() != 5 {
-        let found = fields.join(" ");
-        return Err(format!("expected exactly 5 fields, found {}: [{found}]", fields.len()));
-    }
-    let none: &[&str] = &[];
-    let bounds =
-        [(0, 59, none), (0, 23, none), (1, 31, none), (1, 12, &MONTHS[..]), (0, 6, &DAYS[..])];
-    for (field, (low, high, words)) in fields.iter().zip(bounds) {
-        field.split(',').try_for_each(|part| parse_part(part, low, high, words))?;
-    }
-    Ok(())
-}
-
-/// `*`, `3`, `1-5`, `mon-fri`, any of them with `/step`.
-fn parse_part(part: &str, low: u32, high: u32, words: &[&str]) -> Result<(), String> {
-    let (range, step) = part.split_once('/').map_or((part, None), |(r, s)| (r, Some(s)));
-    if let Some(step) = step {
-        match step.parse::<u32>() {
-            Ok(0) => return Err(format!("step of range should be a positive number: {part}")),
-            Ok(_) => {}
-            Err(_) => return Err(format!("failed to parse int from {step}: {part}")),
-        }
-    }
-    if ["*", "?"].contains(&range) {
-        return Ok(());
-    }
-    let number = |text: &str| -> Result<u32, String> {
-        let word = text.to_lowercase();
-        match (1_u32..).zip(words).find(|(_, name)| **name == word) {
-            Some((index, _)) => Ok(index - 1 + low),
-            None => text.parse().map_err(|_| format!("failed to parse int from {text}: {part}")),
-        }
-    };
-    let (first, last) = range.split_once('-').map_or((range, range), |(f, l)| (f, l));
-    let (first, last) = (number(first)?, number(last)?);
-    if first < low {
-        return Err(format!("beginning of range ({first}) below minimum ({low}): {part}"));
-    }
-    if last > high {
-        return Err(format!("end of range ({last}) above maximum ({high}): {part}"));
-    }
-    if first > last {
-        return Err(format!("beginning of range ({first}) beyond end of range ({last}): {part}"));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn schedules_are_read_as_cron_reads_them() {
-        for good in ["* * * * *", "*/5 0-6,12 1 jan-mar mon", "@daily", "@every 1h30m", "0 0 ? * 6"]
-        {
-            assert_eq!(parse_schedule(good), Ok(()), "{good}");
-        }
-        for (bad, expected) in [
-            ("x", "expected exactly 5 fields, found 1: [x]"),
-            ("60 * * * *", "end of range (60) above maximum (59): 60"),
-            ("* * 0 * *", "beginning of range (0) below minimum (1): 0"),
-            ("5-1 * * * *", "beginning of range (5) beyond end of range (1): 5-1"),
-            ("*/0 * * * *", "step of range should be a positive number: */0"),
-            ("a * * * *", "failed to parse int from a: a"),
-            ("@often", "unrecognized descriptor: @often"),
-        ] {
-            assert_eq!(parse_schedule(bad), Err(expected.to_owned()), "{bad}");
-        }
     }
 }

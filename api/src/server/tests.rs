@@ -2,6 +2,7 @@
 
 mod applying;
 mod deleting;
+mod evicting;
 mod identity;
 mod listing;
 mod nodes;

@@ -13,7 +13,7 @@ use kontiki_api::client::{ApiType, Client};
 use kontiki_api::informer::{Change, Informer};
 use kontiki_api::registry::options::{DeleteOptions, ListOptions, Part, Patch};
 use kontiki_api::server::{ApiConfig, ApiServer};
-use kontiki_storage::kv::Term;
+use kontiki_storage::kv::{Kv, Term};
 use kontiki_storage::local::LocalKv;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ pub(super) struct Cluster {
     pub(super) client: Client,
     server: ApiServer,
     settings: Settings,
-    term: Option<(CancellationToken, Vec<JoinHandle<()>>)>,
+    tasks: Option<(CancellationToken, Vec<JoinHandle<()>>)>,
     nodes: (CancellationToken, JoinHandle<()>),
     /// The uids of all pods there ever were.
     pub(super) created: Arc<Mutex<BTreeSet<String>>>,
@@ -50,7 +50,12 @@ impl Cluster {
     }
 
     pub(super) async fn new(names: &[&str], settings: Settings) -> Self {
-        let server = ApiServer::new(Arc::new(LocalKv::in_memory()), ApiConfig::default()).unwrap();
+        Self::over(Arc::new(LocalKv::in_memory()), names, settings).await
+    }
+
+    /// A cluster over that store.
+    pub(super) async fn over(kv: Arc<dyn Kv>, names: &[&str], settings: Settings) -> Self {
+        let server = ApiServer::new(kv, ApiConfig::default()).unwrap();
         server.bootstrap(&server.client()).await.unwrap();
         let client = server.client();
         let created = Arc::new(Mutex::default());
@@ -59,7 +64,7 @@ impl Cluster {
         let kubelets =
             tokio::spawn(run_kubelets(client.clone(), pods, Arc::clone(&created), stop.clone()));
         let mut cluster =
-            Self { client, server, settings, term: None, nodes: (stop, kubelets), created };
+            Self { client, server, settings, tasks: None, nodes: (stop, kubelets), created };
         if cluster.client.get::<Namespace>("", "default").await.is_err() {
             cluster.add_namespace("default").await;
         }
@@ -72,9 +77,14 @@ impl Cluster {
 
     /// Begins to lead: scheduler and controllers start.
     pub(super) fn lead(&mut self) {
+        self.lead_in(Term(1));
+    }
+
+    /// The same in that term.
+    pub(super) fn lead_in(&mut self, term: Term) {
         let token = CancellationToken::new();
         let context = LeaderContext {
-            client: self.client.fenced(Term(1)),
+            client: self.client.fenced(term),
             informers: self.server.informers(),
             token: token.clone(),
             settings: Arc::new(self.settings.clone()),
@@ -84,12 +94,12 @@ impl Cluster {
             tokio::spawn(controllers::run(context.clone())),
             tokio::spawn(scheduler::run(context)),
         ];
-        self.term = Some((token, tasks));
+        self.tasks = Some((token, tasks));
     }
 
     /// Stops to lead, and waits until everything has ended.
     pub(super) async fn stop_leading(&mut self) {
-        let Some((token, tasks)) = self.term.take() else { return };
+        let Some((token, tasks)) = self.tasks.take() else { return };
         token.cancel();
         for task in tasks {
             tokio::time::timeout(DEADLINE, task)
