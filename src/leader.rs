@@ -23,6 +23,7 @@ use crate::controllers::metrics::LeaderMetrics;
 use crate::leader_context::{LeaderContext, Settings};
 use crate::{controllers, scheduler};
 
+mod dns_service;
 mod kubernetes_service;
 
 /// How long a term's tasks may take to end before they are aborted.
@@ -127,7 +128,7 @@ async fn when_furnished<F: Future<Output = ()>>(
     }
 }
 
-/// Creates what every cluster has, then keeps the `kubernetes` service current.
+/// Creates what every cluster has, then keeps the `kubernetes` service current and `kube-dns` there.
 async fn bootstrap(api: Arc<ApiServer>, context: LeaderContext, node: Node) {
     let token = context.token.clone();
     let work = async {
@@ -135,7 +136,10 @@ async fn bootstrap(api: Arc<ApiServer>, context: LeaderContext, node: Node) {
             warn!(%status, "creating the cluster's namespaces and roles");
             sleep(BOOTSTRAP_RETRY).await;
         }
-        kubernetes_service::keep(&context.client, &node).await;
+        tokio::join!(
+            kubernetes_service::keep(&context.client, &node),
+            dns_service::ensure(&context.client)
+        );
     };
     token.run_until_cancelled(work).await;
 }

@@ -39,6 +39,10 @@ pub const NODES_GROUP: &str = "system:nodes";
 pub const NODE_USER_PREFIX: &str = "system:node:";
 /// The first address of the service network: `kubernetes.default` within the cluster.
 pub const KUBERNETES_SERVICE_IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 1));
+/// The address of the service network under which pods find the cluster's names.
+pub const CLUSTER_DNS_IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 10));
+/// The domain of the cluster's names.
+pub const CLUSTER_DOMAIN: &str = "cluster.local";
 
 /// What went wrong with certificates.
 #[derive(Debug, Error)]

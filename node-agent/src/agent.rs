@@ -5,25 +5,32 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use parking_lot::RwLock;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::cleanup::cleanup;
 
 use crate::api::{KubeApi, chain};
+use crate::catalog::Catalog;
 use crate::checkpoint::Checkpoint;
 use crate::cleanup::Record;
 use crate::client::{ClientError, Servers};
-use crate::config::{AgentConfig, RuntimeChoice};
+use crate::config::{AgentConfig, RuntimeChoice, ServiceProxy};
 use crate::containerd::Containerd;
 use crate::containerd::settings::Settings;
+use crate::dns::Dns;
 use crate::images::{Importer, pause};
+use crate::network::services::{self, Services};
 use crate::node::{NodeReporter, renew_lease};
 use crate::paths::Paths;
 use crate::pod_worker::Context;
 use crate::pods::{PodIndex, Pods};
 use crate::preflight::find_cni_bin_dir;
+use crate::proxy::Proxy;
+use crate::proxy::nft::Nft;
+use crate::proxy::ports::Place;
 use crate::runtime::cri::Cri;
 use crate::runtime::{Runtime, RuntimeVersion};
 use crate::server::{Server, Sources};
@@ -35,6 +42,8 @@ use crate::{events, network, system};
 const PULLS_MAX: usize = 4;
 /// Between two looks for servers that joined the cluster.
 const LEARN_PERIOD: Duration = Duration::from_secs(15);
+/// The label of a node that says where it stands.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 /// What servers tell of their cluster, where it is a Kontiki one.
 const CLUSTER_STATUS: &str = "/kontiki/v1/status";
 
@@ -160,6 +169,7 @@ impl Agent {
         });
         let pods = Pods::new(context, index);
         let mut tasks = JoinSet::new();
+        self.spawn_network(&mut tasks, &client, &shutdown).await;
         tasks.spawn(sender.run(client.clone(), shutdown.clone()));
         tasks.spawn(learn_servers(self.servers.clone(), shutdown.clone()));
         tasks.spawn(renew_lease(client.clone(), self.config.clone(), shutdown.clone()));
@@ -184,6 +194,47 @@ impl Agent {
         cleanup(self.paths.data()).await
     }
 
+    /// Services and the cluster's names. The node's own pods run without them.
+    async fn spawn_network(
+        &self,
+        tasks: &mut JoinSet<()>,
+        client: &kube::Client,
+        shutdown: &CancellationToken,
+    ) {
+        let node = &self.config.node_name;
+        let catalog = Arc::new(RwLock::new(Catalog::default()));
+        let (range_sender, range) = watch::channel(None);
+        if let Some(config) = &self.config.cluster_dns {
+            match Dns::bind(self.config.node_ip).await.and_then(|dns| Ok((dns.address()?, dns))) {
+                Ok((address, dns)) => {
+                    if let Some((key, slice)) = services::dns_slice(node, address) {
+                        catalog.write().serve(key, slice);
+                    }
+                    tracing::info!(%address, "cluster DNS answers");
+                    tasks.spawn(dns.run(config.clone(), catalog.clone(), range, shutdown.clone()));
+                }
+                Err(error) => tracing::error!(%error, "cluster DNS cannot listen"),
+            }
+        }
+        let services = Services::new(node.clone(), catalog, self.proxy(), range_sender);
+        tasks.spawn(services.run(client.clone(), shutdown.clone()));
+    }
+
+    fn proxy(&self) -> Option<Proxy> {
+        if self.config.service_proxy == ServiceProxy::None {
+            return None;
+        }
+        let zone = self.config.labels.get(ZONE_LABEL).cloned();
+        let place = Place { node: self.config.node_name.clone(), zone };
+        match Nft::new(&self.paths.table()) {
+            Ok(nft) => Some(Proxy::new(nft, place, &self.paths.bridge())),
+            Err(error) => {
+                tracing::error!(%error, "Services do not work on this node");
+                None
+            }
+        }
+    }
+
     fn node_facts(&self) -> NodeFacts {
         let capacity = system::capacity(self.paths.data());
         let resolver = std::fs::read_to_string(network::host_resolv_conf()).unwrap_or_default();
@@ -193,6 +244,7 @@ impl Agent {
             memory_bytes: capacity.memory_bytes,
             cpu_milli: i64::try_from(capacity.cpus).unwrap_or(i64::MAX).saturating_mul(1000),
             host_dns: parse_resolv_conf(&resolver),
+            cluster_dns: self.config.cluster_dns.clone(),
         }
     }
 }

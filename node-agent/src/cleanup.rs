@@ -11,6 +11,7 @@ use crate::agent::AgentError;
 use crate::config::RuntimeChoice;
 use crate::containerd::Containerd;
 use crate::paths::Paths;
+use crate::proxy::nft;
 use crate::runtime::cri::Cri;
 use crate::runtime::{ContainerState, Runtime, RuntimeError};
 use crate::{cgroups, network, volumes};
@@ -67,6 +68,7 @@ pub async fn cleanup(data_dir: &Path) -> Result<(), AgentError> {
     };
     let paths = Paths::new(&data_dir);
     let Some(record) = Record::load(&paths)? else { return Ok(()) };
+    nft::remove_table(&paths.table()).await;
     match &record.runtime {
         RuntimeChoice::Supervised => {
             if let Some(containerd) = Containerd::existing(&paths) {

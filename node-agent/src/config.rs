@@ -8,6 +8,8 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Taint;
 use serde::{Deserialize, Serialize};
 
+use crate::dns::ClusterDns;
+
 /// Pods a node takes unless told otherwise, as upstream.
 pub const MAX_PODS: u32 = 110;
 
@@ -47,6 +49,11 @@ pub struct AgentConfig {
     pub taints: Vec<Taint>,
     /// How many pods the node offers to hold.
     pub max_pods: u32,
+    /// Whether this agent makes Services work on its node.
+    pub service_proxy: ServiceProxy,
+    /// Where pods find the cluster's names; the agent answers there, unless the Service of that
+    /// address selects pods. Without it pods use the node's name servers.
+    pub cluster_dns: Option<ClusterDns>,
     /// Periods and deadlines.
     pub timers: Timers,
 }
@@ -79,6 +86,8 @@ impl AgentConfig {
             labels: BTreeMap::new(),
             taints: Vec::new(),
             max_pods: MAX_PODS,
+            service_proxy: ServiceProxy::Nftables,
+            cluster_dns: None,
             timers: Timers::default(),
         }
     }
@@ -132,6 +141,15 @@ pub enum RuntimeChoice {
     Supervised,
     /// Use the runtime that serves CRI on this socket; its network is its owner's business.
     Socket(PathBuf),
+}
+
+/// What makes Services work on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceProxy {
+    /// The agent, by nftables.
+    Nftables,
+    /// Somebody else.
+    None,
 }
 
 /// Periods and deadlines of an agent.

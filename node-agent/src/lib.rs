@@ -13,6 +13,9 @@
 //!  └───────────┘  client
 //! ```
 //!
+//! Beside that, per node: `network` (CNI), `proxy` (Services by nftables) and `dns` (the cluster's
+//! names), all fed by `catalog`, what the API says of Services.
+//!
 //! Invariants:
 //!
 //! - **N1** Containers outlive the agent, and the agent outlives the control plane: a restart of
@@ -34,6 +37,8 @@ pub mod env;
 pub mod images;
 pub mod logs;
 pub mod network;
+pub mod proxy;
+pub mod dns;
 pub mod node;
 pub mod plan;
 pub mod pod_worker;
@@ -47,12 +52,15 @@ pub mod status;
 pub mod volumes;
 
 pub mod api;
+pub mod catalog;
 pub mod checkpoint;
 pub mod events;
+pub mod follow;
 pub mod paths;
 mod quantity;
 pub mod system;
 
 pub use agent::{Agent, AgentError, cleanup};
-pub use config::{AgentConfig, ClientTls, RuntimeChoice, ServingTls, Timers};
+pub use config::{AgentConfig, ClientTls, RuntimeChoice, ServiceProxy, ServingTls, Timers};
+pub use dns::ClusterDns;
 pub use preflight::{Missing, preflight};

@@ -9,18 +9,21 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::agent::AgentError;
+use crate::config::ServiceProxy;
 use crate::containerd::write_if_changed;
 use crate::paths::Paths;
 use crate::preflight::find_program;
+
+pub mod services;
 
 /// Longest wait for `ip`.
 const IP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The CNI configuration for pods of `pod_cidr` on `bridge`.
 ///
-/// The loopback interface needs no entry: the runtime adds it. `ipMasq` gives pods the node's
-/// address towards everything outside their range; with one route per node between ranges, the
-/// source address seen by another node's pod is then the node's.
+/// The loopback interface needs no entry: the runtime adds it. Pods have the node's address towards
+/// the world by the proxy's table; the plugin (`masquerade`) is asked for that only where there is
+/// none: it would hide pods from the pods of other nodes.
 pub fn conflist(bridge: &str, pod_cidr: &str, ipam_dir: &Path, masquerade: bool) -> String {
     let route = if pod_cidr.contains(':') { "::/0" } else { "0.0.0.0/0" };
     let list = json!({
@@ -47,8 +50,12 @@ pub fn conflist(bridge: &str, pod_cidr: &str, ipam_dir: &Path, masquerade: bool)
 }
 
 /// Lays the configuration down where containerd notices it; answers whether it is new.
-pub fn configure(paths: &Paths, pod_cidr: &str) -> Result<bool, AgentError> {
-    let masquerade = find_program("iptables").is_some();
+pub fn configure(
+    paths: &Paths,
+    pod_cidr: &str,
+    proxy: ServiceProxy,
+) -> Result<bool, AgentError> {
+    let masquerade = proxy == ServiceProxy::None && find_program("iptables").is_some();
     let text = conflist(&paths.bridge(), pod_cidr, &paths.ipam(), masquerade);
     write_if_changed(&paths.cni_conf().join("10-bridge.conflist"), &text)
 }

@@ -212,7 +212,7 @@ impl NodeReporter {
             return;
         }
         let Some(range) = pod_cidr(node) else { return };
-        match network::configure(&self.paths, range) {
+        match network::configure(&self.paths, range, self.config.service_proxy) {
             Ok(true) => tracing::info!(range, "pod network configured"),
             Ok(false) => {}
             Err(error) => tracing::error!(error = chain(&error), "pod network not configured"),

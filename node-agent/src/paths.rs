@@ -108,6 +108,11 @@ impl Paths {
         format!("kt-{}", self.fingerprint())
     }
 
+    /// Name of this agent's table of network rules.
+    pub fn table(&self) -> String {
+        format!("kontiki-{}", self.fingerprint())
+    }
+
     /// Ten letters that tell this data directory from every other.
     fn fingerprint(&self) -> String {
         let digest = Sha256::digest(self.data.as_os_str().as_encoded_bytes());

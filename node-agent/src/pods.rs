@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, ListParams, WatchEvent, WatchParams};
+use kube::api::Api;
 use parking_lot::RwLock;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{chain, name, namespace, uid};
+use crate::api::{name, namespace, uid};
+use crate::follow::{Change, follow};
 use crate::pod_worker::{Context, Desired, Worker};
 use crate::runtime::{Listed, Runtime};
 
@@ -21,25 +21,8 @@ use crate::runtime::{Listed, Runtime};
 const CHANGES: usize = 64;
 /// Looks at the runtime waiting to be taken in.
 const LOOKS: usize = 4;
-/// How long a watch runs before the API ends it; then it goes on from where it was.
-const WATCH_SECONDS: u32 = 290;
-/// Wait before the API is asked again after an error.
-const API_RETRY: Duration = Duration::from_millis(300);
 /// Wait before a pod whose worker broke gets another one.
 const WORKER_RETRY: Duration = Duration::from_secs(1);
-/// Pods of one answer to a list.
-const LIST_LIMIT: u32 = 500;
-
-/// A change of what shall be.
-#[derive(Debug)]
-enum Change {
-    /// All pods there are.
-    Reset(Vec<Pod>),
-    /// One pod, new or changed.
-    Apply(Box<Pod>),
-    /// One pod that is no more.
-    Delete(Box<Pod>),
-}
 
 /// The pods known now, for the agent's server.
 #[derive(Clone, Debug, Default)]
@@ -103,7 +86,9 @@ impl Pods {
         let (change_sender, mut changes) = mpsc::channel(CHANGES);
         let (look_sender, mut looks) = mpsc::channel(LOOKS);
         let mut tasks = JoinSet::new();
-        tasks.spawn(watch_api(client, node, change_sender, shutdown.clone()));
+        let fields = format!("spec.nodeName={node}");
+        let ours = Api::all(client);
+        tasks.spawn(follow(ours, fields, change_sender, |change| change, shutdown.clone()));
         tasks.spawn(watch_runtime(self.context.clone(), look_sender, shutdown.clone()));
         loop {
             // Every arm is cancel-safe: what was not received stays in its channel.
@@ -119,7 +104,7 @@ impl Pods {
         while tasks.join_next().await.is_some() {}
     }
 
-    fn change(&mut self, change: Change, shutdown: &CancellationToken) {
+    fn change(&mut self, change: Change<Pod>, shutdown: &CancellationToken) {
         match change {
             Change::Reset(pods) => {
                 let present: HashSet<String> = pods.iter().map(|pod| uid(pod).to_owned()).collect();
@@ -256,83 +241,6 @@ async fn watch_runtime(
                 }
             }
             Err(error) => tracing::debug!(%error, "the runtime does not answer"),
-        }
-    }
-}
-
-/// Lists and watches the node's pods, for as long as it takes.
-async fn watch_api(
-    client: kube::Client,
-    node: String,
-    changes: mpsc::Sender<Change>,
-    shutdown: CancellationToken,
-) {
-    let api: Api<Pod> = Api::all(client);
-    let fields = format!("spec.nodeName={node}");
-    loop {
-        let failed = tokio::select! {
-            failed = list_and_watch(&api, &fields, &changes) => failed,
-            () = shutdown.cancelled() => return,
-        };
-        match failed {
-            Ok(()) => return,
-            Err(error) => tracing::debug!(error = chain(&error), "watch pods again"),
-        }
-        tokio::select! {
-            () = tokio::time::sleep(API_RETRY) => {}
-            () = shutdown.cancelled() => return,
-        }
-    }
-}
-
-/// Lists, then watches from there until the watch cannot go on. Ends well when nobody listens.
-async fn list_and_watch(
-    api: &Api<Pod>,
-    fields: &str,
-    changes: &mpsc::Sender<Change>,
-) -> Result<(), kube::Error> {
-    let mut params = ListParams::default().fields(fields).limit(LIST_LIMIT);
-    let mut pods = Vec::new();
-    let mut version = loop {
-        let page = api.list(&params).await?;
-        pods.extend(page.items);
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params = params.continue_token(&token),
-            None => break page.metadata.resource_version.unwrap_or_default(),
-        }
-    };
-    if changes.send(Change::Reset(pods)).await.is_err() {
-        return Ok(());
-    }
-    let params = WatchParams::default().fields(fields).timeout(WATCH_SECONDS);
-    loop {
-        let mut events = Box::pin(api.watch(&params, &version).await?);
-        loop {
-            let change = match events.try_next().await {
-                Ok(Some(WatchEvent::Added(pod) | WatchEvent::Modified(pod))) => {
-                    version = pod.metadata.resource_version.clone().unwrap_or(version);
-                    Change::Apply(Box::new(pod))
-                }
-                Ok(Some(WatchEvent::Deleted(pod))) => {
-                    version = pod.metadata.resource_version.clone().unwrap_or(version);
-                    Change::Delete(Box::new(pod))
-                }
-                Ok(Some(WatchEvent::Bookmark(bookmark))) => {
-                    version.clone_from(&bookmark.metadata.resource_version);
-                    continue;
-                }
-                // Too old, or refused: only a list helps.
-                Ok(Some(WatchEvent::Error(status))) => return Err(kube::Error::Api(status)),
-                // The server ended it or died: the next one goes on from here.
-                Ok(None) => break,
-                Err(error) => {
-                    tracing::debug!(error = chain(&error), "a watch broke off");
-                    break;
-                }
-            };
-            if changes.send(change).await.is_err() {
-                return Ok(());
-            }
         }
     }
 }

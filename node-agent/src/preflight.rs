@@ -14,16 +14,13 @@ pub struct Missing {
 }
 
 /// A program that a node needs: name, purpose, package.
-const PROGRAMS: [(&str, &str, &str); 6] = [
+const PROGRAMS: [(&str, &str, &str); 7] = [
     ("containerd", "pulls images and runs containers", "containerd"),
     ("ctr", "imports image archives into containerd", "containerd"),
     ("runc", "starts the containers of containerd", "runc"),
     ("nft", "programs services and network rules", "nftables"),
-    (
-        "iptables",
-        "the CNI plugins portmap and bridge call it for host ports and egress",
-        "iptables",
-    ),
+    ("conntrack", "forgets clients of UDP endpoints that are gone", "conntrack"),
+    ("iptables", "the CNI plugin portmap calls it for host ports", "iptables"),
     ("ip", "removes the node's bridge when it is cleaned up", "iproute2"),
 ];
 

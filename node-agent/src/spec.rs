@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, SecurityContext};
 
 use crate::api::{name, namespace, uid};
 use crate::cgroups::{self, Qos};
+use crate::dns::ClusterDns;
 use crate::env::{self, Facts, ReferenceError, References};
 use crate::paths::Paths;
 use crate::plan::all_containers;
@@ -17,6 +18,7 @@ use crate::runtime::{
 use crate::volumes::{self, VolumeError};
 
 pub mod files;
+mod resolver;
 
 /// Host names end here; longer pod names are cut, as upstream.
 const HOSTNAME_BYTES_MAX: usize = 63;
@@ -51,6 +53,8 @@ pub struct NodeFacts {
     pub cpu_milli: i64,
     /// What the node's resolver file says.
     pub host_dns: Dns,
+    /// Where pods find the cluster's names, if there is such a place.
+    pub cluster_dns: Option<ClusterDns>,
 }
 
 impl NodeFacts {
@@ -77,7 +81,7 @@ pub fn sandbox(pod: &Pod, node: &NodeFacts, paths: &Paths, attempt: u32) -> Sand
         attempt,
         hostname: if namespaces.host_network { String::new() } else { hostname(pod) },
         log_directory: paths.pod_logs(namespace(pod), name(pod), uid(pod)),
-        dns: dns(pod, &node.host_dns),
+        dns: resolver::dns(pod, node),
         port_mappings: if namespaces.host_network { Vec::new() } else { port_mappings(pod) },
         labels: pod_labels(pod),
         annotations: pod.metadata.annotations.clone().unwrap_or_default(),
@@ -127,26 +131,6 @@ fn port_mappings(pod: &Pod) -> Vec<PortMapping> {
             })
         })
         .collect()
-}
-
-/// Name resolution of a pod. There is no cluster DNS yet, so ClusterFirst falls back to the
-/// node's, as upstream does without one.
-fn dns(pod: &Pod, host: &Dns) -> Dns {
-    let spec = pod.spec.as_ref();
-    let policy = spec.and_then(|spec| spec.dns_policy.as_deref()).unwrap_or("ClusterFirst");
-    let mut dns = if policy == "None" { Dns::default() } else { host.clone() };
-    if let Some(extra) = spec.and_then(|spec| spec.dns_config.as_ref()) {
-        dns.servers.extend(extra.nameservers.iter().flatten().cloned());
-        dns.searches.extend(extra.searches.iter().flatten().cloned());
-        for option in extra.options.iter().flatten() {
-            let name = option.name.as_deref().unwrap_or_default();
-            dns.options.push(match &option.value {
-                Some(value) => format!("{name}:{value}"),
-                None => name.to_owned(),
-            });
-        }
-    }
-    dns
 }
 
 /// One container of a pod in the sandbox with `pod_ips`.

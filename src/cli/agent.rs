@@ -8,10 +8,11 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Args;
 use kontiki_node_agent::config::MAX_PODS;
-use kontiki_node_agent::{Agent, AgentConfig, RuntimeChoice};
+use kontiki_node_agent::{Agent, AgentConfig, ClusterDns, RuntimeChoice, ServiceProxy};
 
 use super::server::{check_name, check_url, read_token};
 use crate::enroll::node::{NodeIdentity, NodeRequest};
+use crate::pki::{CLUSTER_DNS_IP, CLUSTER_DOMAIN};
 use crate::shutdown;
 use crate::token::{Role, Token};
 
@@ -61,6 +62,25 @@ pub struct Flags {
     /// Where the agent serves logs; by default a free port of the node's address.
     #[arg(long, env = "KONTIKI_AGENT_LISTEN", value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
+    /// The address at which pods find the cluster's names; `none` leaves them the node's resolver.
+    #[arg(
+        long,
+        env = "KONTIKI_CLUSTER_DNS",
+        default_value_t = CLUSTER_DNS_IP.to_string(),
+        value_name = "ADDRESS|none"
+    )]
+    cluster_dns: String,
+    /// The domain of the cluster's names.
+    #[arg(
+        long,
+        env = "KONTIKI_CLUSTER_DOMAIN",
+        default_value = CLUSTER_DOMAIN,
+        value_name = "DOMAIN"
+    )]
+    cluster_domain: String,
+    /// What makes Services work on this node: the agent, or something else.
+    #[arg(long, env = "KONTIKI_SERVICE_PROXY", value_enum, default_value = "nftables")]
+    service_proxy: ProxyChoice,
     /// How many pods the node takes.
     #[arg(long, env = "KONTIKI_MAX_PODS", default_value_t = MAX_PODS)]
     max_pods: u32,
@@ -69,12 +89,22 @@ pub struct Flags {
     node_label: Vec<String>,
 }
 
+/// What makes Services work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum ProxyChoice {
+    /// The agent, by nftables.
+    Nftables,
+    /// Another program, such as kube-proxy or Cilium.
+    None,
+}
+
 /// The flags, validated: what the agent is told, without the certificates it has yet to get.
 struct Validated {
     request: NodeRequest,
     token: Option<Token>,
     runtime: RuntimeChoice,
     labels: BTreeMap<String, String>,
+    cluster_dns: Option<ClusterDns>,
 }
 
 impl Flags {
@@ -99,6 +129,7 @@ impl Flags {
             token: read_token(self.token.clone(), self.token_file.as_deref(), Role::Node)?,
             runtime: runtime(&self.runtime)?,
             labels: labels(&self.node_label)?,
+            cluster_dns: cluster_dns(&self.cluster_dns, &self.cluster_domain)?,
         })
     }
 
@@ -120,6 +151,11 @@ impl Flags {
             listen: self.listen.unwrap_or(usual.listen),
             labels: validated.labels,
             max_pods: self.max_pods,
+            cluster_dns: validated.cluster_dns,
+            service_proxy: match self.service_proxy {
+                ProxyChoice::Nftables => ServiceProxy::Nftables,
+                ProxyChoice::None => ServiceProxy::None,
+            },
             ..usual
         }
     }
@@ -155,6 +191,16 @@ fn runtime(text: &str) -> anyhow::Result<RuntimeChoice> {
     bail!("--runtime {text}: expected `containerd` or the absolute path of a CRI socket")
 }
 
+fn cluster_dns(address: &str, domain: &str) -> anyhow::Result<Option<ClusterDns>> {
+    if address == "none" {
+        return Ok(None);
+    }
+    let Ok(address) = address.parse() else {
+        bail!("--cluster-dns {address}: expected an address, or `none`");
+    };
+    Ok(Some(ClusterDns { address, domain: domain.to_owned() }))
+}
+
 fn labels(texts: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
     let label = |text: &String| {
         let (key, value) = text
@@ -186,6 +232,7 @@ mod tests {
             ("kontiki agent".to_owned(), "--server is missing"),
             ("kontiki agent --server 127.0.0.1".to_owned(), "expected a URL such as"),
             (format!("{server} --runtime docker"), "expected `containerd` or the absolute path"),
+            (format!("{server} --cluster-dns x"), "expected an address, or `none`"),
             (format!("{server} --node-label gpu"), "--node-label gpu: expected KEY=VALUE"),
             (format!("{server} --node-name NODE"), "--node-name \"NODE\": expected lower-case"),
             (format!("{server} --images /nonexistent"), "expected a folder with image archives"),

@@ -139,6 +139,7 @@ impl Lab {
                 memory_bytes: 1 << 30,
                 cpu_milli: 2000,
                 host_dns: Dns::default(),
+                cluster_dns: None,
             },
             timers,
             pulls: Semaphore::new(1),

@@ -11,6 +11,7 @@ fn node() -> NodeFacts {
         memory_bytes: 1 << 30,
         cpu_milli: 2000,
         host_dns: files::parse_resolv_conf("nameserver 9.9.9.9\nsearch a b\noptions ndots:2\n"),
+        cluster_dns: None,
     }
 }
 

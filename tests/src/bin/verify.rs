@@ -18,6 +18,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("runc", "runc"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("nft", "nftables"),
+    ("conntrack", "conntrack"),
     ("iptables", "iptables"),
     ("ip", "iproute2"),
     ("/bin/busybox", "busybox-static"),
