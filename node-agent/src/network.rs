@@ -50,11 +50,7 @@ pub fn conflist(bridge: &str, pod_cidr: &str, ipam_dir: &Path, masquerade: bool)
 }
 
 /// Lays the configuration down where containerd notices it; answers whether it is new.
-pub fn configure(
-    paths: &Paths,
-    pod_cidr: &str,
-    proxy: ServiceProxy,
-) -> Result<bool, AgentError> {
+pub fn configure(paths: &Paths, pod_cidr: &str, proxy: ServiceProxy) -> Result<bool, AgentError> {
     let masquerade = proxy == ServiceProxy::None && find_program("iptables").is_some();
     let text = conflist(&paths.bridge(), pod_cidr, &paths.ipam(), masquerade);
     write_if_changed(&paths.cni_conf().join("10-bridge.conflist"), &text)

@@ -86,7 +86,9 @@ impl Proxy {
     /// Tells apart this node's pods, all nodes' pods, and everybody else.
     pub async fn set_ranges(&mut self, own: Option<&str>, all: &BTreeSet<String>) {
         let mut fragment = Fragment::default();
-        for (set, ranges) in [(OWN_PODS, own.map(str::to_owned).into_iter().collect()), (ALL_PODS, all.clone())] {
+        for (set, ranges) in
+            [(OWN_PODS, own.map(str::to_owned).into_iter().collect()), (ALL_PODS, all.clone())]
+        {
             for range in ranges.iter().filter_map(|range| ports::ipv4_range(range)) {
                 fragment.elements.insert((set, range), String::new());
             }

@@ -1,10 +1,11 @@
 //! The service `kubernetes` in `default`: how pods reach the API. It has no selector; its endpoints
-//! are the members of the control plane.
+//! are the members of the control plane that take connections.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::{
     EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service, ServicePort, ServiceSpec,
 };
@@ -14,20 +15,28 @@ use k8s_openapi::api::discovery::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kontiki_api::client::{ApiType, Client};
+use kontiki_api::registry::options::{DeleteOptions, ListOptions};
 use kontiki_api::status::Status;
 use kontiki_raft::node::Node;
 use reqwest::Url;
-use tokio::time::sleep;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use crate::pki::KUBERNETES_SERVICE_IP;
 
 const NAMESPACE: &str = "default";
 const NAME: &str = "kubernetes";
+/// The label that names the service a slice belongs to.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// The port of the service.
 const PORT: i32 = 443;
-/// Between two looks at whether the members have changed.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Between two looks at the members and whether they take connections.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long a member may take to accept a connection.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
+/// After so many looks in a row that found it silent, pods are no longer led to a member.
+const SILENT_LOOKS: u32 = 2;
 /// After a failure.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -37,8 +46,13 @@ type Address = (IpAddr, u16);
 /// Keeps the service and its endpoints as they must be. Never ends by itself.
 pub(super) async fn keep(client: &Client, node: &Node) {
     let mut written: Option<Vec<Address>> = None;
+    let mut silence = Silence::default();
     loop {
-        let addresses = addresses(&members(node));
+        let looks = addresses(&members(node)).into_iter().map(|address| async move {
+            let opened = timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await;
+            (address, matches!(opened, Ok(Ok(_))))
+        });
+        let addresses = silence.listed(&join_all(looks).await);
         if written.as_ref() == Some(&addresses) {
             sleep(LOOK_EVERY).await;
             continue;
@@ -53,6 +67,25 @@ pub(super) async fn keep(client: &Client, node: &Node) {
                 sleep(RETRY).await;
             }
         }
+    }
+}
+
+/// In how many looks in a row a member took no connection.
+#[derive(Default)]
+struct Silence(BTreeMap<Address, u32>);
+
+impl Silence {
+    /// Those that pods shall be led to, after one more look. Where nobody answers the fault may be
+    /// ours: then all stay.
+    fn listed(&mut self, looks: &[(Address, bool)]) -> Vec<Address> {
+        let count = |(address, answers): &(Address, bool)| {
+            let before = self.0.get(address).copied().unwrap_or(0);
+            (*address, if *answers { 0 } else { before.saturating_add(1) })
+        };
+        self.0 = looks.iter().map(count).collect();
+        let heard = self.0.iter().filter(|(_, looks)| **looks < SILENT_LOOKS);
+        let heard: Vec<Address> = heard.map(|(address, _)| *address).collect();
+        if heard.is_empty() { self.0.keys().copied().collect() } else { heard }
     }
 }
 
@@ -84,10 +117,28 @@ async fn write(client: &Client, addresses: &[Address]) -> Result<(), Status> {
         found => drop(found?),
     }
     put(client, &endpoints(addresses)).await?;
-    for slice in slices(addresses) {
-        put(client, &slice).await?;
+    let wanted = slices(addresses);
+    for slice in &wanted {
+        put(client, slice).await?;
+    }
+    // Each port has a slice of its own: those of members that are gone would lead pods nowhere.
+    for slice in client.list::<EndpointSlice>(NAMESPACE, &ListOptions::default()).await? {
+        let is_wanted = wanted.iter().any(|wanted| wanted.metadata.name == slice.metadata.name);
+        if is_wanted || !is_ours(&slice) {
+            continue;
+        }
+        let name = slice.metadata.name.unwrap_or_default();
+        match client.delete::<EndpointSlice>(NAMESPACE, &name, &DeleteOptions::default()).await {
+            Err(status) if !status.is_not_found() => return Err(status),
+            _ => {}
+        }
     }
     Ok(())
+}
+
+fn is_ours(slice: &EndpointSlice) -> bool {
+    let labels = slice.metadata.labels.as_ref();
+    labels.and_then(|labels| labels.get(SERVICE_NAME)).is_some_and(|name| name == NAME)
 }
 
 /// Creates an object, or replaces whatever is there under its name.
@@ -153,7 +204,7 @@ fn endpoints(addresses: &[Address]) -> Endpoints {
 fn slices(addresses: &[Address]) -> Vec<EndpointSlice> {
     let slice = |(port, hosts): (u16, Vec<IpAddr>)| EndpointSlice {
         metadata: ObjectMeta {
-            labels: Some([("kubernetes.io/service-name".to_owned(), NAME.to_owned())].into()),
+            labels: Some([(SERVICE_NAME.to_owned(), NAME.to_owned())].into()),
             ..metadata(format!("{NAME}-{port}"))
         },
         address_type: "IPv4".into(),
@@ -190,6 +241,18 @@ fn by_port(addresses: &[Address]) -> BTreeMap<u16, Vec<IpAddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_member_that_stays_silent_is_left_out_until_it_answers() {
+        let [one, two]: [Address; 2] = [6444, 6445].map(|port| ([192, 0, 2, 2].into(), port));
+        let mut silence = Silence::default();
+        assert_eq!(silence.listed(&[(one, true), (two, false)]), [one, two], "once is chance");
+        assert_eq!(silence.listed(&[(one, true), (two, false)]), [one]);
+        assert_eq!(silence.listed(&[(one, true), (two, true)]), [one, two]);
+        silence.listed(&[(one, false), (two, false)]);
+        assert_eq!(silence.listed(&[(one, false), (two, false)]), [one, two], "then it is us");
+        assert_eq!(silence.listed(&[(one, true)]), [one], "no member any more");
+    }
 
     #[test]
     fn loopback_and_names_are_no_endpoints_and_ports_are_kept_apart() {

@@ -227,9 +227,7 @@ impl Entry<'_> {
     /// Endpoints that are ready; a Service that publishes others calls them ready.
     fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         let all = self.slices.iter().flat_map(|slice| &slice.endpoints);
-        all.filter(|endpoint| {
-            endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true)
-        })
+        all.filter(|endpoint| endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true))
     }
 
     fn hosts(&self, name: &Name, type_: RecordType, wanted: impl Fn(&Endpoint) -> bool) -> Found {

@@ -96,8 +96,8 @@ async fn serve(port: u16, answer: watch::Receiver<Answer>) {
                 let response = response(&answer.borrow());
                 async move { Ok::<_, Infallible>(response) }
             });
-            let connection =
-                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service);
             // A balancer that goes away or stays silent is none of our trouble.
             let _ = tokio::time::timeout(CONNECTION_DEADLINE, connection).await;
         });
@@ -160,7 +160,10 @@ mod tests {
         ports.apply(&key, Some((port, 2)));
         let text = until(port, |answer| answer.is_some()).await.unwrap();
         assert!(text.starts_with("HTTP/1.0 200"), "{text}");
-        assert!(text.contains(r#""localEndpoints":2"#) && text.contains(r#""name":"web""#), "{text}");
+        assert!(
+            text.contains(r#""localEndpoints":2"#) && text.contains(r#""name":"web""#),
+            "{text}"
+        );
         ports.apply(&key, Some((port, 0)));
         until(port, |answer| answer.is_some_and(|text| text.starts_with("HTTP/1.0 503"))).await;
         ports.apply(&key, None);

@@ -110,3 +110,77 @@ pub async fn remove_table(name: &str) {
         tracing::warn!(table = nft.table(), error = crate::api::chain(&error), "the table stays");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::super::index::{Index, Key};
+    use super::super::ports::tests::{promise_of, udp_port};
+    use super::super::ports::{Policy, Promise, Protocol};
+    use super::super::ruleset::{render, replace};
+    use super::super::table::{ALL_PODS, Fragment, OWN_PODS, fragment};
+    use super::*;
+
+    /// A Service that uses all there is.
+    fn rich(name: &str, endpoints: &[&str], affinity_s: Option<u32>) -> (Key, Fragment) {
+        let mut udp = udp_port(endpoints, Some(30053));
+        let address = Ipv4Addr::new(192, 0, 2, 60);
+        udp.external_ips.insert(address);
+        udp.balancer_ips.insert(address);
+        udp.source_ranges = Some(vec!["10.0.0.0/8".into(), "10.1.0.0/16".into()]);
+        udp.external = Policy::Local;
+        let mut tcp = udp_port(endpoints, None);
+        (tcp.protocol, tcp.affinity_s) = (Protocol::Tcp, affinity_s);
+        let mut sctp = udp_port(endpoints, None);
+        (sctp.protocol, sctp.internal) = (Protocol::Sctp, Policy::Local);
+        let mut ports: Vec<_> =
+            [udp, tcp, sctp].into_iter().flat_map(|p| promise_of(p).ports).collect();
+        for port in &mut ports {
+            port.key = format!("shop/{name}/{}/53", port.protocol);
+        }
+        (("shop".into(), name.into()), fragment(&Promise { ports, health: None }))
+    }
+
+    fn ranges() -> (Key, Fragment) {
+        let slot = |set, range: &str| ((set, range.to_owned()), String::new());
+        let elements =
+            [(OWN_PODS, "10.42.0.0/24"), (ALL_PODS, "10.42.0.0/24"), (ALL_PODS, "10.42.1.0/24")];
+        let elements = elements.map(|(set, range)| slot(set, range)).into();
+        ((String::new(), "ranges".into()), Fragment { elements, ..Fragment::default() })
+    }
+
+    /// In a network namespace of its own, which goes with it.
+    #[test]
+    fn the_kernel_takes_the_table_and_every_difference() {
+        let Some(nft) = find_program("nft").filter(|_| rustix::process::geteuid().is_root()) else {
+            eprintln!("left out: this test needs nft and root");
+            return;
+        };
+        let table = "ip kontiki-test";
+        let mut index = Index::new("kt-test");
+        let two = ["10.42.0.2", "10.42.1.2"];
+        index.apply(vec![ranges(), rich("a", &two, Some(60)), rich("b", &[], None)]);
+        let mut scripts = vec![replace(table, &index.ruleset()), replace(table, &index.ruleset())];
+        for change in [
+            rich("a", &two[..1], Some(60)),
+            rich("a", &two, Some(600)),
+            rich("b", &two, None),
+            rich("a", &[], None),
+            (ranges().0, Fragment::default()),
+            (rich("b", &[], None).0, Fragment::default()),
+        ] {
+            scripts.push(render(table, &index.apply(vec![change])));
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let mut all = String::from("set -e\n");
+        for (number, script) in scripts.iter().enumerate() {
+            let path = dir.path().join(format!("{number}.nft"));
+            std::fs::write(&path, script).unwrap();
+            all.push_str(&format!("{} -f {}\n", nft.display(), path.display()));
+        }
+        let mut command = std::process::Command::new("unshare");
+        let output = command.args(["--net", "sh", "-c", &all]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}

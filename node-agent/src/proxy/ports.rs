@@ -285,7 +285,8 @@ fn usable<'a>(all: impl IntoIterator<Item = &'a Candidate>) -> Vec<&'a Candidate
 /// meant for us; else all.
 fn near<'a>(all: Vec<&'a Candidate>, place: &Place) -> Vec<&'a Candidate> {
     let Some(zone) = &place.zone else { return all };
-    let has_zones = |candidate: &&Candidate| candidate.zones.as_ref().is_some_and(|z| !z.is_empty());
+    let has_zones =
+        |candidate: &&Candidate| candidate.zones.as_ref().is_some_and(|z| !z.is_empty());
     if !all.iter().all(has_zones) {
         return all;
     }

@@ -131,8 +131,9 @@ pub fn diff(old: &Ruleset, new: &Ruleset) -> Vec<Command> {
     }
     for (name, chain) in &new.chains {
         match old.chains.get(name) {
-            None => commands
-                .push(Command::AddChain { name: name.clone(), hook: chain.hook.clone() }),
+            None => {
+                commands.push(Command::AddChain { name: name.clone(), hook: chain.hook.clone() })
+            }
             Some(before) => assert_eq!(before.hook, chain.hook, "chain {name} must stay hooked"),
         }
     }
@@ -206,9 +207,11 @@ fn line(table: &str, command: &Command) -> String {
         Command::AddElements { set, elements } => {
             let elements: Vec<String> = elements
                 .iter()
-                .map(|(key, value)| {
-                    if value.is_empty() { key.clone() } else { format!("{key} : {value}") }
-                })
+                .map(
+                    |(key, value)| {
+                        if value.is_empty() { key.clone() } else { format!("{key} : {value}") }
+                    },
+                )
                 .collect();
             format!("add element {table} {set} {{ {} }}", elements.join(", "))
         }
@@ -221,7 +224,10 @@ fn line(table: &str, command: &Command) -> String {
 pub fn replace(table: &str, ruleset: &Ruleset) -> String {
     // The first line makes the table where there is none, so that the second cannot fail.
     let commands = diff(&Ruleset::default(), ruleset);
-    format!("add table {table}\ndelete table {table}\nadd table {table}\n{}", render(table, &commands))
+    format!(
+        "add table {table}\ndelete table {table}\nadd table {table}\n{}",
+        render(table, &commands)
+    )
 }
 
 #[cfg(test)]

@@ -83,7 +83,11 @@ pub fn base(bridge: &str) -> Ruleset {
     let mark = format!("meta mark set meta mark or {MASQUERADE_MARK}");
     let guard = format!("ct state new {key} vmap @{GUARDED}");
     let chains: [(&str, Option<String>, Vec<String>); 13] = [
-        ("prerouting", hook("nat", "prerouting", "-100"), vec![others.clone(), "jump services".into()]),
+        (
+            "prerouting",
+            hook("nat", "prerouting", "-100"),
+            vec![others.clone(), "jump services".into()],
+        ),
         ("output", hook("nat", "output", "-100"), vec!["jump services".into()]),
         (
             "services",
@@ -126,7 +130,11 @@ pub fn base(bridge: &str) -> Ruleset {
             ],
         ),
         ("filter-input", hook("filter", "input", "0"), vec!["ct state new jump refusals".into()]),
-        ("filter-forward", hook("filter", "forward", "0"), vec!["ct state new jump refusals".into()]),
+        (
+            "filter-forward",
+            hook("filter", "forward", "0"),
+            vec!["ct state new jump refusals".into()],
+        ),
         ("filter-output", hook("filter", "output", "0"), vec!["ct state new jump refusals".into()]),
         ("refuse", None, vec!["meta l4proto tcp reject with tcp reset".into(), "reject".into()]),
         ("masquerade-mark", None, vec![mark]),
@@ -179,7 +187,8 @@ impl Fragment {
     /// An endpoint that remembers its clients.
     fn sticky(&mut self, port: &Port, backend: &Backend, seconds: u32) {
         let set = affinity_set(port, backend, seconds);
-        let spec = format!("type ipv4_addr; flags dynamic,timeout; timeout {seconds}s; size 65535;");
+        let spec =
+            format!("type ipv4_addr; flags dynamic,timeout; timeout {seconds}s; size 65535;");
         let remember = format!("update @{set} {{ ip saddr }}");
         self.own.sets.insert(set, Set::new(Kind::Set, spec));
         let dnat = format!(
@@ -355,10 +364,7 @@ pub fn distinct(ranges: &[String]) -> String {
 }
 
 /// The whole table: the base, and of elements that two Services claim, that of the first by name.
-pub fn table<'a>(
-    bridge: &str,
-    fragments: impl IntoIterator<Item = &'a Fragment>,
-) -> Ruleset {
+pub fn table<'a>(bridge: &str, fragments: impl IntoIterator<Item = &'a Fragment>) -> Ruleset {
     let mut all = base(bridge);
     for fragment in fragments {
         all.chains.extend(fragment.own.chains.clone());

@@ -110,9 +110,8 @@ fn one_change_costs_the_same_among_few_and_among_many_services() {
 fn an_address_claimed_twice_goes_to_the_other_when_the_first_lets_go() {
     let mut index = Index::new("kt-1");
     index.apply(vec![simple(2, 1), simple(1, 1)]);
-    let holder = |index: &Index| {
-        index.ruleset().sets[SERVICES].elements["192.0.2.1 . udp . 53"].clone()
-    };
+    let holder =
+        |index: &Index| index.ruleset().sets[SERVICES].elements["192.0.2.1 . udp . 53"].clone();
     assert_eq!(holder(&index), "goto ext/ns1/dns/udp/53");
     index.apply(vec![(simple(1, 1).0, Fragment::default())]);
     assert_eq!(holder(&index), "goto ext/ns2/dns/udp/53");

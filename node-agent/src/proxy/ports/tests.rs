@@ -102,9 +102,11 @@ fn endpoints_of_this_node_fall_back_among_themselves() {
 
 #[test]
 fn zones_are_kept_to_when_every_endpoint_names_one_and_ours_has_some() {
-    let hinted = |address: &str, zone: &str| json!({
-        "addresses": [address], "hints": { "forZones": [{ "name": zone }] },
-    });
+    let hinted = |address: &str, zone: &str| {
+        json!({
+            "addresses": [address], "hints": { "forZones": [{ "name": zone }] },
+        })
+    };
     let web = service(&json!({}));
     let both = slice(json!([hinted("10.0.0.1", "east"), hinted("10.0.0.2", "west")]));
     assert_eq!(last_bytes(&only(&web, &[both]).everywhere), [1]);

@@ -51,7 +51,9 @@ fn clients_are_spread_over_all_endpoints() {
     assert_eq!(element(&fragment, SERVICES, CLUSTER), Some("goto svc/shop/web/tcp/80"));
     assert_eq!(
         rules(&fragment, "svc/shop/web/tcp/80"),
-        ["meta l4proto tcp dnat ip to numgen random mod 2 map { 0 : 10.0.0.1 . 8080, 1 : 10.0.0.2 . 8080 }"]
+        [
+            "meta l4proto tcp dnat ip to numgen random mod 2 map { 0 : 10.0.0.1 . 8080, 1 : 10.0.0.2 . 8080 }"
+        ]
     );
     assert_eq!(element(&fragment, NODE_PORTS, NODE), Some("goto ext/shop/web/tcp/80"));
     assert_eq!(
@@ -125,7 +127,10 @@ fn a_client_that_stays_is_looked_for_before_an_endpoint_is_chosen() {
     );
     assert_eq!(
         rules(&fragment, "ep/shop/web/tcp/80/10.0.0.1/8080"),
-        [format!("update @{set} {{ ip saddr }}").as_str(), "meta l4proto tcp dnat ip to 10.0.0.1:8080"]
+        [
+            format!("update @{set} {{ ip saddr }}").as_str(),
+            "meta l4proto tcp dnat ip to 10.0.0.1:8080"
+        ]
     );
 }
 
