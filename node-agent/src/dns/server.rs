@@ -169,7 +169,7 @@ impl Server {
         for _ in 0..ALIASES_MAX {
             match found {
                 Found::Alias(record, target) => {
-                    response.add_answer(record);
+                    response.add_answer(*record);
                     found = match self.find(&target, type_) {
                         Some(Found::Elsewhere) => {
                             response.add_answers(self.ask_for(target, type_).await);

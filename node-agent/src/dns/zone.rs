@@ -35,7 +35,7 @@ pub enum Found {
     /// Records of the wanted type, and what a client will want to know next.
     Records(Vec<Record>, Vec<Record>),
     /// Another name.
-    Alias(Record, Name),
+    Alias(Box<Record>, Name),
     /// The name, but nothing of the wanted type.
     NoData,
     /// No such name.
@@ -180,7 +180,11 @@ impl Entry<'_> {
     fn find(&self, name: &Name, rest: &[&str], type_: RecordType) -> Found {
         if let Some(target) = self.external_name() {
             let alias = record(name, RData::CNAME(CNAME(target.clone())));
-            return if rest.is_empty() { Found::Alias(alias, target) } else { Found::NoSuchName };
+            return if rest.is_empty() {
+                Found::Alias(Box::new(alias), target)
+            } else {
+                Found::NoSuchName
+            };
         }
         match rest {
             [] if type_ == RecordType::SRV => self.services(name, None, None),

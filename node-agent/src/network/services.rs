@@ -40,6 +40,14 @@ enum Event {
 /// The ranges of pods' addresses, by node.
 type Ranges = BTreeMap<String, String>;
 
+/// Which lists came.
+#[derive(Default)]
+struct Heard {
+    services: bool,
+    slices: bool,
+    namespaces: bool,
+}
+
 /// Hears and tells.
 pub struct Services {
     node: String,
@@ -47,9 +55,7 @@ pub struct Services {
     proxy: Option<Proxy>,
     ranges: Ranges,
     own_range: watch::Sender<Option<String>>,
-    heard_services: bool,
-    heard_slices: bool,
-    heard_namespaces: bool,
+    heard: Heard,
     is_synced: bool,
 }
 
@@ -68,9 +74,7 @@ impl Services {
             proxy,
             ranges: Ranges::new(),
             own_range,
-            heard_services: false,
-            heard_slices: false,
-            heard_namespaces: false,
+            heard: Heard::default(),
             is_synced: false,
         }
     }
@@ -117,7 +121,7 @@ impl Services {
         let mut catalog = self.catalog.write();
         match event {
             Event::Services(Change::Reset(all)) => {
-                self.heard_services = true;
+                self.heard.services = true;
                 catalog.reset_services(all)
             }
             Event::Services(Change::Apply(service)) => [catalog.apply_service(*service)].into(),
@@ -127,7 +131,7 @@ impl Services {
                 [key].into()
             }
             Event::Slices(Change::Reset(all)) => {
-                self.heard_slices = true;
+                self.heard.slices = true;
                 catalog.reset_slices(all)
             }
             Event::Slices(Change::Apply(slice)) => catalog.apply_slice(*slice),
@@ -140,7 +144,7 @@ impl Services {
         let mut catalog = self.catalog.write();
         match change {
             Change::Reset(all) => {
-                self.heard_namespaces = true;
+                self.heard.namespaces = true;
                 catalog.reset_namespaces(all.into_iter().filter_map(|n| n.metadata.name));
             }
             Change::Apply(namespace) => {
@@ -180,10 +184,10 @@ impl Services {
     /// Nothing is written before all is known: what is in force from before the agent's restart is
     /// better than half of it.
     async fn sync(&mut self, changed: BTreeSet<Key>) {
-        if !self.heard_services || !self.heard_slices {
+        if !self.heard.services || !self.heard.slices {
             return;
         }
-        if self.heard_namespaces {
+        if self.heard.namespaces {
             self.catalog.write().complete();
         }
         let Some(proxy) = &mut self.proxy else { return };

@@ -132,7 +132,7 @@ pub fn diff(old: &Ruleset, new: &Ruleset) -> Vec<Command> {
     for (name, chain) in &new.chains {
         match old.chains.get(name) {
             None => {
-                commands.push(Command::AddChain { name: name.clone(), hook: chain.hook.clone() })
+                commands.push(Command::AddChain { name: name.clone(), hook: chain.hook.clone() });
             }
             Some(before) => assert_eq!(before.hook, chain.hook, "chain {name} must stay hooked"),
         }

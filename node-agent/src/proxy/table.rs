@@ -166,7 +166,7 @@ impl Fragment {
 
     /// `svc/…` leads to any endpoint, `loc/…` to those on this node.
     fn backends(&mut self, port: &Port) {
-        for backend in port.everywhere.iter().chain(&port.here) {
+        for backend in port.everywhere.iter().chain(&port.here).copied() {
             if let Some(seconds) = port.affinity_s {
                 self.sticky(port, backend, seconds);
             }
@@ -185,7 +185,7 @@ impl Fragment {
     }
 
     /// An endpoint that remembers its clients.
-    fn sticky(&mut self, port: &Port, backend: &Backend, seconds: u32) {
+    fn sticky(&mut self, port: &Port, backend: Backend, seconds: u32) {
         let set = affinity_set(port, backend, seconds);
         let spec =
             format!("type ipv4_addr; flags dynamic,timeout; timeout {seconds}s; size 65535;");
@@ -289,11 +289,11 @@ fn choose(port: &Port, backends: &[Backend]) -> Vec<String> {
     let count = backends.len();
     if let Some(seconds) = port.affinity_s {
         let known = backends.iter().map(|backend| {
-            let set = affinity_set(port, backend, seconds);
-            format!("ip saddr @{set} goto {}", endpoint_chain(port, backend))
+            let set = affinity_set(port, *backend, seconds);
+            format!("ip saddr @{set} goto {}", endpoint_chain(port, *backend))
         });
         let mut rules: Vec<String> = known.collect();
-        rules.push(pick(backends, |backend| format!("goto {}", endpoint_chain(port, backend))));
+        rules.push(pick(backends, |backend| format!("goto {}", endpoint_chain(port, *backend))));
         return rules;
     }
     let protocol = port.protocol;
@@ -324,11 +324,11 @@ fn pick(backends: &[Backend], verdict: impl Fn(&Backend) -> String) -> String {
 }
 
 /// The set's name says how long it remembers: a set cannot change that.
-fn affinity_set(port: &Port, backend: &Backend, seconds: u32) -> String {
+fn affinity_set(port: &Port, backend: Backend, seconds: u32) -> String {
     format!("aff/{}/{}/{}/{seconds}", port.key, backend.address, backend.port)
 }
 
-fn endpoint_chain(port: &Port, backend: &Backend) -> String {
+fn endpoint_chain(port: &Port, backend: Backend) -> String {
     format!("ep/{}/{}/{}", port.key, backend.address, backend.port)
 }
 

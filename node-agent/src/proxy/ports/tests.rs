@@ -135,7 +135,7 @@ fn ports_are_matched_by_name_and_protocol_and_twins_count_once() {
     let spec = web.spec.as_mut().unwrap();
     spec.ports.as_mut().unwrap()[0].name = Some("other".into());
     let endpoints = slice(json!([{ "addresses": ["10.0.0.1"] }]));
-    assert!(!only(&web, &[endpoints.clone()]).has_any);
+    assert!(!only(&web, std::slice::from_ref(&endpoints)).has_any);
     let web = service(&json!({}));
     let port = only(&web, &[endpoints.clone(), endpoints]);
     assert_eq!(port.everywhere.len(), 1, "it moves from slice to slice");
