@@ -83,7 +83,7 @@ impl Services {
     pub async fn run(mut self, client: kube::Client, shutdown: CancellationToken) {
         let (sender, mut events) = mpsc::channel(EVENTS);
         let mut tasks = JoinSet::new();
-        watch_all(&mut tasks, &client, &sender, &shutdown);
+        watch_all(&mut tasks, &client, &self.node, &sender, &shutdown);
         drop(sender);
         let mut ticks = tokio::time::interval(CHECK_PERIOD);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -212,6 +212,7 @@ impl Services {
 fn watch_all(
     tasks: &mut JoinSet<()>,
     client: &kube::Client,
+    node: &str,
     sender: &mpsc::Sender<Event>,
     shutdown: &CancellationToken,
 ) {
@@ -221,9 +222,11 @@ fn watch_all(
     let slices: Api<EndpointSlice> = Api::all(client.clone());
     tasks.spawn(follow(slices, all.clone(), sender.clone(), Event::Slices, stop.clone()));
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    tasks.spawn(follow(namespaces, all.clone(), sender.clone(), Event::Namespaces, stop.clone()));
+    tasks.spawn(follow(namespaces, all, sender.clone(), Event::Namespaces, stop.clone()));
     let nodes: Api<Node> = Api::all(client.clone());
-    tasks.spawn(follow(nodes, all, sender.clone(), Event::Nodes, stop));
+    // A node reads no other's: what this one's pods send to those of others has the node's address.
+    let own = format!("metadata.name={node}");
+    tasks.spawn(follow(nodes, own, sender.clone(), Event::Nodes, stop));
 }
 
 fn range(node: &Node) -> Option<(String, String)> {
