@@ -2,6 +2,7 @@
 
 mod body;
 mod cluster;
+mod connect;
 mod delete;
 mod documents;
 mod log;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::Response;
 use http::HeaderMap;
+use hyper::upgrade::OnUpgrade;
 use jiff::Timestamp;
 
 use crate::context::RequestContext;
@@ -43,6 +45,8 @@ pub(crate) struct Call {
     pub(crate) query: Arc<Query>,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Body,
+    /// The connection itself, where the client asks for another protocol on it.
+    pub(crate) upgrade: Option<OnUpgrade>,
 }
 
 impl Call {

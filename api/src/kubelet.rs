@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::Stream;
+use http::{HeaderMap, StatusCode};
 use reqwest::{Client, Url};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -31,6 +32,16 @@ pub(crate) type Content = Pin<Box<dyn Stream<Item = Result<Bytes, reqwest::Error
 /// Calls nodes as the API server.
 pub(crate) struct Kubelet {
     client: Client,
+    /// Speaks HTTP/1.1 only: an HTTP/2 connection cannot become another protocol's.
+    upgrading: Client,
+}
+
+/// A connection to a node that speaks another protocol from here on.
+pub(crate) struct Upgrade {
+    /// The head of the node's answer.
+    pub(crate) headers: HeaderMap,
+    /// The connection.
+    pub(crate) stream: reqwest::Upgraded,
 }
 
 impl Kubelet {
@@ -54,13 +65,40 @@ impl Kubelet {
             .with_root_certificates(Arc::new(roots))
             .with_client_auth_cert(chain, key)
             .map_err(|error| named("the certificate", &error))?;
-        let client = Client::builder()
-            .tls_backend_preconfigured(config)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .no_proxy()
-            .build()
-            .map_err(|error| named("the client", &error))?;
-        Ok(Self { client })
+        let builder = |config| {
+            Client::builder()
+                .tls_backend_preconfigured(config)
+                .connect_timeout(CONNECT_TIMEOUT)
+                .no_proxy()
+        };
+        let failed = |error: reqwest::Error| named("the client", &error);
+        let client = builder(config.clone()).build().map_err(failed)?;
+        let upgrading = builder(config).http1_only().build().map_err(failed)?;
+        Ok(Self { client, upgrading })
+    }
+
+    /// Asks a node to speak another protocol, as `handshake` says. `limit` bounds the time to its
+    /// answer.
+    pub(crate) async fn upgrade(
+        &self,
+        node: &Object,
+        segments: &[&str],
+        query: &[(&str, &str)],
+        handshake: HeaderMap,
+        limit: Duration,
+    ) -> Result<Upgrade, Status> {
+        let url = url(node, segments, query)?;
+        let request = self.upgrading.post(url).headers(handshake);
+        let response = sent(node, request, limit).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(refusal(node, response).await);
+        }
+        let headers = response.headers().clone();
+        let stream = response.upgrade().await.map_err(|error| {
+            let why = with_causes(&error);
+            Status::unavailable(format!("node {} broke off: {why}", node.name()))
+        })?;
+        Ok(Upgrade { headers, stream })
     }
 
     /// Fetches a path from a node. `limit` bounds the time to the first byte of the answer.
@@ -71,29 +109,38 @@ impl Kubelet {
         query: &[(&str, &str)],
         limit: Duration,
     ) -> Result<Content, Status> {
-        let mut url = address(node)?;
-        url.path_segments_mut()
-            .map_err(|()| Status::internal("the address of a node must take a path"))?
-            .extend(segments);
-        if !query.is_empty() {
-            url.query_pairs_mut().extend_pairs(query);
-        }
-        let request = self.client.get(url.clone()).send();
-        let response = tokio::time::timeout(limit, request)
-            .await
-            .map_err(|_| Status::timeout(format!("node {} did not answer", node.name())))?
-            .map_err(|error| {
-                Status::unavailable(format!(
-                    "node {} could not be asked: {}",
-                    node.name(),
-                    with_causes(&error)
-                ))
-            })?;
+        let request = self.client.get(url(node, segments, query)?);
+        let response = sent(node, request, limit).await?;
         if response.status().is_success() {
             return Ok(Box::pin(response.bytes_stream()));
         }
         Err(refusal(node, response).await)
     }
+}
+
+fn url(node: &Object, segments: &[&str], query: &[(&str, &str)]) -> Result<Url, Status> {
+    let mut url = address(node)?;
+    url.path_segments_mut()
+        .map_err(|()| Status::internal("the address of a node must take a path"))?
+        .extend(segments);
+    if !query.is_empty() {
+        url.query_pairs_mut().extend_pairs(query);
+    }
+    Ok(url)
+}
+
+async fn sent(
+    node: &Object,
+    request: reqwest::RequestBuilder,
+    limit: Duration,
+) -> Result<reqwest::Response, Status> {
+    tokio::time::timeout(limit, request.send())
+        .await
+        .map_err(|_| Status::timeout(format!("node {} did not answer", node.name())))?
+        .map_err(|error| {
+            let why = with_causes(&error);
+            Status::unavailable(format!("node {} could not be asked: {why}", node.name()))
+        })
 }
 
 /// Where a node's agent listens.

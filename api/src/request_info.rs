@@ -136,7 +136,10 @@ impl RequestInfo {
     /// Whether the answer goes on for as long as the client likes.
     pub fn is_long_running(&self) -> bool {
         match self {
-            Self::Resource(path) => path.verb == Verb::Watch || path.subresource == "log",
+            Self::Resource(path) => {
+                let streams = ["attach", "exec", "log", "portforward"];
+                path.verb == Verb::Watch || streams.contains(&path.subresource.as_str())
+            }
             Self::Path { .. } => false,
         }
     }

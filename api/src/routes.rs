@@ -53,9 +53,11 @@ async fn resource(
     if kind.is_namespaced() && path.namespace.is_empty() && !path.name.is_empty() {
         return Err(Status::no_such_path());
     }
-    let (parts, body) = request.into_parts();
-    let call = Call { api, ctx, kind, path: path.clone(), query, headers: parts.headers, body };
-    if path.subresource.is_empty() {
+    let (mut parts, body) = request.into_parts();
+    let upgrade = parts.extensions.remove();
+    let (path, headers) = (path.clone(), parts.headers);
+    let call = Call { api, ctx, kind, path, query, headers, body, upgrade };
+    if call.path.subresource.is_empty() {
         handlers::resource(call).await
     } else {
         handlers::subresource(call).await

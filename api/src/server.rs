@@ -11,6 +11,7 @@ use kontiki_storage::kv::Kv;
 use rustls::ServerConfig;
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +26,7 @@ use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
 use crate::registry::Registry;
 use crate::registry::scheme::Scheme;
-use crate::state::{Api, Places};
+use crate::state::{Api, Places, STREAMS_MAX};
 use crate::status::Status;
 use crate::tokens::seal::Sealer;
 use crate::tokens::{self, Tokens};
@@ -192,6 +193,7 @@ impl ApiServer {
             metrics: Metrics::new(),
             reads: Places::new(config.max_reads_in_flight),
             writes: Places::new(config.max_writes_in_flight),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             stop: CancellationToken::new(),
             config,
         };

@@ -30,6 +30,8 @@ pub(crate) struct Api {
     pub(crate) reads: Places,
     /// Places for writes.
     pub(crate) writes: Places,
+    /// Places for streams to nodes: exec, attach, port-forward.
+    pub(crate) streams: Arc<Semaphore>,
     /// Ends the watches when the server stops.
     pub(crate) stop: CancellationToken,
 }
@@ -41,6 +43,9 @@ pub(crate) struct Places {
     /// For those that wait to be.
     pub(crate) queue: Semaphore,
 }
+
+/// How many streams to nodes are open at once; more are refused (A4).
+pub(crate) const STREAMS_MAX: usize = 1024;
 
 /// How many requests wait for each that is handled, at most.
 const WAITING_PER_PLACE: usize = 8;

@@ -361,6 +361,19 @@ pub struct ExecOutput {
     pub output: String,
 }
 
+/// Which streams of a process a client wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Streams {
+    /// What it reads.
+    pub stdin: bool,
+    /// What it writes.
+    pub stdout: bool,
+    /// What it writes of errors; with a terminal that is one with the rest.
+    pub stderr: bool,
+    /// It has a terminal.
+    pub tty: bool,
+}
+
 /// A container runtime.
 ///
 /// Every implementation must: answer within a deadline of its own, bear a repeated `stop_*` and
@@ -410,6 +423,17 @@ pub trait Runtime: Send + Sync + 'static {
         command: &[String],
         timeout: Duration,
     ) -> Result<ExecOutput, RuntimeError>;
+    /// Where to connect to run a command in a container; good for one connection.
+    async fn exec_url(
+        &self,
+        id: &str,
+        command: &[String],
+        streams: Streams,
+    ) -> Result<String, RuntimeError>;
+    /// Where to connect to a container's own process; good for one connection.
+    async fn attach_url(&self, id: &str, streams: Streams) -> Result<String, RuntimeError>;
+    /// Where to connect to ports of a sandbox; good for one connection.
+    async fn ports_url(&self, sandbox_id: &str, ports: &[i32]) -> Result<String, RuntimeError>;
     /// Makes the runtime write to a new log file after the old one was moved away.
     async fn reopen_log(&self, id: &str) -> Result<(), RuntimeError>;
 }

@@ -1,4 +1,5 @@
-//! The agent's own HTTPS server: logs for the API servers, and nothing for anybody else.
+//! The agent's own HTTPS server: logs, commands and ports of its pods for the API servers, and
+//! nothing for anybody else.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -27,10 +29,16 @@ use crate::agent::AgentError;
 use crate::config::ServingTls;
 use crate::logs::{self, LogOptions};
 use crate::paths::Paths;
+use crate::plan::Observed;
 use crate::pods::PodIndex;
-use crate::runtime::{Container, ContainerState, Runtime};
+use crate::runtime::{Container, ContainerState, Runtime, RuntimeError, Streams};
 
+mod channels;
 mod identity;
+mod spdy;
+mod streams;
+
+use streams::{Ask, Purpose};
 
 /// Connections at the same time; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 256;
@@ -114,28 +122,32 @@ async fn serve(acceptor: TlsAcceptor, stream: TcpStream, sources: Arc<Sources>) 
     let allowed = client.is_some_and(|certificate| identity::is_api_server(certificate));
     let service = service_fn(move |request| {
         let sources = sources.clone();
-        async move { Ok::<_, Infallible>(answer(&sources, &request, allowed).await) }
+        async move { Ok::<_, Infallible>(answer(&sources, request, allowed).await) }
     });
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_DEADLINE);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(HANDSHAKE_DEADLINE);
-    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+    if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await
+    {
         tracing::debug!(%error, "a connection broke");
     }
 }
 
-async fn answer(sources: &Sources, request: &Request<Incoming>, allowed: bool) -> Response<Body> {
-    let path = request.uri().path();
+async fn answer(sources: &Sources, request: Request<Incoming>, allowed: bool) -> Response<Body> {
+    let path = request.uri().path().to_owned();
     if path == "/healthz" {
         return text(StatusCode::OK, "ok");
     }
     if !allowed {
         return text(StatusCode::FORBIDDEN, "only the API servers may ask");
     }
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    if let ["exec" | "attach" | "portForward", ..] = parts.as_slice() {
+        return stream(sources, request, &parts).await;
+    }
     if request.method() != Method::GET {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served");
     }
-    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     match parts.as_slice() {
         ["pods"] => pods(sources),
         ["containerLogs", namespace, pod, container] => {
@@ -144,6 +156,87 @@ async fn answer(sources: &Sources, request: &Request<Incoming>, allowed: bool) -
         }
         _ => text(StatusCode::NOT_FOUND, "404 page not found"),
     }
+}
+
+/// Connects a client with a command, a container's process or ports of a pod.
+async fn stream(sources: &Sources, request: Request<Incoming>, parts: &[&str]) -> Response<Body> {
+    let ask = match Ask::of(request.headers()) {
+        Ok(ask) => ask,
+        Err(why) => return text(StatusCode::BAD_REQUEST, &why),
+    };
+    let [verb, namespace, pod_name, rest @ ..] = parts else {
+        return text(StatusCode::NOT_FOUND, "404 page not found");
+    };
+    let Some(pod) = sources.index.find(namespace, pod_name) else {
+        return text(StatusCode::NOT_FOUND, &format!("pod {pod_name:?} not found on this node"));
+    };
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let found = match (*verb, rest) {
+        ("portForward", []) => ports(sources, &pod, &query).await,
+        (verb @ ("exec" | "attach"), [container]) => {
+            process(sources, &pod, container, verb == "exec", &query).await
+        }
+        _ => Err((StatusCode::NOT_FOUND, "404 page not found".to_owned())),
+    };
+    match found {
+        Ok((url, purpose)) => streams::connect(request, ask, purpose, &url).await,
+        Err((status, why)) => text(status, &why),
+    }
+}
+
+/// The streaming address for a purpose, or the answer that refuses it.
+type Found = Result<(String, Purpose), (StatusCode, String)>;
+
+async fn ports(sources: &Sources, pod: &Pod, query: &str) -> Found {
+    let failed = |error: RuntimeError| (StatusCode::INTERNAL_SERVER_ERROR, error.message);
+    let sandboxes = sources.runtime.sandboxes(Some(crate::api::uid(pod))).await.map_err(failed)?;
+    let observed = Observed { sandboxes, containers: Vec::new() };
+    let Some(sandbox) = observed.sandbox() else {
+        return Err((StatusCode::NOT_FOUND, "the pod has no sandbox: it is not running".into()));
+    };
+    let ports: Result<Vec<i32>, _> = values(query, "port").map(|port| port.parse()).collect();
+    let ports = ports.map_err(|error| (StatusCode::BAD_REQUEST, format!("port: {error}")))?;
+    let url = sources.runtime.ports_url(&sandbox.id, &ports).await.map_err(failed)?;
+    Ok((url, Purpose::Ports))
+}
+
+async fn process(
+    sources: &Sources,
+    pod: &Pod,
+    container: &str,
+    is_exec: bool,
+    query: &str,
+) -> Found {
+    let failed = |error: RuntimeError| (StatusCode::INTERNAL_SERVER_ERROR, error.message);
+    let containers =
+        sources.runtime.containers(Some(crate::api::uid(pod))).await.map_err(failed)?;
+    let running = containers
+        .into_iter()
+        .find(|c| c.name == container && c.state == ContainerState::Running)
+        .ok_or_else(|| (StatusCode::NOT_FOUND, format!("container not found ({container:?})")))?;
+    let is_asked = |name: &str| values(query, name).any(|value| value == "1" || value == "true");
+    let wanted = Streams {
+        stdin: is_asked("input"),
+        stdout: is_asked("output"),
+        stderr: is_asked("error"),
+        tty: is_asked("tty"),
+    };
+    let runtime = &sources.runtime;
+    let url = if is_exec {
+        let command: Vec<String> = values(query, "command").collect();
+        runtime.exec_url(&running.id, &command, wanted).await
+    } else {
+        runtime.attach_url(&running.id, wanted).await
+    };
+    Ok((url.map_err(failed)?, Purpose::Command(wanted)))
+}
+
+/// All values of a parameter.
+fn values(query: &str, name: &str) -> impl Iterator<Item = String> {
+    query.split('&').filter_map(move |pair| {
+        let (key, value) = pair.split_once('=')?;
+        (key == name).then(|| logs::decode_percent(value))
+    })
 }
 
 fn pods(sources: &Sources) -> Response<Body> {

@@ -57,9 +57,10 @@ fn layer_entries(busybox: Vec<u8>) -> Vec<Entry> {
         .collect();
     entries.push(Entry { path: "tmp/".to_owned(), mode: 0o1777, kind: b'5', ..Entry::default() });
     entries.push(Entry::file("bin/busybox", busybox, 0o755));
-    for applet in
-        ["sh", "httpd", "sleep", "cat", "echo", "wget", "hostname", "id", "ls", "tail", "env"]
-    {
+    for applet in [
+        "sh", "httpd", "sleep", "cat", "echo", "wget", "hostname", "id", "ls", "tail", "env",
+        "tar", "test",
+    ] {
         entries.push(Entry {
             path: format!("bin/{applet}"),
             link: "busybox".to_owned(),

@@ -5,6 +5,8 @@
 mod network;
 #[path = "e2e/node.rs"]
 mod node;
+#[path = "e2e/streams.rs"]
+mod streams;
 
 use std::fs;
 use std::io::{Read, Write};

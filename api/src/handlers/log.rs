@@ -81,7 +81,7 @@ fn check(query: &Query, name: &str) -> Result<(), Status> {
 }
 
 /// The container asked for, or the only one.
-fn container(pod: &Object, asked: &str) -> Result<String, Status> {
+pub(super) fn container(pod: &Object, asked: &str) -> Result<String, Status> {
     let names = |field: &str| -> Vec<String> {
         pod.at(&format!("/spec/{field}"))
             .and_then(Value::as_array)

@@ -6,7 +6,7 @@ use axum::response::Response;
 use http::StatusCode;
 use serde_json::Value;
 
-use super::{Call, body, log, read, token, write};
+use super::{Call, body, connect, log, read, token, write};
 use crate::answer;
 use crate::fields::{self, Place};
 use crate::negotiate::negotiate;
@@ -34,6 +34,7 @@ pub(crate) async fn subresource(call: Call) -> Result<Response, Status> {
         ("token", Verb::Create) => token::create(call).await,
         ("eviction", Verb::Create) => evict(call).await,
         ("log", Verb::Get) => log::log(call).await,
+        ("attach" | "exec" | "portforward", _) => connect::connect(call).await,
         _ => Err(call.refuse_verb()),
     }
 }

@@ -183,6 +183,9 @@ impl Place<'_> {
     }
 
     fn body(&self, verb: Verb) -> Option<Value> {
+        if self.sub.is_some_and(Subresource::is_streamed) {
+            return None;
+        }
         let name = match verb {
             Verb::Create | Verb::Update => name_of(self.gvk())?,
             Verb::Patch => meta_name("Patch"),
@@ -201,7 +204,7 @@ impl Place<'_> {
             _ => name_of(gvk),
         };
         let schema = match (self.sub, name) {
-            (Some(sub), _) if sub.name == "log" => json!({ "type": "string" }),
+            (Some(sub), _) if sub.name == "log" || sub.is_streamed() => json!({ "type": "string" }),
             (_, Some(name)) => self.style.reference(&name),
             (_, None) => json!({ "type": "object" }),
         };

@@ -60,6 +60,12 @@ impl Subresource {
     /// What a container printed.
     pub const LOG: Self =
         Self { name: "log", group_version: None, kind: None, verbs: &[Verb::Get] };
+    /// The process of a container.
+    pub const ATTACH: Self = Self::streamed("attach", "PodAttachOptions");
+    /// A command in a container.
+    pub const EXEC: Self = Self::streamed("exec", "PodExecOptions");
+    /// Ports of a pod.
+    pub const PORT_FORWARD: Self = Self::streamed("portforward", "PodPortForwardOptions");
     /// The finalizers of a namespace.
     pub const FINALIZE: Self =
         Self { name: "finalize", group_version: None, kind: None, verbs: &[Verb::Update] };
@@ -77,6 +83,18 @@ impl Subresource {
         kind: Some("Eviction"),
         verbs: &[Verb::Create],
     };
+}
+
+impl Subresource {
+    /// A connection of its own, with options in place of a document.
+    const fn streamed(name: &'static str, kind: &'static str) -> Self {
+        Self { name, group_version: None, kind: Some(kind), verbs: &[Verb::Create, Verb::Get] }
+    }
+
+    /// Whether it is a connection rather than a document.
+    pub fn is_streamed(&self) -> bool {
+        matches!(self.name, "attach" | "exec" | "portforward")
+    }
 }
 
 /// All verbs of an ordinary kind.

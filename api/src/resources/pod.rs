@@ -33,9 +33,12 @@ pub static KIND: Kind = Kind {
     scope: Scope::Namespaced,
     storage: "pods",
     subresources: &[
+        Subresource::ATTACH,
         Subresource::BINDING,
         Subresource::EVICTION,
+        Subresource::EXEC,
         Subresource::LOG,
+        Subresource::PORT_FORWARD,
         Subresource::STATUS,
     ],
     verbs: ALL_VERBS,

@@ -11,7 +11,7 @@ use tower::service_fn;
 
 use super::{
     Container, ContainerSpec, ExecOutput, Image, Listed, Runtime, RuntimeError, RuntimeErrorKind,
-    RuntimeStatus, RuntimeVersion, Sandbox, SandboxSpec,
+    RuntimeStatus, RuntimeVersion, Sandbox, SandboxSpec, Streams,
 };
 
 mod convert;
@@ -302,6 +302,48 @@ impl Runtime for Cri {
         let mut client = self.runtime();
         let answer = within(deadline, client.exec_sync(request(message, deadline))).await?;
         Ok(convert::exec_output(&answer))
+    }
+
+    async fn exec_url(
+        &self,
+        id: &str,
+        command: &[String],
+        streams: Streams,
+    ) -> Result<String, RuntimeError> {
+        let Streams { stdin, stdout, stderr, tty } = streams;
+        let message = proto::ExecRequest {
+            container_id: id.to_owned(),
+            cmd: command.to_vec(),
+            tty,
+            stdin,
+            stdout,
+            stderr: stderr && !tty,
+        };
+        let mut client = self.runtime();
+        let answer = within(QUERY_DEADLINE, client.exec(request(message, QUERY_DEADLINE))).await?;
+        Ok(answer.url)
+    }
+
+    async fn attach_url(&self, id: &str, streams: Streams) -> Result<String, RuntimeError> {
+        let Streams { stdin, stdout, stderr, tty } = streams;
+        let container_id = id.to_owned();
+        let stderr = stderr && !tty;
+        let message = proto::AttachRequest { container_id, stdin, tty, stdout, stderr };
+        let mut client = self.runtime();
+        let answer =
+            within(QUERY_DEADLINE, client.attach(request(message, QUERY_DEADLINE))).await?;
+        Ok(answer.url)
+    }
+
+    async fn ports_url(&self, sandbox_id: &str, ports: &[i32]) -> Result<String, RuntimeError> {
+        let message = proto::PortForwardRequest {
+            pod_sandbox_id: sandbox_id.to_owned(),
+            port: ports.to_vec(),
+        };
+        let mut client = self.runtime();
+        let answer =
+            within(QUERY_DEADLINE, client.port_forward(request(message, QUERY_DEADLINE))).await?;
+        Ok(answer.url)
     }
 
     async fn reopen_log(&self, id: &str) -> Result<(), RuntimeError> {

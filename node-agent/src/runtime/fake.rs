@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::{
     Container, ContainerSpec, ContainerState, ExecOutput, Image, Listed, Runtime, RuntimeError,
-    RuntimeErrorKind, RuntimeStatus, RuntimeVersion, Sandbox, SandboxSpec,
+    RuntimeErrorKind, RuntimeStatus, RuntimeVersion, Sandbox, SandboxSpec, Streams,
 };
 
 /// A runtime in memory.
@@ -324,6 +324,18 @@ impl Runtime for FakeRuntime {
         let call = state.named("exec", id);
         state.call(Some(format!("{call} {}", command.join(" "))))?;
         Ok(ExecOutput { exit_code: state.exec_exit, output: String::new() })
+    }
+
+    async fn exec_url(&self, _: &str, _: &[String], _: Streams) -> Result<String, RuntimeError> {
+        Err(error(RuntimeErrorKind::Failed, "no streams here"))
+    }
+
+    async fn attach_url(&self, _: &str, _: Streams) -> Result<String, RuntimeError> {
+        Err(error(RuntimeErrorKind::Failed, "no streams here"))
+    }
+
+    async fn ports_url(&self, _: &str, _: &[i32]) -> Result<String, RuntimeError> {
+        Err(error(RuntimeErrorKind::Failed, "no streams here"))
     }
 
     async fn reopen_log(&self, _: &str) -> Result<(), RuntimeError> {

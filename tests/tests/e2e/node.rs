@@ -14,20 +14,20 @@ use tempfile::TempDir;
 /// What a machine that runs pods has.
 const PROGRAMS: &[&str] = &["kubectl", "containerd", "runc", "nft", image::BUSYBOX];
 /// A pod may take that long here: a debug build, two cores, other tests before it.
-const WITHIN: Duration = Duration::from_secs(90);
+pub(super) const WITHIN: Duration = Duration::from_secs(90);
 /// The image that is there.
 const IMAGE: &str = "docker.io/library/busybox:kontiki-test";
 
 /// One server, one agent, one containerd.
-struct Node {
+pub(super) struct Node {
     up: Up,
-    kubectl: Kubectl,
+    pub(super) kubectl: Kubectl,
     _images: TempDir,
 }
 
 impl Node {
     /// None where the machine cannot run pods.
-    fn start() -> Option<Self> {
+    pub(super) fn start() -> Option<Self> {
         if !requirements::met(PROGRAMS, true) {
             return None;
         }
@@ -52,7 +52,7 @@ impl Node {
         Some(Self { up, kubectl, _images: images })
     }
 
-    fn create(&self, name: &str, spec: &Value) {
+    pub(super) fn create(&self, name: &str, spec: &Value) {
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name }, "spec": spec,
         });
@@ -73,11 +73,11 @@ impl Node {
         })
     }
 
-    fn running(&self, pod: &str) -> Value {
+    pub(super) fn running(&self, pod: &str) -> Value {
         self.container(pod, "running", |status| status["state"]["running"].is_object())
     }
 
-    fn ended(&self, pod: &str) -> Value {
+    pub(super) fn ended(&self, pod: &str) -> Value {
         let ended = |status: &Value| status["state"]["terminated"].is_object();
         self.container(pod, "ended", ended)["state"]["terminated"].clone()
     }
@@ -103,7 +103,7 @@ impl Node {
 }
 
 /// One container that runs `script`, and whatever else the container says.
-fn shell(script: &str, more: &Value) -> Value {
+pub(super) fn shell(script: &str, more: &Value) -> Value {
     let mut container = json!({
         "name": "c", "image": IMAGE, "imagePullPolicy": "Never", "command": ["sh", "-c", script],
     });

@@ -1,0 +1,197 @@
+//! exec, attach and port-forward: the connection is led to the node's agent and its bytes passed on
+//! as they come, whatever protocol the two ends agreed on.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderMap, HeaderName, StatusCode, header};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+
+use super::{Call, log};
+use crate::authz::Attributes;
+use crate::context::RequestContext;
+use crate::kubelet::Upgrade;
+use crate::object::Object;
+use crate::query::Query;
+use crate::request_info::Verb;
+use crate::status::Status;
+
+/// How long a client may take to be ready for its stream once it was told that it has it.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Headers of a handshake that are the two ends' business.
+const PASSED_ON: [HeaderName; 6] = [
+    header::UPGRADE,
+    header::SEC_WEBSOCKET_KEY,
+    header::SEC_WEBSOCKET_VERSION,
+    header::SEC_WEBSOCKET_PROTOCOL,
+    header::SEC_WEBSOCKET_ACCEPT,
+    HeaderName::from_static("x-stream-protocol-version"),
+];
+
+/// Connects a client with the process or the port it asks for.
+pub(super) async fn connect(mut call: Call) -> Result<Response, Status> {
+    also_create(&call)?;
+    let client = call.upgrade.take().filter(|_| call.headers.contains_key(header::UPGRADE));
+    let client = client.ok_or_else(|| Status::bad_request("Upgrade request required"))?;
+    let Call { api, ctx, kind, path, query, headers, .. } = call;
+    let pod = api.registry.get(&ctx, kind, &path.namespace, &path.name).await?;
+    let target = Target::of(&path.subresource, &pod, &query)?;
+    let node = pod.str_at("/spec/nodeName");
+    if node.is_empty() {
+        let name = &path.name;
+        return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
+    }
+    let kubelet = api
+        .kubelet
+        .as_ref()
+        .ok_or_else(|| Status::unavailable("this server has no identity for calls to nodes"))?;
+    let place = std::sync::Arc::clone(&api.streams)
+        .try_acquire_owned()
+        .map_err(|_| Status::too_many_requests("Too many streams, please try again later.", 1))?;
+    let nodes = api.registry.scheme().kind("", "v1", "Node").ok_or_else(Status::no_such_path)?;
+    let node = api.registry.get(&ctx, nodes, "", node).await?;
+    let mut segments = vec![target.verb, &path.namespace, &path.name];
+    segments.extend(target.container.as_deref());
+    let pairs: Vec<(&str, &str)> =
+        target.query.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut handshake = handshake(&headers);
+    handshake.insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
+    let upgrade =
+        kubelet.upgrade(&node, &segments, &pairs, handshake, api.config.request_timeout).await?;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *response.headers_mut() = self::handshake(&upgrade.headers);
+    let connection = header::HeaderValue::from_static("Upgrade");
+    response.headers_mut().insert(header::CONNECTION, connection);
+    // Ends with either of its two connections, or with the server.
+    tokio::spawn(pass_on(client, upgrade, api.stop.clone(), place));
+    Ok(response)
+}
+
+/// Who opens a WebSocket does it by GET, and must be allowed what other clients do by POST.
+fn also_create(call: &Call) -> Result<(), Status> {
+    let Attributes::Resource { verb: Verb::Get, .. } = call.ctx.attributes() else { return Ok(()) };
+    let mut attributes = call.ctx.attributes().clone();
+    if let Attributes::Resource { verb, .. } = &mut attributes {
+        *verb = Verb::Create;
+    }
+    let user = std::sync::Arc::new(call.ctx.user().clone());
+    RequestContext::authorize(&*call.api.authorizer, user, attributes).map(drop)
+}
+
+fn handshake(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::new();
+    for name in PASSED_ON {
+        for value in headers.get_all(&name) {
+            kept.append(name.clone(), value.clone());
+        }
+    }
+    kept
+}
+
+async fn pass_on(
+    client: OnUpgrade,
+    node: Upgrade,
+    stop: CancellationToken,
+    _place: OwnedSemaphorePermit,
+) {
+    let Ok(Ok(client)) = tokio::time::timeout(UPGRADE_TIMEOUT, client).await else { return };
+    let (mut client, mut node) = (TokioIo::new(client), node.stream);
+    tokio::select! {
+        ended = tokio::io::copy_bidirectional(&mut client, &mut node) => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a stream broke off");
+            }
+        }
+        () = stop.cancelled() => {}
+    }
+}
+
+/// What the node's agent is asked for.
+struct Target {
+    verb: &'static str,
+    container: Option<String>,
+    query: Vec<(&'static str, String)>,
+}
+
+impl Target {
+    fn of(subresource: &str, pod: &Object, query: &Query) -> Result<Self, Status> {
+        if subresource == "portforward" {
+            let ports = query.all("ports").into_iter().map(|port| ("port", port.to_owned()));
+            return Ok(Self { verb: "portForward", container: None, query: ports.collect() });
+        }
+        if let phase @ ("Succeeded" | "Failed") = pod.str_at("/status/phase") {
+            return Err(Status::bad_request(format!(
+                "cannot exec into a container in a completed pod; current phase is {phase}"
+            )));
+        }
+        let is_exec = subresource == "exec";
+        let flags = [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")];
+        let mut asked: Vec<(&str, String)> = flags
+            .into_iter()
+            .filter(|(name, _)| query.is_true(name))
+            .map(|(_, name)| (name, "1".to_owned()))
+            .collect();
+        if asked.iter().all(|(name, _)| *name == "tty") {
+            return Err(Status::bad_request(
+                "you must specify at least one of stdin, stdout, stderr",
+            ));
+        }
+        let commands = query.all("command");
+        if is_exec && commands.is_empty() {
+            return Err(Status::bad_request("you must specify at least one command"));
+        }
+        asked.extend(commands.into_iter().map(|word| ("command", word.to_owned())));
+        Ok(Self {
+            verb: if is_exec { "exec" } else { "attach" },
+            container: Some(log::container(pod, query.get("container"))?),
+            query: asked,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn target(subresource: &str, query: &str) -> Result<String, Status> {
+        let uri: http::Uri = format!("/?{query}").parse().expect("a valid uri");
+        let pod =
+            json!({ "metadata": { "name": "p" }, "spec": { "containers": [{ "name": "c" }] } });
+        let target =
+            Target::of(subresource, &Object::new(pod).expect("an object"), &Query::of(&uri))?;
+        let pairs: Vec<_> =
+            target.query.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        Ok(format!("{} {:?} {}", target.verb, target.container, pairs.join("&")))
+    }
+
+    #[test]
+    fn what_a_client_asks_is_put_as_nodes_know_it() {
+        assert_eq!(
+            target("exec", "command=sh&command=-c&stdin=true&stdout=1&tty=false").expect("good"),
+            "exec Some(\"c\") input=1&output=1&command=sh&command=-c"
+        );
+        assert_eq!(target("attach", "stderr=true").expect("good"), "attach Some(\"c\") error=1");
+        assert_eq!(target("portforward", "ports=80").expect("good"), "portForward None port=80");
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_in_the_api_s_words() {
+        for (query, word) in [
+            ("command=sh", "at least one of stdin"),
+            ("stdout=true", "at least one command"),
+            ("command=sh&stdout=true&container=x", "container x is not valid for pod p"),
+        ] {
+            let refusal = target("exec", query).expect_err("it must be refused");
+            assert_eq!(refusal.code(), 400);
+            assert!(refusal.message().contains(word), "{}", refusal.message());
+        }
+    }
+}
