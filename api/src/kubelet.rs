@@ -21,6 +21,9 @@ use crate::tls;
 /// How long a node may take to be reached.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a connection may be silent before the node is asked whether it lives (R11).
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
 /// The longest refusal that is read from a node.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
 
@@ -42,6 +45,19 @@ pub(crate) struct Upgrade {
     pub(crate) headers: HeaderMap,
     /// The connection.
     pub(crate) stream: reqwest::Upgraded,
+}
+
+/// What a node makes of the wish to speak another protocol.
+pub(crate) enum Answer {
+    /// It does.
+    Upgraded(Upgrade),
+    /// It says why not, for the client to read.
+    Refused {
+        /// The HTTP code.
+        code: StatusCode,
+        /// Its words.
+        text: Vec<u8>,
+    },
 }
 
 impl Kubelet {
@@ -69,6 +85,7 @@ impl Kubelet {
             Client::builder()
                 .tls_backend_preconfigured(config)
                 .connect_timeout(CONNECT_TIMEOUT)
+                .tcp_keepalive(KEEP_ALIVE)
                 .no_proxy()
         };
         let failed = |error: reqwest::Error| named("the client", &error);
@@ -86,19 +103,20 @@ impl Kubelet {
         query: &[(&str, &str)],
         handshake: HeaderMap,
         limit: Duration,
-    ) -> Result<Upgrade, Status> {
+    ) -> Result<Answer, Status> {
         let url = url(node, segments, query)?;
         let request = self.upgrading.post(url).headers(handshake);
         let response = sent(node, request, limit).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Err(refusal(node, response).await);
+            let code = response.status();
+            return Ok(Answer::Refused { code, text: refused_text(response).await });
         }
         let headers = response.headers().clone();
         let stream = response.upgrade().await.map_err(|error| {
             let why = with_causes(&error);
             Status::unavailable(format!("node {} broke off: {why}", node.name()))
         })?;
-        Ok(Upgrade { headers, stream })
+        Ok(Answer::Upgraded(Upgrade { headers, stream }))
     }
 
     /// Fetches a path from a node. `limit` bounds the time to the first byte of the answer.
@@ -163,10 +181,9 @@ fn address(node: &Object) -> Result<Url, Status> {
         .map_err(|error| Status::internal(format!("the address of node {}: {error}", node.name())))
 }
 
-/// The node's refusal in its own words.
-async fn refusal(node: &Object, response: reqwest::Response) -> Status {
+/// What a node says with a refusal, up to a bound.
+async fn refused_text(response: reqwest::Response) -> Vec<u8> {
     use futures_util::StreamExt as _;
-    let code = response.status().as_u16();
     let mut content = Vec::new();
     let mut stream = response.bytes_stream();
     while let Some(Ok(part)) = stream.next().await {
@@ -175,6 +192,13 @@ async fn refusal(node: &Object, response: reqwest::Response) -> Status {
             break;
         }
     }
+    content
+}
+
+/// The node's refusal in its own words.
+async fn refusal(node: &Object, response: reqwest::Response) -> Status {
+    let code = response.status().as_u16();
+    let content = refused_text(response).await;
     let text = String::from_utf8_lossy(&content).trim().to_owned();
     let message = serde_json::from_str::<Value>(&text)
         .ok()

@@ -17,7 +17,6 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -29,21 +28,24 @@ use crate::agent::AgentError;
 use crate::config::ServingTls;
 use crate::logs::{self, LogOptions};
 use crate::paths::Paths;
-use crate::plan::Observed;
 use crate::pods::PodIndex;
-use crate::runtime::{Container, ContainerState, Runtime, RuntimeError, Streams};
+use crate::runtime::{Container, ContainerState, Runtime};
 
 mod channels;
+mod connect;
+mod dialect;
 mod identity;
 mod spdy;
 mod streams;
 
-use streams::{Ask, Purpose};
+use streams::Open;
 
 /// Connections at the same time; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 256;
 /// Longest wait for a TLS handshake and for the head of a request.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a connection may be silent before it is asked whether its peer lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Parts of a log on their way; the reader of the file waits when it is full.
 const LOG_PARTS: usize = 16;
 /// Wait after a connection could not be accepted, such as for want of file descriptors.
@@ -85,6 +87,7 @@ impl Server {
     /// Serves until `shutdown`.
     pub async fn run(&self, sources: Arc<Sources>, shutdown: CancellationToken) {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let open = Open::new(shutdown.clone());
         let mut connections = JoinSet::new();
         loop {
             // Every arm is cancel-safe; ended connections are joined as they end.
@@ -103,16 +106,32 @@ impl Server {
             };
             let Ok(place) = places.clone().acquire_owned().await else { break };
             let (acceptor, sources) = (self.acceptor.clone(), sources.clone());
+            let open = open.clone();
             connections.spawn(async move {
-                serve(acceptor, stream, sources).await;
+                serve(acceptor, stream, sources, open).await;
                 drop(place);
             });
         }
         connections.shutdown().await;
+        open.ended().await;
     }
 }
 
-async fn serve(acceptor: TlsAcceptor, stream: TcpStream, sources: Arc<Sources>) {
+/// Answers are small and wanted at once; a peer that vanished is noticed though neither side has
+/// anything to say (R11).
+fn tune(stream: &TcpStream) -> std::io::Result<()> {
+    use rustix::net::sockopt;
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEP_ALIVE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE)?;
+    Ok(())
+}
+
+async fn serve(acceptor: TlsAcceptor, stream: TcpStream, sources: Arc<Sources>, open: Open) {
+    if let Err(error) = tune(&stream) {
+        tracing::debug!(%error, "a connection is not tuned");
+    }
     let handshake = tokio::time::timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await;
     let Ok(Ok(stream)) = handshake else {
         tracing::debug!("a client did not prove itself");
@@ -121,8 +140,8 @@ async fn serve(acceptor: TlsAcceptor, stream: TcpStream, sources: Arc<Sources>) 
     let client = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let allowed = client.is_some_and(|certificate| identity::is_api_server(certificate));
     let service = service_fn(move |request| {
-        let sources = sources.clone();
-        async move { Ok::<_, Infallible>(answer(&sources, request, allowed).await) }
+        let (sources, open) = (sources.clone(), open.clone());
+        async move { Ok::<_, Infallible>(answer(&sources, &open, request, allowed).await) }
     });
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_DEADLINE);
@@ -133,7 +152,12 @@ async fn serve(acceptor: TlsAcceptor, stream: TcpStream, sources: Arc<Sources>) 
     }
 }
 
-async fn answer(sources: &Sources, request: Request<Incoming>, allowed: bool) -> Response<Body> {
+async fn answer(
+    sources: &Sources,
+    open: &Open,
+    request: Request<Incoming>,
+    allowed: bool,
+) -> Response<Body> {
     let path = request.uri().path().to_owned();
     if path == "/healthz" {
         return text(StatusCode::OK, "ok");
@@ -143,7 +167,7 @@ async fn answer(sources: &Sources, request: Request<Incoming>, allowed: bool) ->
     }
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     if let ["exec" | "attach" | "portForward", ..] = parts.as_slice() {
-        return stream(sources, request, &parts).await;
+        return connect::stream(sources, open, request, &parts).await;
     }
     if request.method() != Method::GET {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served");
@@ -156,87 +180,6 @@ async fn answer(sources: &Sources, request: Request<Incoming>, allowed: bool) ->
         }
         _ => text(StatusCode::NOT_FOUND, "404 page not found"),
     }
-}
-
-/// Connects a client with a command, a container's process or ports of a pod.
-async fn stream(sources: &Sources, request: Request<Incoming>, parts: &[&str]) -> Response<Body> {
-    let ask = match Ask::of(request.headers()) {
-        Ok(ask) => ask,
-        Err(why) => return text(StatusCode::BAD_REQUEST, &why),
-    };
-    let [verb, namespace, pod_name, rest @ ..] = parts else {
-        return text(StatusCode::NOT_FOUND, "404 page not found");
-    };
-    let Some(pod) = sources.index.find(namespace, pod_name) else {
-        return text(StatusCode::NOT_FOUND, &format!("pod {pod_name:?} not found on this node"));
-    };
-    let query = request.uri().query().unwrap_or_default().to_owned();
-    let found = match (*verb, rest) {
-        ("portForward", []) => ports(sources, &pod, &query).await,
-        (verb @ ("exec" | "attach"), [container]) => {
-            process(sources, &pod, container, verb == "exec", &query).await
-        }
-        _ => Err((StatusCode::NOT_FOUND, "404 page not found".to_owned())),
-    };
-    match found {
-        Ok((url, purpose)) => streams::connect(request, ask, purpose, &url).await,
-        Err((status, why)) => text(status, &why),
-    }
-}
-
-/// The streaming address for a purpose, or the answer that refuses it.
-type Found = Result<(String, Purpose), (StatusCode, String)>;
-
-async fn ports(sources: &Sources, pod: &Pod, query: &str) -> Found {
-    let failed = |error: RuntimeError| (StatusCode::INTERNAL_SERVER_ERROR, error.message);
-    let sandboxes = sources.runtime.sandboxes(Some(crate::api::uid(pod))).await.map_err(failed)?;
-    let observed = Observed { sandboxes, containers: Vec::new() };
-    let Some(sandbox) = observed.sandbox() else {
-        return Err((StatusCode::NOT_FOUND, "the pod has no sandbox: it is not running".into()));
-    };
-    let ports: Result<Vec<i32>, _> = values(query, "port").map(|port| port.parse()).collect();
-    let ports = ports.map_err(|error| (StatusCode::BAD_REQUEST, format!("port: {error}")))?;
-    let url = sources.runtime.ports_url(&sandbox.id, &ports).await.map_err(failed)?;
-    Ok((url, Purpose::Ports))
-}
-
-async fn process(
-    sources: &Sources,
-    pod: &Pod,
-    container: &str,
-    is_exec: bool,
-    query: &str,
-) -> Found {
-    let failed = |error: RuntimeError| (StatusCode::INTERNAL_SERVER_ERROR, error.message);
-    let containers =
-        sources.runtime.containers(Some(crate::api::uid(pod))).await.map_err(failed)?;
-    let running = containers
-        .into_iter()
-        .find(|c| c.name == container && c.state == ContainerState::Running)
-        .ok_or_else(|| (StatusCode::NOT_FOUND, format!("container not found ({container:?})")))?;
-    let is_asked = |name: &str| values(query, name).any(|value| value == "1" || value == "true");
-    let wanted = Streams {
-        stdin: is_asked("input"),
-        stdout: is_asked("output"),
-        stderr: is_asked("error"),
-        tty: is_asked("tty"),
-    };
-    let runtime = &sources.runtime;
-    let url = if is_exec {
-        let command: Vec<String> = values(query, "command").collect();
-        runtime.exec_url(&running.id, &command, wanted).await
-    } else {
-        runtime.attach_url(&running.id, wanted).await
-    };
-    Ok((url.map_err(failed)?, Purpose::Command(wanted)))
-}
-
-/// All values of a parameter.
-fn values(query: &str, name: &str) -> impl Iterator<Item = String> {
-    query.split('&').filter_map(move |pair| {
-        let (key, value) = pair.split_once('=')?;
-        (key == name).then(|| logs::decode_percent(value))
-    })
 }
 
 fn pods(sources: &Sources) -> Response<Body> {

@@ -59,7 +59,7 @@ fn layer_entries(busybox: Vec<u8>) -> Vec<Entry> {
     entries.push(Entry::file("bin/busybox", busybox, 0o755));
     for applet in [
         "sh", "httpd", "sleep", "cat", "echo", "wget", "hostname", "id", "ls", "tail", "env",
-        "tar", "test",
+        "tar", "test", "seq", "stty",
     ] {
         entries.push(Entry {
             path: format!("bin/{applet}"),

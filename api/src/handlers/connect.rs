@@ -1,27 +1,33 @@
 //! exec, attach and port-forward: the connection is led to the node's agent and its bytes passed on
 //! as they come, whatever protocol the two ends agreed on.
 
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
-use http::{HeaderMap, HeaderName, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::{Call, log};
+use crate::answer;
 use crate::authz::Attributes;
 use crate::context::RequestContext;
-use crate::kubelet::Upgrade;
+use crate::kubelet::{Answer, Upgrade};
 use crate::object::Object;
 use crate::query::Query;
-use crate::request_info::Verb;
+use crate::state::Api;
 use crate::status::Status;
 
 /// How long a client may take to be ready for its stream once it was told that it has it.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Of what nodes say when they refuse.
+const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Headers of a handshake that are the two ends' business.
 const PASSED_ON: [HeaderName; 6] = [
@@ -34,11 +40,11 @@ const PASSED_ON: [HeaderName; 6] = [
 ];
 
 /// Connects a client with the process or the port it asks for.
-pub(super) async fn connect(mut call: Call) -> Result<Response, Status> {
-    also_create(&call)?;
-    let client = call.upgrade.take().filter(|_| call.headers.contains_key(header::UPGRADE));
+pub(super) async fn connect(call: Call) -> Result<Response, Status> {
+    let Call { api, ctx, kind, path, query, headers, upgrade, .. } = call;
+    also_create(&api, &ctx).await?;
+    let client = upgrade.filter(|_| headers.contains_key(header::UPGRADE));
     let client = client.ok_or_else(|| Status::bad_request("Upgrade request required"))?;
-    let Call { api, ctx, kind, path, query, headers, .. } = call;
     let pod = api.registry.get(&ctx, kind, &path.namespace, &path.name).await?;
     let target = Target::of(&path.subresource, &pod, &query)?;
     let node = pod.str_at("/spec/nodeName");
@@ -50,7 +56,7 @@ pub(super) async fn connect(mut call: Call) -> Result<Response, Status> {
         .kubelet
         .as_ref()
         .ok_or_else(|| Status::unavailable("this server has no identity for calls to nodes"))?;
-    let place = std::sync::Arc::clone(&api.streams)
+    let place = Arc::clone(&api.streams)
         .try_acquire_owned()
         .map_err(|_| Status::too_many_requests("Too many streams, please try again later.", 1))?;
     let nodes = api.registry.scheme().kind("", "v1", "Node").ok_or_else(Status::no_such_path)?;
@@ -59,31 +65,34 @@ pub(super) async fn connect(mut call: Call) -> Result<Response, Status> {
     segments.extend(target.container.as_deref());
     let pairs: Vec<(&str, &str)> =
         target.query.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let mut handshake = handshake(&headers);
-    handshake.insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
-    let upgrade =
-        kubelet.upgrade(&node, &segments, &pairs, handshake, api.config.request_timeout).await?;
+    let asked = kubelet
+        .upgrade(&node, &segments, &pairs, handshake(&headers), api.config.request_timeout)
+        .await?;
+    let upgrade = match asked {
+        Answer::Upgraded(upgrade) => upgrade,
+        Answer::Refused { code, text } => return Ok(answer::bytes(code, TEXT, text)),
+    };
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    *response.headers_mut() = self::handshake(&upgrade.headers);
-    let connection = header::HeaderValue::from_static("Upgrade");
-    response.headers_mut().insert(header::CONNECTION, connection);
+    *response.headers_mut() = handshake(&upgrade.headers);
     // Ends with either of its two connections, or with the server.
     tokio::spawn(pass_on(client, upgrade, api.stop.clone(), place));
     Ok(response)
 }
 
 /// Who opens a WebSocket does it by GET, and must be allowed what other clients do by POST.
-fn also_create(call: &Call) -> Result<(), Status> {
-    let Attributes::Resource { verb: Verb::Get, .. } = call.ctx.attributes() else { return Ok(()) };
-    let mut attributes = call.ctx.attributes().clone();
-    if let Attributes::Resource { verb, .. } = &mut attributes {
-        *verb = Verb::Create;
+async fn also_create(api: &Api, ctx: &RequestContext) -> Result<(), Status> {
+    let Attributes::Resource(asked) = ctx.attributes() else { return Ok(()) };
+    if asked.verb == "create" {
+        return Ok(());
     }
-    let user = std::sync::Arc::new(call.ctx.user().clone());
-    RequestContext::authorize(&*call.api.authorizer, user, attributes).map(drop)
+    let mut attributes = asked.clone();
+    attributes.verb = Cow::Borrowed("create");
+    let (user, attributes) = (ctx.shared_user(), Attributes::Resource(attributes));
+    RequestContext::authorize_latest(&*api.authorizer, user, attributes).await.map(drop)
 }
 
+/// What of a handshake is passed on.
 fn handshake(headers: &HeaderMap) -> HeaderMap {
     let mut kept = HeaderMap::new();
     for name in PASSED_ON {
@@ -91,6 +100,7 @@ fn handshake(headers: &HeaderMap) -> HeaderMap {
             kept.append(name.clone(), value.clone());
         }
     }
+    kept.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     kept
 }
 
@@ -125,11 +135,6 @@ impl Target {
             let ports = query.all("ports").into_iter().map(|port| ("port", port.to_owned()));
             return Ok(Self { verb: "portForward", container: None, query: ports.collect() });
         }
-        if let phase @ ("Succeeded" | "Failed") = pod.str_at("/status/phase") {
-            return Err(Status::bad_request(format!(
-                "cannot exec into a container in a completed pod; current phase is {phase}"
-            )));
-        }
         let is_exec = subresource == "exec";
         let flags = [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")];
         let mut asked: Vec<(&str, String)> = flags
@@ -137,16 +142,8 @@ impl Target {
             .filter(|(name, _)| query.is_true(name))
             .map(|(_, name)| (name, "1".to_owned()))
             .collect();
-        if asked.iter().all(|(name, _)| *name == "tty") {
-            return Err(Status::bad_request(
-                "you must specify at least one of stdin, stdout, stderr",
-            ));
-        }
-        let commands = query.all("command");
-        if is_exec && commands.is_empty() {
-            return Err(Status::bad_request("you must specify at least one command"));
-        }
-        asked.extend(commands.into_iter().map(|word| ("command", word.to_owned())));
+        let commands = query.all("command").into_iter().filter(|_| is_exec);
+        asked.extend(commands.map(|word| ("command", word.to_owned())));
         Ok(Self {
             verb: if is_exec { "exec" } else { "attach" },
             container: Some(log::container(pod, query.get("container"))?),
@@ -184,12 +181,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused_in_the_api_s_words() {
-        for (query, word) in [
-            ("command=sh", "at least one of stdin"),
-            ("stdout=true", "at least one command"),
-            ("command=sh&stdout=true&container=x", "container x is not valid for pod p"),
-        ] {
-            let refusal = target("exec", query).expect_err("it must be refused");
+        let of = |name: &str| format!("command=sh&stdout=true&container={name}");
+        assert!(target("exec", &of("c")).is_ok());
+        for (query, word) in [(of("x"), "container x is not valid for pod p")] {
+            let refusal = target("exec", &query).expect_err("it must be refused");
             assert_eq!(refusal.code(), 400);
             assert!(refusal.message().contains(word), "{}", refusal.message());
         }

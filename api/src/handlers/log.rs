@@ -80,7 +80,7 @@ fn check(query: &Query, name: &str) -> Result<(), Status> {
     }
 }
 
-/// The container asked for, or the only one.
+/// The container asked for, or the only one beside init and ephemeral containers.
 pub(super) fn container(pod: &Object, asked: &str) -> Result<String, Status> {
     let names = |field: &str| -> Vec<String> {
         pod.at(&format!("/spec/{field}"))
@@ -90,28 +90,21 @@ pub(super) fn container(pod: &Object, asked: &str) -> Result<String, Status> {
             .filter_map(|container| container.get("name")?.as_str().map(ToOwned::to_owned))
             .collect()
     };
-    let (own, init) = (names("containers"), names("initContainers"));
-    let ephemeral = names("ephemeralContainers");
-    if !asked.is_empty() {
-        if [&own, &init, &ephemeral].iter().any(|list| list.iter().any(|name| name == asked)) {
-            return Ok(asked.to_owned());
-        }
-        return Err(Status::bad_request(format!(
-            "container {asked} is not valid for pod {}",
-            pod.name()
-        )));
-    }
-    if let ([only], true) = (own.as_slice(), init.is_empty()) {
+    let own = names("containers");
+    if let ([only], true) = (own.as_slice(), asked.is_empty()) {
         return Ok(only.clone());
     }
-    let or_init = if init.is_empty() {
-        String::new()
-    } else {
-        format!(" or one of the init containers: [{}]", init.join(" "))
-    };
-    Err(Status::bad_request(format!(
-        "a container name must be specified for pod {}, choose one of: [{}]{or_init}",
-        pod.name(),
-        own.join(" ")
-    )))
+    let all = [names("initContainers"), own, names("ephemeralContainers")].concat();
+    if asked.is_empty() {
+        return Err(Status::bad_request(format!(
+            "a container name must be specified for pod {}, choose one of: [{}]",
+            pod.name(),
+            all.join(" ")
+        )));
+    }
+    if all.iter().any(|name| name == asked) {
+        return Ok(asked.to_owned());
+    }
+    let name = pod.name();
+    Err(Status::bad_request(format!("container {asked} is not valid for pod {name}")))
 }

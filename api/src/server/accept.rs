@@ -91,8 +91,9 @@ pub(super) async fn run(
 
 impl Connections {
     async fn serve(self, stream: TcpStream, draining: CancellationToken) {
-        // Answers are small and wanted at once.
-        drop(stream.set_nodelay(true));
+        if let Err(error) = tune(&stream) {
+            tracing::debug!(%error, "a connection is not tuned");
+        }
         let accepting = self.tls.accept(stream);
         let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, accepting).await {
             Ok(Ok(stream)) => stream,
@@ -114,6 +115,17 @@ impl Connections {
         }
         drop(tokio::time::timeout(DRAIN_TIMEOUT, connection).await);
     }
+}
+
+/// Answers are small and wanted at once; a peer that vanished is noticed though neither side has
+/// anything to say, as in a shell that waits (R11).
+fn tune(stream: &TcpStream) -> std::io::Result<()> {
+    use rustix::net::sockopt;
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, PING_INTERVAL)?;
+    sockopt::set_tcp_keepintvl(stream, PING_TIMEOUT)?;
+    Ok(())
 }
 
 fn log_end(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {

@@ -17,6 +17,8 @@ const DATA_BYTES_MAX: usize = 16 * 1024;
 const FRAME_BYTES_MAX: usize = 1 << 20;
 /// The last frame of a stream.
 const FIN: u8 = 1;
+/// An empty stored block.
+const FLUSH: [u8; 5] = [0, 0, 0, 0xff, 0xff];
 const SYN_STREAM: u16 = 1;
 const RST_STREAM: u16 = 3;
 const PING: u16 = 6;
@@ -130,7 +132,8 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     }
 
     /// Names and values as zlib has them: stored, not packed, which every reader understands
-    /// without the dictionary that packing would need. The zlib head stands before the first.
+    /// without the dictionary that packing would need. The zlib head stands before the first; an
+    /// empty block after each flushes it, without which Go's reader waits for the next.
     fn header_block(&mut self, headers: &[(&str, &str)]) -> Vec<u8> {
         let number = |length: usize| u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
         let mut plain = number(headers.len()).to_vec();
@@ -138,7 +141,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             plain.extend_from_slice(&number(text.len()));
             plain.extend_from_slice(text.as_bytes());
         }
-        let mut block = Vec::with_capacity(plain.len() + 7);
+        let mut block = Vec::with_capacity(plain.len() + 7 + FLUSH.len());
         if !std::mem::replace(&mut self.compressing, true) {
             block.extend_from_slice(&[0x78, 0x01]);
         }
@@ -147,6 +150,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         block.extend_from_slice(&length.to_le_bytes());
         block.extend_from_slice(&(!length).to_le_bytes());
         block.extend_from_slice(&plain);
+        block.extend_from_slice(&FLUSH);
         block
     }
 }
@@ -161,13 +165,13 @@ mod tests {
         writer.open(1, &[("streamtype", "error")]).await.unwrap();
         writer.open(3, &[("streamtype", "stdin")]).await.unwrap();
         let plain = b"\0\0\0\x01\0\0\0\x0astreamtype\0\0\0\x05error";
-        let first = &writer.inner[..8 + 10 + 7 + plain.len()];
+        let first = &writer.inner[..8 + 10 + 7 + plain.len() + FLUSH.len()];
         assert_eq!(first[..4], [0x80, 3, 0, 1]);
         assert_eq!(usize::from(first[7]), first.len() - 8);
         assert_eq!(first[8..18], [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
         assert_eq!(first[18..20], [0x78, 0x01]);
         assert_eq!(first[20..25], [0, 31, 0, !31, 0xff]);
-        assert_eq!(first[25..], plain[..]);
+        assert_eq!(first[25..], [&plain[..], &FLUSH[..]].concat());
         // The second goes on where the first ended: no head again.
         assert_eq!(writer.inner[first.len() + 18], 0);
     }

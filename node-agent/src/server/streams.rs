@@ -9,6 +9,7 @@
 //!
 //! An open stream may be idle for as long as its ends like; only the handshakes have deadlines.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,13 +22,20 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use super::dialect::Dialect;
 use super::{Body, channels, text};
 use crate::runtime::Streams;
+
+/// Streams at the same time; more are refused.
+const STREAMS_MAX: usize = 256;
 
 /// Longest wait for a connection, and for each side's part of a handshake.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(30);
@@ -39,8 +47,6 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 const BLOCK: usize = 32 << 10;
 /// How a WebSocket that carries SPDY is asked for.
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
-/// Channel protocols of commands, the best first.
-const CHANNELS: [&str; 3] = ["v5.channel.k8s.io", "v4.channel.k8s.io", "channel.k8s.io"];
 /// What the runtime is asked for, for commands and for ports.
 const COMMAND_STREAMS: &str = "v4.channel.k8s.io";
 const PORT_STREAMS: &str = "portforward.k8s.io";
@@ -63,25 +69,50 @@ enum StreamError {
     Refused(StatusCode, String),
 }
 
+/// The streams that are open. They end with either of their ends, or with the server.
+#[derive(Clone, Debug)]
+pub(super) struct Open {
+    places: Arc<Semaphore>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Open {
+    /// None yet; `stop` ends them all.
+    pub(super) fn new(stop: CancellationToken) -> Self {
+        let places = Arc::new(Semaphore::new(STREAMS_MAX));
+        Self { places, tasks: TaskTracker::new(), stop }
+    }
+
+    /// Waits until the last one has ended, which is soon after `stop`.
+    pub(super) async fn ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
 /// What a client's request asks to be upgraded to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ask {
     /// SPDY, as old clients do.
     Spdy,
-    /// A WebSocket with one channel a stream, by this subprotocol.
-    Channels(&'static str),
+    /// A WebSocket with channels.
+    Channels(Dialect),
     /// A WebSocket that carries SPDY.
     Tunnel,
 }
 
 impl Ask {
     /// Reads it; the error is what the client is told.
-    pub(super) fn of(headers: &HeaderMap) -> Result<Self, String> {
+    pub(super) fn of(headers: &HeaderMap, purpose: &Purpose) -> Result<Self, String> {
         let upgrade = headers.get(header::UPGRADE).and_then(|value| value.to_str().ok());
         match upgrade {
             Some(to) if to.eq_ignore_ascii_case(SPDY) => return Ok(Self::Spdy),
             Some(to) if to.eq_ignore_ascii_case("websocket") => {}
             _ => return Err("Upgrade request required".to_owned()),
+        }
+        if !headers.contains_key(header::SEC_WEBSOCKET_KEY) {
+            return Err("Sec-WebSocket-Key must be given".to_owned());
         }
         let offered: Vec<&str> = headers
             .get_all(header::SEC_WEBSOCKET_PROTOCOL)
@@ -89,23 +120,25 @@ impl Ask {
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(',').map(str::trim))
             .collect();
-        if offered.contains(&TUNNEL) {
-            return Ok(Self::Tunnel);
-        }
-        let known = CHANNELS.into_iter().find(|known| offered.contains(known));
-        known.map(Self::Channels).ok_or_else(|| {
-            format!("unable to upgrade: none of the subprotocols {offered:?} is known, only {CHANNELS:?} and {TUNNEL:?}")
+        let known: &[Dialect] = match purpose {
+            Purpose::Ports(_) if offered.contains(&TUNNEL) => return Ok(Self::Tunnel),
+            Purpose::Ports(_) => &Dialect::PORTS,
+            Purpose::Command(_) => &Dialect::COMMAND,
+        };
+        Dialect::choose(known, &offered).map(Self::Channels).ok_or_else(|| {
+            let known: Vec<_> = known.iter().map(|dialect| dialect.name()).collect();
+            format!("unable to upgrade: none of the protocols {offered:?} is one of {known:?}")
         })
     }
 }
 
 /// What a stream is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// A command or a running process.
     Command(Streams),
-    /// Ports of a pod.
-    Ports,
+    /// Ports of a pod; clients that open streams themselves name them there.
+    Ports(Vec<u16>),
 }
 
 /// Connects a client's request to the streaming address that the runtime gave for it.
@@ -114,27 +147,30 @@ pub(super) async fn connect(
     ask: Ask,
     purpose: Purpose,
     url: &str,
+    open: &Open,
 ) -> Response<Body> {
-    let protocols = match (ask, purpose) {
+    let Ok(place) = Arc::clone(&open.places).try_acquire_owned() else {
+        return text(StatusCode::TOO_MANY_REQUESTS, "this node has too many streams open");
+    };
+    let protocols = match (ask, &purpose) {
         (Ask::Spdy, _) => request.headers().get_all(STREAM_PROTOCOL).iter().cloned().collect(),
         (_, Purpose::Command(_)) => vec![HeaderValue::from_static(COMMAND_STREAMS)],
-        (_, Purpose::Ports) => vec![HeaderValue::from_static(PORT_STREAMS)],
+        (_, Purpose::Ports(_)) => vec![HeaderValue::from_static(PORT_STREAMS)],
     };
     let (head, runtime) = match dial(url, protocols).await {
         Ok(dialled) => dialled,
         Err(StreamError::Refused(status, why)) => return text(status, &why),
         Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     };
-    let Some(mut response) = accept(&request, ask, &head) else {
-        return text(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be given");
-    };
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let response = accept(&request, ask, &head);
     let client = hyper::upgrade::on(&mut request);
-    // Ends with either of its two connections.
-    tokio::spawn(async move {
-        if let Err(error) = join(client, runtime, ask, purpose).await {
+    let stop = open.stop.clone();
+    open.tasks.spawn(async move {
+        let joined = stop.run_until_cancelled(join(client, runtime, ask, purpose)).await;
+        if let Some(Err(error)) = joined {
             tracing::debug!(%error, "a stream broke off");
         }
+        drop(place);
     });
     response
 }
@@ -179,11 +215,10 @@ async fn dial(
     tokio::time::timeout(HANDSHAKE_DEADLINE, shake).await.map_err(|_| StreamError::Silent)?
 }
 
-/// The head of the answer to the client; none where it did not ask properly.
-fn accept(request: &Request<Incoming>, ask: Ask, runtime: &HeaderMap) -> Option<Response<Body>> {
+/// The head of the answer to the client.
+fn accept(request: &Request<Incoming>, ask: Ask, runtime: &HeaderMap) -> Response<Body> {
     let mut response = text(StatusCode::SWITCHING_PROTOCOLS, "");
     let headers = response.headers_mut();
-    headers.clear();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     let subprotocol = match ask {
         Ask::Spdy => {
@@ -191,17 +226,19 @@ fn accept(request: &Request<Incoming>, ask: Ask, runtime: &HeaderMap) -> Option<
             for protocol in runtime.get_all(STREAM_PROTOCOL) {
                 headers.append(STREAM_PROTOCOL, protocol.clone());
             }
-            return Some(response);
+            return response;
         }
-        Ask::Channels(protocol) => protocol,
+        Ask::Channels(dialect) => dialect.name(),
         Ask::Tunnel => TUNNEL,
     };
-    let key = request.headers().get(header::SEC_WEBSOCKET_KEY)?;
-    let key = HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok()?;
+    let key = request.headers().get(header::SEC_WEBSOCKET_KEY).map_or(&[][..], |k| k.as_bytes());
+    let key = HeaderValue::try_from(derive_accept_key(key)).expect("base64 must be a header value");
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, key);
-    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
-    Some(response)
+    if !subprotocol.is_empty() {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+    }
+    response
 }
 
 /// What ends a stream before its time.
@@ -218,23 +255,20 @@ async fn join(
 ) -> Result<(), Broken> {
     let client = tokio::time::timeout(HANDSHAKE_DEADLINE, client).await??;
     let mut client = TokioIo::new(client);
+    if ask == Ask::Spdy {
+        tokio::io::copy_bidirectional(&mut client, &mut runtime).await?;
+        return Ok(());
+    }
     let limits = WebSocketConfig::default()
         .max_message_size(Some(MESSAGE_BYTES_MAX))
         .max_frame_size(Some(MESSAGE_BYTES_MAX));
-    match (ask, purpose) {
-        (Ask::Spdy, _) => {
-            tokio::io::copy_bidirectional(&mut client, &mut runtime).await?;
-            Ok(())
-        }
-        (Ask::Channels(_), Purpose::Command(wanted)) => {
-            let socket = Socket::from_raw_socket(client, Role::Server, Some(limits)).await;
-            channels::translate(socket, runtime, wanted).await
-        }
-        (Ask::Tunnel | Ask::Channels(_), _) => {
-            let socket = Socket::from_raw_socket(client, Role::Server, Some(limits)).await;
-            tunnel(socket, runtime).await
-        }
-    }
+    let socket = Socket::from_raw_socket(client, Role::Server, Some(limits)).await;
+    let Ask::Channels(dialect) = ask else { return tunnel(socket, runtime).await };
+    let lines = match purpose {
+        Purpose::Command(wanted) => channels::process_lines(wanted),
+        Purpose::Ports(ports) => channels::port_lines(&ports).ok_or("too many ports")?,
+    };
+    channels::translate(socket, runtime, dialect, lines).await
 }
 
 /// Messages of a WebSocket are the bytes of the connection to the runtime, and the other way.
@@ -244,11 +278,13 @@ async fn tunnel(socket: Socket, runtime: TokioIo<Upgraded>) -> Result<(), Broken
     let up = async {
         while let Some(message) = messages.next().await {
             match message? {
-                Message::Binary(bytes) => to.write_all(&bytes).await?,
+                Message::Binary(bytes) => {
+                    to.write_all(&bytes).await?;
+                    to.flush().await?;
+                }
                 Message::Close(_) => break,
                 _ => {}
             }
-            to.flush().await?;
         }
         Ok::<(), Broken>(())
     };
@@ -261,7 +297,7 @@ async fn tunnel(socket: Socket, runtime: TokioIo<Upgraded>) -> Result<(), Broken
             }
             out.send(Message::Binary(Bytes::copy_from_slice(&block[..read]))).await?;
         }
-        out.send(Message::Close(None)).await?;
+        out.send(channels::end()).await?;
         Ok::<(), Broken>(())
     };
     // Both are dropped with the connections that they use: whichever ends, ends the other.
@@ -275,23 +311,40 @@ async fn tunnel(socket: Socket, runtime: TokioIo<Upgraded>) -> Result<(), Broken
 mod tests {
     use super::*;
 
-    fn ask(upgrade: &'static str, protocols: &'static str) -> Result<Ask, String> {
+    fn ask(
+        upgrade: &'static str,
+        protocol: &'static str,
+        purpose: &Purpose,
+    ) -> Result<Ask, String> {
         let mut headers = HeaderMap::new();
         headers.insert(header::UPGRADE, HeaderValue::from_static(upgrade));
-        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocols));
-        Ask::of(&headers)
+        headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static("a2V5"));
+        if !protocol.is_empty() {
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+        }
+        Ask::of(&headers, purpose)
     }
 
     #[test]
-    fn the_best_protocol_that_both_know_is_taken() {
-        assert_eq!(ask("SPDY/3.1", ""), Ok(Ask::Spdy));
+    fn each_purpose_has_its_protocols() {
+        let command = Purpose::Command(Streams::default());
+        let ports = Purpose::Ports(vec![80]);
+        assert_eq!(ask("SPDY/3.1", "", &command), Ok(Ask::Spdy));
         assert_eq!(
-            ask("websocket", "v4.channel.k8s.io, v5.channel.k8s.io"),
-            Ok(Ask::Channels("v5.channel.k8s.io"))
+            ask("websocket", "v4.channel.k8s.io, v5.channel.k8s.io", &command),
+            Ok(Ask::Channels(Dialect::V5))
         );
-        assert_eq!(ask("WebSocket", "v4.channel.k8s.io"), Ok(Ask::Channels("v4.channel.k8s.io")));
-        assert_eq!(ask("websocket", "SPDY/3.1+portforward.k8s.io"), Ok(Ask::Tunnel));
-        assert!(ask("websocket", "v9.channel.k8s.io").unwrap_err().contains("v9.channel.k8s.io"));
-        assert_eq!(ask("h2c", "").unwrap_err(), "Upgrade request required");
+        assert_eq!(ask("WebSocket", "", &ports), Ok(Ask::Channels(Dialect::Unnamed)));
+        assert_eq!(ask("websocket", TUNNEL, &ports), Ok(Ask::Tunnel));
+        assert!(ask("websocket", TUNNEL, &command).unwrap_err().contains(TUNNEL));
+        assert!(ask("websocket", "v5.channel.k8s.io", &ports).unwrap_err().contains("v5"));
+        assert_eq!(ask("h2c", "", &command).unwrap_err(), "Upgrade request required");
+    }
+
+    #[test]
+    fn a_websocket_without_a_key_is_refused() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        assert!(Ask::of(&headers, &Purpose::Ports(Vec::new())).unwrap_err().contains("Key"));
     }
 }

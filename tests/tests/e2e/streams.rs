@@ -50,7 +50,9 @@ fn printed(output: &Output) -> String {
 #[test]
 fn commands_files_ports_and_logs_reach_a_container_by_every_protocol() {
     let Some(node) = Node::start() else { return };
-    let serving = "echo hello > /www/index.html; httpd -p 80 -h /www; echo ready;
+    let serving = "echo hello > /www/index.html; httpd -p 80 -h /www;
+        for i in $(seq 10000); do echo 0123456789abcdef; done > /www/part;
+        for i in $(seq 60); do cat /www/part; done > /www/big; echo ready;
         while read line; do echo got $line; done; while true; do sleep 1; done";
     node.create("web", &shell(serving, &json!({ "stdin": true })));
     node.running("web");
@@ -59,6 +61,7 @@ fn commands_files_ports_and_logs_reach_a_container_by_every_protocol() {
         files(&node, is_old);
         port(&node, is_old);
     }
+    terminal(&node);
     follow(&node);
     refusals(&node);
 }
@@ -94,17 +97,65 @@ fn port(node: &Node, is_old: bool) {
     let stdout = child.stdout.take().expect("it is piped");
     BufReader::new(stdout).read_line(&mut line).expect("it must say its port");
     let address = line.split_whitespace().nth(2).unwrap_or_else(|| panic!("{line}")).to_owned();
-    // Each connection is a pair of streams of its own.
-    for _ in 0..3 {
-        let mut stream = TcpStream::connect(&address).expect("it must listen");
-        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a good time");
-        stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").expect("it must take the request");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("it must answer");
-        assert!(answer.ends_with("hello\n"), "{answer}");
+    // Each connection is a pair of streams of its own, at the same time as the others.
+    let connections: Vec<_> = ["index.html", "big", "index.html", "big"]
+        .map(|file| {
+            let address = address.clone();
+            (file, std::thread::spawn(move || fetch(&address, file)))
+        })
+        .into();
+    for (file, connection) in connections {
+        let body = connection.join().expect("it must be answered");
+        let wanted = if file == "big" { 17 * 600_000 } else { "hello\n".len() };
+        assert_eq!(body.len(), wanted, "{file}");
     }
     child.kill().expect("it must still run");
     child.wait().expect("it must end");
+}
+
+/// The body of a file, over a connection of its own.
+fn fetch(address: &str, file: &str) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).expect("it must listen");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a good time");
+    let request = format!("GET /{file} HTTP/1.0\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("it must take the request");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("it must answer");
+    let head = answer.windows(4).position(|end| end == b"\r\n\r\n").expect("it must have a head");
+    answer.split_off(head + 4)
+}
+
+/// A terminal has the size of the client's, and its shell's exit code is kubectl's.
+fn terminal(node: &Node) {
+    let kubectl = node.kubectl.command(&["exec", "-it", "web", "--", "sh"]);
+    let words: Vec<_> = std::iter::once(kubectl.get_program())
+        .chain(kubectl.get_args())
+        .map(|word| word.to_str().expect("plain words"))
+        .collect();
+    let typed = format!("stty rows 33 cols 99; exec {}", words.join(" "));
+    let mut script = Command::new("script")
+        .args(["--quiet", "--return", "--command", &typed, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("script must start");
+    let mut stdin = script.stdin.take().expect("it is piped");
+    let mut stdout = script.stdout.take().expect("it is piped");
+    let mut shown = String::new();
+    let mut wait_for = |text: &str| {
+        let mut block = [0; 1024];
+        while !shown.contains(text) {
+            let read = stdout.read(&mut block).expect("it must be readable");
+            assert!(read > 0, "{shown}");
+            shown.push_str(&String::from_utf8_lossy(&block[..read]));
+        }
+    };
+    wait_for("/ #");
+    stdin.write_all(b"test -t 0 && stty size\r").expect("it must take it");
+    wait_for("33 99");
+    stdin.write_all(b"exit 5\r").expect("it must take it");
+    let status = script.wait().expect("it must end");
+    assert_eq!(status.code(), Some(5));
 }
 
 /// `attach` feeds the process, `logs -f` shows what it makes of it.
@@ -140,7 +191,7 @@ fn refusals(node: &Node) {
     assert!(none.contains("no such file or directory"), "{none}");
     assert!(refused(&["exec", "nobody", "--", "true"]).contains("\"nobody\" not found"));
     let container = refused(&["exec", "web", "-c", "other", "--", "true"]);
-    assert!(container.contains("container other"), "{container}");
+    assert!(container.contains("container other is not valid for pod web"), "{container}");
     node.create("over", &shell("exit 0", &json!({})));
     node.ended("over");
     wait::until("the phase", WITHIN, || {
