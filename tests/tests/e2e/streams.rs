@@ -95,7 +95,9 @@ fn port(node: &Node, is_old: bool) {
         .expect("kubectl must start");
     let mut line = String::new();
     let stdout = child.stdout.take().expect("it is piped");
-    BufReader::new(stdout).read_line(&mut line).expect("it must say its port");
+    // Kept open: kubectl writes a line for each connection.
+    let mut stdout = BufReader::new(stdout);
+    stdout.read_line(&mut line).expect("it must say its port");
     let address = line.split_whitespace().nth(2).unwrap_or_else(|| panic!("{line}")).to_owned();
     // Each connection is a pair of streams of its own, at the same time as the others.
     let connections: Vec<_> = ["index.html", "big", "index.html", "big"]
