@@ -183,10 +183,8 @@ mod tests {
     fn what_cannot_be_is_refused_in_the_api_s_words() {
         let of = |name: &str| format!("command=sh&stdout=true&container={name}");
         assert!(target("exec", &of("c")).is_ok());
-        for (query, word) in [(of("x"), "container x is not valid for pod p")] {
-            let refusal = target("exec", &query).expect_err("it must be refused");
-            assert_eq!(refusal.code(), 400);
-            assert!(refusal.message().contains(word), "{}", refusal.message());
-        }
+        let refusal = target("exec", &of("x")).expect_err("it must be refused");
+        assert_eq!(refusal.code(), 400);
+        assert_eq!(refusal.message(), "container x is not valid for pod p");
     }
 }

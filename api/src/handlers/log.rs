@@ -108,3 +108,33 @@ pub(super) fn container(pod: &Object, asked: &str) -> Result<String, Status> {
     let name = pod.name();
     Err(Status::bad_request(format!("container {asked} is not valid for pod {name}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_container_must_be_named_unless_it_is_the_only_one_beside_init_containers() {
+        let pod = |spec: Value| {
+            let pod = json!({ "metadata": { "name": "p" }, "spec": spec });
+            Object::new(pod).expect("an object")
+        };
+        let one = pod(json!({
+            "initContainers": [{ "name": "i" }], "containers": [{ "name": "c" }],
+        }));
+        assert_eq!(container(&one, "").expect("the only one"), "c");
+        assert_eq!(container(&one, "i").expect("it is there"), "i");
+        let several = pod(json!({
+            "initContainers": [{ "name": "i" }],
+            "containers": [{ "name": "c" }, { "name": "d" }],
+            "ephemeralContainers": [{ "name": "e" }],
+        }));
+        assert_eq!(
+            container(&several, "").expect_err("it must be named").message(),
+            "a container name must be specified for pod p, choose one of: [i c d e]"
+        );
+        assert_eq!(container(&several, "e").expect("it is there"), "e");
+    }
+}
