@@ -198,7 +198,7 @@ mod tests {
     #[tokio::test]
     async fn much_data_goes_in_several_frames() {
         let mut writer = Writer::new(Vec::new());
-        writer.data(1, &[7; DATA_BYTES_MAX + 1]).await.unwrap();
+        writer.data(1, &vec![7; DATA_BYTES_MAX + 1]).await.unwrap();
         assert_eq!(writer.inner.len(), 8 + DATA_BYTES_MAX + 8 + 1);
     }
 }
