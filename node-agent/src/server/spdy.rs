@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(usize::from(first[7]), first.len() - 8);
         assert_eq!(first[8..18], [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
         assert_eq!(first[18..20], [0x78, 0x01]);
-        assert_eq!(first[20..25], [0, 31, 0, !31, 0xff]);
+        assert_eq!(first[20..25], [0, 27, 0, !27, 0xff]);
         assert_eq!(first[25..], [&plain[..], &FLUSH[..]].concat());
         // The second goes on where the first ended: no head again.
         assert_eq!(writer.inner[first.len() + 18], 0);
