@@ -27,6 +27,7 @@ pub mod pod_control;
 
 pub mod cluster_role_aggregation;
 pub mod cron_job;
+pub mod custom_resources;
 pub mod daemon_set;
 pub mod deployment;
 pub mod disruption;
@@ -82,6 +83,7 @@ pub async fn run(context: LeaderContext) {
     tasks.spawn(pod_gc::controller(&context, begin).run());
     tasks.spawn(service_account::controller(&context, begin).run());
     tasks.spawn(garbage::controller(&context, begin, &events).run());
+    tasks.spawn(custom_resources::controller(&context, begin).run());
     tasks.spawn(namespace::controller(&context, begin).run());
     tasks.spawn(cluster_role_aggregation::controller(&context, begin).run());
     drop(events);

@@ -17,7 +17,7 @@ const API_PORT: u16 = 6443;
 
 /// Creates what is missing.
 pub(crate) async fn run(client: &Client) -> Result<(), Status> {
-    let Some(kind) = client.kinds().iter().find(|kind| kind.plural == "namespaces") else {
+    let Some(kind) = client.kinds().into_iter().find(|kind| kind.plural == "namespaces") else {
         return Err(Status::internal("namespaces are not among the served kinds"));
     };
     for name in NAMESPACES {

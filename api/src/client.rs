@@ -87,8 +87,13 @@ impl Client {
     }
 
     /// All kinds.
-    pub fn kinds(&self) -> &[&'static Kind] {
+    pub fn kinds(&self) -> Vec<&'static Kind> {
         self.registry.scheme().kinds()
+    }
+
+    /// One kind for every folder of objects in the store.
+    pub fn stored_kinds(&self) -> Vec<&'static Kind> {
+        self.registry.scheme().stored_kinds()
     }
 
     /// One object; `namespace` is empty for what has none.

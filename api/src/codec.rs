@@ -6,6 +6,7 @@
 //! conformance tests read.
 
 mod conform;
+mod custom;
 mod kind;
 mod protobuf;
 mod scalar;
@@ -16,6 +17,7 @@ use serde_json::Value;
 use crate::schema::{Gvk, Type};
 use crate::status::Status;
 
+pub use custom::{conform_custom, decode_custom};
 pub use kind::Target;
 
 /// Largest body that is read.

@@ -26,7 +26,7 @@ use crate::context::RequestContext;
 use crate::negotiate::{Form, negotiate};
 use crate::query::Query;
 use crate::registry::options::Part;
-use crate::registry::strategy::Kind;
+use crate::registry::strategy::{ALL_VERBS, Kind};
 use crate::request_info::{ResourcePath, Verb};
 use crate::shape::Shaper;
 use crate::state::Api;
@@ -58,6 +58,10 @@ impl Call {
     }
 
     fn refuse_verb(&self) -> Status {
+        if self.kind.strategy.definition().is_some() && ALL_VERBS.contains(&self.path.verb) {
+            let verb = self.path.verb.as_str();
+            return Status::definition_terminating(&self.path.group, &self.path.resource, verb);
+        }
         let part = match self.path.subresource.as_str() {
             "" => self.path.resource.clone(),
             part => format!("{}/{part}", self.path.resource),

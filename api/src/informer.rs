@@ -360,6 +360,14 @@ impl Informers {
         self.start(kind, PartialObject::from_stored)
     }
 
+    /// Runs a task that lives as long as the informers; it must end when its token is cancelled.
+    pub(crate) fn attend<F>(&self, task: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn(task(self.stop.clone()));
+    }
+
     /// Ends all informers and waits until they have.
     pub async fn shutdown(&self) {
         self.stop.cancel();

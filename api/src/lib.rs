@@ -11,6 +11,7 @@
 //!   schema   what fields every type has: codec, patch, fields and openapi go by it
 //!   fields   who owns which field: managedFields, server-side apply
 //!   resources  one file a kind: defaults, validation, what an update keeps, columns
+//!   crd      kinds that clients define
 //! ```
 //!
 //! A new kind is one file in `resources/` with a `pub static KIND`, and one line in
@@ -59,6 +60,7 @@ pub mod negotiate;
 mod shape;
 
 pub mod allocate;
+pub mod crd;
 pub mod registry;
 pub mod resources;
 pub mod selectors;

@@ -5,13 +5,14 @@
 //! compressed bytes are kept, since a server at rest shall be small. Making one takes some tens of
 //! milliseconds: call from where blocking is allowed.
 
+mod custom;
 mod gnostic;
 mod paths;
 pub mod roots;
 mod schemas;
 
 use std::io::{Read as _, Write as _};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -59,6 +60,10 @@ pub struct Packed {
 /// Every OpenAPI document of a set of kinds.
 pub struct OpenApi {
     kinds: Vec<&'static Kind>,
+    /// Those whose documents of the third form are made here.
+    own: Vec<&'static Kind>,
+    /// Has those of the built-in kinds, which do not change.
+    built_in: Option<Arc<Self>>,
     v3: OnceLock<Vec<(String, Packed)>>,
     v2_json: OnceLock<Packed>,
     v2_protobuf: OnceLock<Packed>,
@@ -107,17 +112,31 @@ impl OpenApi {
     pub fn new(kinds: &[&'static Kind]) -> Self {
         Self {
             kinds: kinds.to_vec(),
+            own: kinds.to_vec(),
+            built_in: None,
             v3: OnceLock::new(),
             v2_json: OnceLock::new(),
             v2_protobuf: OnceLock::new(),
         }
     }
 
+    /// The documents of the built-in kinds together with those of custom kinds.
+    #[must_use]
+    pub fn with(self: &Arc<Self>, custom: &[&'static Kind]) -> Arc<Self> {
+        if custom.is_empty() {
+            return Arc::clone(self);
+        }
+        let kinds = [self.kinds.as_slice(), custom].concat();
+        let built_in = Some(Arc::clone(self));
+        Arc::new(Self { own: custom.to_vec(), built_in, ..Self::new(&kinds) })
+    }
+
     /// `/openapi/v3`: where each document is. The hash in an address changes with the content, so
     /// that what is behind it can be cached for ever.
     pub fn index(&self) -> Document {
         let mut paths = Map::new();
-        for (path, document) in self.v3() {
+        let built_in = self.built_in.iter().flat_map(|built_in| built_in.v3());
+        for (path, document) in built_in.chain(self.v3()) {
             let url = format!("/openapi/v3/{path}?hash={}", document.hash);
             paths.insert(path.clone(), json!({ "serverRelativeURL": url }));
         }
@@ -126,7 +145,9 @@ impl OpenApi {
 
     /// `/openapi/v3/PATH`, where `path` is `api/v1` or `apis/GROUP/VERSION`.
     pub fn group_version(&self, path: &str) -> Option<&Packed> {
-        self.v3().iter().find(|(known, _)| known == path).map(|(_, document)| document)
+        let built_in = self.built_in.iter().flat_map(|built_in| built_in.v3());
+        let mut all = built_in.chain(self.v3());
+        all.find(|(known, _)| known == path).map(|(_, document)| document)
     }
 
     /// `/openapi/v2`, in protobuf where `accept` names it.
@@ -144,7 +165,7 @@ impl OpenApi {
     fn v3(&self) -> &[(String, Packed)] {
         self.v3.get_or_init(|| {
             let mut versions: Vec<(&str, &str)> = Vec::new();
-            for kind in &self.kinds {
+            for kind in &self.own {
                 if !versions.contains(&(kind.group, kind.version)) {
                     versions.push((kind.group, kind.version));
                 }
@@ -155,7 +176,7 @@ impl OpenApi {
 
     fn v3_document(&self, group: &str, version: &str) -> (String, Packed) {
         let kinds: Vec<&Kind> = self
-            .kinds
+            .own
             .iter()
             .copied()
             .filter(|kind| (kind.group, kind.version) == (group, version))

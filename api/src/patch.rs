@@ -31,6 +31,9 @@ pub const MEDIA_TYPES: [&str; 4] = [
     APPLY,
 ];
 
+/// Those that objects of custom kinds take.
+pub const CUSTOM_MEDIA_TYPES: [&str; 3] = [MEDIA_TYPES[0], MEDIA_TYPES[1], APPLY];
+
 /// The media type of what [`crate::fields::apply`] applies.
 const APPLY: &str = "application/apply-patch+yaml";
 

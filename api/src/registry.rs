@@ -12,6 +12,7 @@ pub mod strategy;
 mod apply;
 mod binding;
 mod create;
+mod definitions;
 mod delete;
 mod evict;
 mod metadata;

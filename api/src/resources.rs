@@ -13,6 +13,7 @@ pub mod controller_revision;
 pub mod cron_job;
 pub mod csi_driver;
 pub mod csi_node;
+pub mod custom_resource_definition;
 pub mod daemon_set;
 pub mod deployment;
 pub mod endpoint_slice;
@@ -100,6 +101,7 @@ pub static KINDS: &[&Kind] = &[
     &csi_node::KIND,
     &storage_class::KIND,
     &volume_attachment::KIND,
+    &custom_resource_definition::KIND,
 ];
 
 /// What these rules find wrong with an object.

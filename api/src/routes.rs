@@ -13,7 +13,7 @@ use crate::query::Query;
 use crate::request_info::{RequestInfo, ResourcePath};
 use crate::state::Api;
 use crate::status::Status;
-use crate::{answer, health, version};
+use crate::{answer, crd, health, version};
 
 /// All routes, without the filters before them. The paths of resources are not known before the
 /// scheme is, so they are not axum's to match.
@@ -44,10 +44,12 @@ async fn resource(
     query: Arc<Query>,
     request: Request,
 ) -> Result<Response, Status> {
-    let kind = api
-        .registry
-        .scheme()
-        .resource(&path.group, &path.version, &path.resource)
+    let known = api.registry.scheme().resource(&path.group, &path.version, &path.resource);
+    let found = match known {
+        Some(kind) => Some(kind),
+        None => crd::look(&api.registry, &path.group, &path.version, &path.resource).await?,
+    };
+    let kind = found
         .filter(|kind| kind.is_namespaced() || path.namespace.is_empty())
         .ok_or_else(Status::no_such_path)?;
     if kind.is_namespaced() && path.namespace.is_empty() && !path.name.is_empty() {

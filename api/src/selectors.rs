@@ -36,6 +36,11 @@ impl Selection {
         Ok(Self { kind, labels, fields })
     }
 
+    /// The kind of the objects.
+    pub fn kind(&self) -> &'static Kind {
+        self.kind
+    }
+
     /// Whether everything is selected.
     pub fn is_everything(&self) -> bool {
         self.labels.is_empty() && self.fields.is_empty()

@@ -19,18 +19,17 @@ use crate::admission::Admission;
 use crate::authn::{ClientCertificates, User};
 use crate::authz::{Authorizer, ClusterAuthorizer, reconcile};
 use crate::client::Client;
-use crate::discovery::Discovery;
-use crate::informer::Informers;
+use crate::informer::{Informer, Informers};
 use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
-use crate::openapi::OpenApi;
+use crate::object::Object;
 use crate::registry::Registry;
 use crate::registry::scheme::Scheme;
-use crate::state::{Api, Places, STREAMS_MAX};
+use crate::state::{Api, Documents, Places, STREAMS_MAX};
 use crate::status::Status;
 use crate::tokens::seal::Sealer;
 use crate::tokens::{self, Tokens};
-use crate::{bootstrap, chain, resources, routes};
+use crate::{bootstrap, chain, crd, resources, routes};
 use accept::Connections;
 
 /// What asks to be let in.
@@ -162,6 +161,7 @@ pub struct ApiServer {
     api: Arc<Api>,
     informers: Arc<Informers>,
     clients: Arc<ClientCertificates>,
+    definitions: Arc<Informer<Object>>,
 }
 
 impl ApiServer {
@@ -169,11 +169,14 @@ impl ApiServer {
     pub fn new(kv: Arc<dyn Kv>, config: ApiConfig) -> Result<Self, SetupError> {
         let scheme = Arc::new(Scheme::new(resources::KINDS));
         let informers = Arc::new(Informers::new(Arc::clone(&kv), Arc::clone(&scheme)));
+        let definitions = informers.objects(crd::DEFINITIONS);
+        let known = Arc::clone(&scheme);
+        informers.attend(|stop| crd::follow(known, Arc::clone(&definitions), stop));
         let authorizer = Arc::new(ClusterAuthorizer::new(Arc::clone(&kv), &informers));
         let rbac = Arc::clone(authorizer.rbac());
         let authorizer: Arc<dyn Authorizer> = authorizer;
         let admission = Admission::built_in(&rbac, &authorizer, &informers);
-        let registry = Arc::new(Registry::new(Arc::clone(&kv), scheme, admission));
+        let registry = Arc::new(Registry::new(Arc::clone(&kv), Arc::clone(&scheme), admission));
         let client = Client::new(Arc::clone(&registry), Arc::clone(&authorizer));
         let sealer = config.secret.as_ref().map(|secret| Sealer::derive(&secret.0, "tokens"));
         let tokens = Tokens::new(kv, sealer, client, &informers, &config.issuer);
@@ -188,8 +191,7 @@ impl ApiServer {
             rbac,
             tokens,
             kubelet: kubelet.map_err(SetupError::Identity)?,
-            discovery: Discovery::new(resources::KINDS, &config.advertise_address),
-            openapi: Arc::new(OpenApi::new(resources::KINDS)),
+            documents: Documents::new(&scheme),
             metrics: Metrics::new(),
             reads: Places::new(config.max_reads_in_flight),
             writes: Places::new(config.max_writes_in_flight),
@@ -198,7 +200,7 @@ impl ApiServer {
             config,
         };
         let clients = Arc::new(clients.map_err(SetupError::Identity)?);
-        Ok(Self { api: Arc::new(api), informers, clients })
+        Ok(Self { api: Arc::new(api), informers, clients, definitions })
     }
 
     /// The API in this process, as the server itself; see [`Client::as_user`].
@@ -246,8 +248,9 @@ impl ApiServer {
     }
 
     /// Waits until the default roles and bindings are in this server's memory: then everybody who
-    /// has rights by them has them here. Callers bound the wait.
+    /// has rights by them has them here; and the definitions of custom kinds. Callers bound the wait.
     pub async fn furnished(&self) {
+        self.definitions.synced().await;
         self.api.rbac.furnished().await;
     }
 }

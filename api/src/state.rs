@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -12,6 +13,7 @@ use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
 use crate::registry::Registry;
+use crate::registry::scheme::Scheme;
 use crate::server::ApiConfig;
 use crate::tokens::Tokens;
 
@@ -22,8 +24,7 @@ pub(crate) struct Api {
     pub(crate) rbac: Arc<Rbac>,
     pub(crate) tokens: Tokens,
     pub(crate) config: ApiConfig,
-    pub(crate) discovery: Discovery,
-    pub(crate) openapi: Arc<OpenApi>,
+    pub(crate) documents: Documents,
     pub(crate) metrics: Metrics,
     pub(crate) kubelet: Option<Kubelet>,
     /// Places for reads.
@@ -34,6 +35,48 @@ pub(crate) struct Api {
     pub(crate) streams: Arc<Semaphore>,
     /// Ends the watches when the server stops.
     pub(crate) stop: CancellationToken,
+}
+
+impl Api {
+    /// What describes the kinds as they are now.
+    pub(crate) fn described(&self) -> Described {
+        self.documents.now(self.registry.scheme(), &self.config.advertise_address)
+    }
+}
+
+/// What describes the API.
+#[derive(Clone)]
+pub(crate) struct Described {
+    pub(crate) discovery: Arc<Discovery>,
+    pub(crate) openapi: Arc<OpenApi>,
+    generation: u64,
+}
+
+/// What describes the API, made anew when custom kinds come, go or change.
+pub(crate) struct Documents {
+    built_in: Arc<OpenApi>,
+    last: Mutex<Option<Described>>,
+}
+
+impl Documents {
+    pub(crate) fn new(scheme: &Scheme) -> Self {
+        Self { built_in: Arc::new(OpenApi::new(scheme.built_in())), last: Mutex::default() }
+    }
+
+    fn now(&self, scheme: &Scheme, address: &str) -> Described {
+        let mut last = self.last.lock();
+        // Read first: kinds that change meanwhile are described next time.
+        let generation = scheme.generation();
+        if let Some(described) = last.as_ref().filter(|last| last.generation == generation) {
+            return described.clone();
+        }
+        let described = Described {
+            discovery: Arc::new(Discovery::new(&scheme.kinds(), address)),
+            openapi: self.built_in.with(&scheme.custom().served),
+            generation,
+        };
+        last.insert(described).clone()
+    }
 }
 
 /// Places for requests: who finds none waits, and who finds none to wait is told to come again.

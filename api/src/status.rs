@@ -242,6 +242,14 @@ impl Status {
         .about(group, resource, "")
     }
 
+    /// 405: nothing comes to be any more of a kind whose definition is going.
+    pub fn definition_terminating(group: &str, resource: &str, verb: &str) -> Self {
+        let mut status = Self::method_not_supported(group, resource, verb);
+        status.0.message =
+            format!("{verb} not allowed while custom resource definition is terminating");
+        status
+    }
+
     /// 405: the path does not have that HTTP method.
     pub fn method_not_allowed() -> Self {
         Self::new(

@@ -218,7 +218,7 @@ impl Garbage {
         let is_it = |kind: &&Kind| {
             kind.is_stored() && kind.kind == owner.kind && kind.api_version() == owner.api_version
         };
-        self.client.kinds().iter().copied().find(is_it)
+        self.client.kinds().into_iter().find(is_it)
     }
 
     /// An owner in another namespace is none; who wrote so should know.

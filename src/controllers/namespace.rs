@@ -57,10 +57,9 @@ impl Reconcile for Namespaces {
         }
         let (pods, others): (Vec<&'static Kind>, Vec<&'static Kind>) = self
             .client
-            .kinds()
-            .iter()
-            .copied()
-            .filter(|kind| kind.is_namespaced() && kind.is_stored())
+            .stored_kinds()
+            .into_iter()
+            .filter(|kind| kind.is_namespaced())
             .partition(|kind| kind.group.is_empty() && kind.kind == "Pod");
         let mut left = Left::default();
         for kinds in [pods, others] {

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod cron_job;
+mod custom;
 mod daemon_set;
 mod disruption;
 mod fencing;

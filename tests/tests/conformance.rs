@@ -124,6 +124,145 @@ fn apply_creates_changes_and_leaves_alone() {
 }
 
 #[test]
+fn server_side_apply_owns_its_fields_and_is_told_of_those_of_others() {
+    with_each_kubectl(|served, kubectl| {
+        let path = served.file("owned.yaml", DEPLOYMENT);
+        let apply = |path: &str, more: &[&str]| {
+            kubectl.attempt(&[&["apply", "--server-side", "-f", path], more].concat())
+        };
+        let applied = apply(&path, &[]).expect("must be created");
+        assert_eq!(applied.trim(), "deployment.apps/web serverside-applied");
+        let first = kubectl.json(&["get", "deployment", "web", "--show-managed-fields"]);
+        apply(&path, &[]).expect("must be taken again");
+        let second = kubectl.json(&["get", "deployment", "web", "--show-managed-fields"]);
+        assert_eq!(first, second, "the same again changes nothing");
+        let entry = &first["metadata"]["managedFields"][0];
+        assert_eq!((&entry["manager"], &entry["operation"]), (&"kubectl".into(), &"Apply".into()));
+
+        // Another manager has an opinion on one field, and this one gives another up.
+        let changed = DEPLOYMENT.replace("replicas: 2", "replicas: 3");
+        let changed = changed.replace("      - {name: sidecar, image: sidecar:1}\n", "");
+        let changed = served.file("changed.yaml", &changed);
+        let refused = apply(&changed, &["--field-manager=other"]).expect_err("must be refused");
+        let told = "Apply failed with 1 conflict: conflict with \"kubectl\": .spec.replicas";
+        assert!(refused.contains(told), "{refused}");
+        apply(&changed, &["--field-manager=other", "--force-conflicts"]).expect("must be forced");
+        kubectl.ok(&["scale", "deployment", "web", "--replicas=4"]);
+        let refused = apply(&path, &[]).expect_err("must be refused");
+        assert!(
+            refused.contains("conflict with \"kubectl\" with subresource \"scale\""),
+            "{refused}"
+        );
+        let one = DEPLOYMENT.replace("  replicas: 2\n", "");
+        let one = one.replace("      - {name: sidecar, image: sidecar:1}\n", "");
+        let one = served.file("one.yaml", &one);
+        apply(&one, &[]).expect("must be taken");
+        let read = kubectl.json(&["get", "deployment", "web"]);
+        assert_eq!(read["spec"]["replicas"], 4, "what was scaled stays");
+        let containers = read["spec"]["template"]["spec"]["containers"].as_array();
+        assert_eq!(containers.map(Vec::len), Some(1), "{read}");
+        kubectl.ok(&["delete", "deployment", "web"]);
+    });
+}
+
+#[test]
+fn an_object_of_client_side_apply_is_taken_over_by_server_side_apply() {
+    with_each_kubectl(|served, kubectl| {
+        kubectl.apply(DEPLOYMENT).expect("must be created");
+        let changed = DEPLOYMENT.replace("replicas: 2", "replicas: 5");
+        let changed = changed.replace("        env: [{name: A, value: \"1\"}]\n", "");
+        let path = served.file("taken.yaml", &changed);
+        kubectl.ok(&["apply", "--server-side", "-f", &path]);
+        let read = kubectl.json(&["get", "deployment", "web", "--show-managed-fields"]);
+        assert_eq!(read["spec"]["replicas"], 5);
+        let container = &read["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container.get("env"), None, "what was applied before and is no more goes");
+        let managers: Vec<&str> = read["metadata"]["managedFields"]
+            .as_array()
+            .expect("there must be managers")
+            .iter()
+            .filter_map(|entry| entry["manager"].as_str())
+            .collect();
+        assert!(managers.contains(&"kubectl"), "{read}");
+        assert!(!managers.contains(&"kubectl-client-side-apply"), "{read}");
+        kubectl.ok(&["delete", "deployment", "web"]);
+    });
+}
+
+const WIDGETS: &str = r"
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: widgets.conformance.example.com}
+spec:
+  group: conformance.example.com
+  scope: Namespaced
+  names: {plural: widgets, kind: Widget, shortNames: [wd], categories: [all]}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    subresources: {status: {}}
+    additionalPrinterColumns:
+    - {name: Size, type: integer, jsonPath: .spec.size}
+    schema:
+      openAPIV3Schema:
+        description: A widget of the conformance test.
+        type: object
+        properties:
+          spec:
+            description: What is wanted.
+            type: object
+            required: [size]
+            properties:
+              size: {type: integer, minimum: 1, description: How large it is.}
+              color: {type: string, default: red}
+";
+
+const WIDGET: &str = "apiVersion: conformance.example.com/v1\nkind: Widget\n\
+                      metadata: {name: one}\nspec: {size: 3}\n";
+
+#[test]
+fn a_custom_kind_is_used_like_any_other() {
+    with_each_kubectl(|served, kubectl| {
+        kubectl.apply(WIDGETS).expect("must be created");
+        let definition = "crd/widgets.conformance.example.com";
+        kubectl.ok(&["wait", "--for=condition=established", "--timeout=10s", definition]);
+        let applied = kubectl.apply(WIDGET).expect("must be created");
+        assert_eq!(applied.trim(), "widget.conformance.example.com/one created");
+        let again = kubectl.apply(WIDGET).expect("must be taken");
+        assert_eq!(again.trim(), "widget.conformance.example.com/one unchanged");
+        let shown = kubectl.ok(&["get", "wd"]);
+        let lines: Vec<Vec<&str>> =
+            shown.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines, [["NAME", "SIZE"], ["one", "3"]]);
+        assert!(kubectl.ok(&["get", "all"]).contains("widget.conformance.example.com/one"));
+        let explained = kubectl.ok(&["explain", "widget.spec"]);
+        for text in ["size\t<integer> -required-", "How large it is.", "What is wanted."] {
+            assert!(explained.contains(text), "{text} is missing in {explained}");
+        }
+        kubectl.ok(&["patch", "wd", "one", "--type=merge", "-p", r#"{"spec":{"size":4}}"#]);
+        let read = kubectl.json(&["get", "wd", "one"]);
+        assert_eq!(read["spec"], serde_json::json!({ "size": 4, "color": "red" }));
+        assert_eq!(read["metadata"]["generation"], 2);
+        let unknown = WIDGET.replace("size: 3", "size: 3, heft: 1");
+        let refused = kubectl.apply(&unknown).expect_err("must be refused");
+        assert!(refused.contains("unknown field \"spec.heft\""), "{refused}");
+        let small = WIDGET.replace("size: 3", "size: 0");
+        let refused = kubectl.apply(&small).expect_err("must be refused");
+        let why = "spec.size in body should be greater than or equal to 1";
+        assert!(refused.contains(why), "{refused}");
+        let path = served.file("widget.yaml", WIDGET);
+        let applied = kubectl.ok(&["apply", "--server-side", "--force-conflicts", "-f", &path]);
+        assert_eq!(applied.trim(), "widget.conformance.example.com/one serverside-applied");
+        kubectl.ok(&["delete", "wd", "one"]);
+        // No controller runs here that would see to the end of the definition.
+        kubectl.ok(&["delete", definition, "--wait=false"]);
+        let free = r#"{"metadata":{"finalizers":null}}"#;
+        kubectl.ok(&["patch", definition, "--type=merge", "-p", free]);
+    });
+}
+
+#[test]
 fn wrong_manifests_are_refused_with_the_field_and_the_reason() {
     with_each_kubectl(|served, kubectl| {
         let unknown = DEPLOYMENT.replace("replicas: 2", "replicas: 2\n  foo: 1");

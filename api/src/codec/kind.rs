@@ -94,7 +94,11 @@ fn found(schema: &'static Type, gvk: Gvk<'_>) -> Found {
     }
 }
 
-fn take_text(map: &Map<String, Value>, field: &str, target: Target<'_>) -> Result<String, Status> {
+pub(super) fn take_text(
+    map: &Map<String, Value>,
+    field: &str,
+    target: Target<'_>,
+) -> Result<String, Status> {
     match map.get(field) {
         None | Some(Value::Null) => Ok(String::new()),
         Some(Value::String(text)) => Ok(text.clone()),

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::apply::ApplyError;
 use super::element::Element;
 use super::place::{Atom, Place};
+use crate::crd::structural::{Structural, Type};
 use crate::object::Object;
 use crate::schema::Shape;
 
@@ -78,6 +79,7 @@ impl Walk {
             (_, other, Place::Struct(_) | Place::Map(_)) => {
                 self.error(&format!("expected map, got {}", unstructured(other)));
             }
+            (_, other, Place::Custom(node)) => self.custom(other, node),
             (_, other, Place::List(..)) => {
                 self.error(&format!("expected list, got {}", unstructured(other)));
             }
@@ -96,6 +98,19 @@ impl Walk {
                 }
                 Ok(element) => self.below(&element, |walk| walk.value(item, place.element())),
             }
+        }
+    }
+
+    /// A value that a schema takes as a map or a list, and that is neither taken apart.
+    fn custom(&mut self, value: &Value, node: &Structural) {
+        match node.kind {
+            Type::Object if !value.is_object() => {
+                self.error(&format!("expected map, got {}", unstructured(value)));
+            }
+            Type::Array if !value.is_array() => {
+                self.error(&format!("expected list, got {}", unstructured(value)));
+            }
+            _ => {}
         }
     }
 

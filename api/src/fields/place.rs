@@ -3,7 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::element::Element;
-use crate::schema::{Field, Gvk, ListType, Shape, Type};
+use crate::crd::structural::{self, Structural};
+use crate::schema::{Field, Gvk, ListType, OBJECT_META, Shape, Type};
 
 /// The type of a value, as far as ownership goes by it.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +17,8 @@ pub enum Place {
     Map(&'static Shape),
     /// A list, each element on its own.
     List(&'static Shape, Identity),
+    /// What a node of a custom kind's schema says.
+    Custom(&'static Structural),
     /// Anything: maps key by key, all else as a whole.
     Any,
 }
@@ -46,6 +49,10 @@ pub(super) enum Atom {
 }
 
 static TEXT: Shape = Shape::String;
+static WHOLE_NUMBER: Shape = Shape::Int64;
+static NUMBER: Shape = Shape::Double;
+static BOOLEAN: Shape = Shape::Bool;
+static INT_OR_STRING: Shape = Shape::IntOrString;
 
 /// Keys of lists that may be left out, with what they are then.
 const KEY_DEFAULTS: [(&str, &str); 1] = [("protocol", "TCP")];
@@ -82,8 +89,14 @@ impl Place {
     /// How a value in this place is taken apart.
     pub(super) fn atom(self, value: &Value) -> Atom {
         match (self, value) {
-            (Self::Struct(_) | Self::Map(_) | Self::Any, Value::Object(_)) => Atom::Map,
+            (Self::Custom(node), Value::Object(_)) if node.is_atomic_map => Atom::Whole,
+            (Self::Struct(_) | Self::Map(_) | Self::Custom(_) | Self::Any, Value::Object(_)) => {
+                Atom::Map
+            }
             (Self::List(..), Value::Array(_)) => Atom::List,
+            (Self::Custom(node), Value::Array(_)) if node.list != structural::ListType::Atomic => {
+                Atom::List
+            }
             _ => Atom::Whole,
         }
     }
@@ -99,7 +112,36 @@ impl Place {
                 None => None,
             },
             Self::Map(values) => Some(Child { place: Self::of_shape(values), is_field: false }),
+            Self::Custom(node) => Self::custom(node, key),
             _ => Some(Child { place: Self::Any, is_field: false }),
+        }
+    }
+
+    /// The place of a key in what a schema describes.
+    fn custom(node: &'static Structural, key: &str) -> Option<Child> {
+        if node.is_of_resource(key) {
+            let metadata = Type::named(OBJECT_META).filter(|_| key == "metadata");
+            let place = metadata.map_or(Self::Whole(Some(&TEXT)), Self::Struct);
+            return Some(Child { place, is_field: true });
+        }
+        if let Some(field) = node.fields.get(key) {
+            return Some(Child { place: Self::of_node(field), is_field: true });
+        }
+        let below = node.values.as_deref().map(Self::of_node);
+        let below = below.or(node.preserves_unknown.then_some(Self::Any));
+        below.map(|place| Child { place, is_field: false })
+    }
+
+    /// What a node of a schema says; a scalar has the shape it must have.
+    fn of_node(node: &'static Structural) -> Self {
+        match node.kind {
+            structural::Type::String => Self::Whole(Some(&TEXT)),
+            structural::Type::Integer => Self::Whole(Some(&WHOLE_NUMBER)),
+            structural::Type::Number => Self::Whole(Some(&NUMBER)),
+            structural::Type::Boolean => Self::Whole(Some(&BOOLEAN)),
+            structural::Type::IntOrString => Self::Whole(Some(&INT_OR_STRING)),
+            structural::Type::Any => Self::Any,
+            structural::Type::Object | structural::Type::Array => Self::Custom(node),
         }
     }
 
@@ -112,6 +154,7 @@ impl Place {
     pub(super) fn element(self) -> Self {
         match self {
             Self::List(element, _) => Self::of_shape(element),
+            Self::Custom(node) => node.items.as_deref().map_or(Self::Any, Self::of_node),
             _ => Self::Any,
         }
     }
@@ -126,6 +169,10 @@ impl Place {
 
     /// What tells an element of this list from the others. The error names what is missing.
     pub(super) fn identify(self, item: &Value) -> Result<Element, String> {
+        if let Self::Custom(Structural { list: structural::ListType::Map(keys), .. }) = self {
+            let keys = keys.iter().map(|(key, default)| (key.as_str(), default.clone()));
+            return by_keys(item, keys);
+        }
         let Self::List(_, Identity::Keys(names)) = self else {
             return match item {
                 Value::Array(_) | Value::Object(_) | Value::Null => {
@@ -134,26 +181,11 @@ impl Place {
                 scalar => Ok(Element::value(scalar)),
             };
         };
-        let mut keys = Map::new();
-        for name in names {
-            let default = KEY_DEFAULTS.iter().find(|(key, _)| key == name);
-            match (item.get(name), default) {
-                (Some(value), _) if !value.is_null() => {
-                    keys.insert((*name).to_owned(), value.clone());
-                }
-                (_, Some((_, default))) => {
-                    keys.insert((*name).to_owned(), (*default).into());
-                }
-                _ => {}
-            }
-        }
-        if keys.is_empty() {
-            return Err(format!(
-                "associative list with keys has an element that omits all key fields {names:?} (and \
-                 doesn't have default values for any key fields)"
-            ));
-        }
-        Ok(Element::keys(keys))
+        let default = |name: &str| {
+            let (_, default) = KEY_DEFAULTS.iter().find(|(key, _)| *key == name)?;
+            Some(Value::from(*default))
+        };
+        by_keys(item, names.iter().map(|name| (*name, default(name))))
     }
 
     /// The elements of this list with their identities; one without has its index.
@@ -164,6 +196,26 @@ impl Place {
         };
         (0..).zip(list).map(identify).collect()
     }
+}
+
+/// The element with these keys, each with what it is where it is left out.
+fn by_keys<'a>(
+    item: &Value,
+    names: impl Iterator<Item = (&'a str, Option<Value>)> + Clone,
+) -> Result<Element, String> {
+    let value = |(name, default): (&str, Option<Value>)| {
+        let value = item.get(name).filter(|value| !value.is_null()).cloned().or(default)?;
+        Some((name.to_owned(), value))
+    };
+    let keys: Map<String, Value> = names.clone().filter_map(value).collect();
+    if keys.is_empty() {
+        let names: Vec<&str> = names.map(|(name, _)| name).collect();
+        return Err(format!(
+            "associative list with keys has an element that omits all key fields {names:?} (and \
+             doesn't have default values for any key fields)"
+        ));
+    }
+    Ok(Element::keys(keys))
 }
 
 /// What the elements of a list field are told apart by; `None` where the list is atomic, as are lists

@@ -35,24 +35,43 @@ pub(super) fn gvk(kind: &'static Kind) -> Gvk<'static> {
     Gvk::new(kind.group, kind.version, kind.kind)
 }
 
+/// The object in the body of `call`, of the kind that its path is about.
+pub(super) async fn own_object(call: &mut Call) -> Result<Object, Status> {
+    let gvk = gvk(call.kind);
+    let Some(version) = call.kind.strategy.definition() else { return object(call, gvk).await };
+    let (body, format, validation) = raw(call).await?;
+    let decoded = codec::decode_custom(&body, format, gvk, &version.schema, validation)?;
+    take(&call.ctx, decoded)
+}
+
 /// The object in the body of `call`, which must be of this kind.
 pub(super) async fn object(call: &mut Call, gvk: Gvk<'_>) -> Result<Object, Status> {
+    let (body, format, validation) = raw(call).await?;
+    let decoded = codec::decode(&body, format, Target::Kind(gvk), validation)?;
+    take(&call.ctx, decoded)
+}
+
+async fn raw(call: &mut Call) -> Result<(Bytes, Format, FieldValidation), Status> {
     options::check_write(&call.query, call.path.verb)?;
     let validation = FieldValidation::parse(call.query.get("fieldValidation"))?;
     let format = Format::of_content_type(content_type(&call.headers))?;
     let body = read(std::mem::take(&mut call.body)).await?;
-    let decoded = codec::decode(&body, format, Target::Kind(gvk), validation)?;
-    take(&call.ctx, decoded)
+    Ok((body, format, validation))
 }
 
 /// What comes out of a patch, as an object of its kind.
 pub(super) fn conform(
     ctx: &RequestContext,
     object: Object,
-    gvk: Gvk<'_>,
+    kind: &'static Kind,
     validation: FieldValidation,
 ) -> Result<Object, Status> {
-    take(ctx, codec::conform(object.into_value(), Target::Kind(gvk), validation)?)
+    let (value, gvk) = (object.into_value(), gvk(kind));
+    let decoded = match kind.strategy.definition() {
+        Some(version) => codec::conform_custom(value, gvk, &version.schema, validation)?,
+        None => codec::conform(value, Target::Kind(gvk), validation)?,
+    };
+    take(ctx, decoded)
 }
 
 /// The patch in the body of `call`; `None` where it is a configuration for [`config`].
@@ -63,8 +82,12 @@ pub(super) async fn patch(call: &mut Call) -> Result<Option<Patch>, Status> {
     if is_apply {
         return Ok(None);
     }
+    // The lists of a custom kind have no merge keys to go by, nor has a part of it.
+    let is_custom = call.kind.strategy.definition().is_some();
+    let taken = if is_custom { &patch::CUSTOM_MEDIA_TYPES[..] } else { &patch::MEDIA_TYPES[..] };
     let kind = PatchType::of_content_type(content_type)
-        .ok_or_else(|| Status::unsupported_media_type(&patch::MEDIA_TYPES))?;
+        .filter(|kind| !is_custom || *kind != PatchType::Strategic)
+        .ok_or_else(|| Status::unsupported_media_type(taken))?;
     let validation = FieldValidation::parse(call.query.get("fieldValidation"))?;
     let body = read(std::mem::take(&mut call.body)).await?;
     let read = kind.read(&body, validation)?;

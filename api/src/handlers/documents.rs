@@ -1,7 +1,5 @@
 //! Documents that describe the API: discovery and OpenAPI.
 
-use std::sync::Arc;
-
 use axum::body::Body;
 use axum::response::Response;
 use http::header::{
@@ -31,7 +29,8 @@ pub(crate) fn discovery(
         _ => return Err(Status::no_such_path()),
     };
     let accept = header(headers, &ACCEPT);
-    let document = api.discovery.document(path, &accept).ok_or_else(Status::no_such_path)?;
+    let discovery = api.described().discovery;
+    let document = discovery.document(path, &accept).ok_or_else(Status::no_such_path)?;
     let mut response = tagged(&document.etag, document.content_type, headers, || {
         Body::from(document.body.clone())
     });
@@ -47,7 +46,7 @@ pub(crate) async fn openapi(
     query: &Query,
     headers: &HeaderMap,
 ) -> Result<Response, Status> {
-    let documents = Arc::clone(&api.openapi);
+    let documents = api.described().openapi;
     let path = segments.join("/");
     let hash = query.get("hash").to_owned();
     let headers = headers.clone();

@@ -17,8 +17,7 @@ use crate::status::Status;
 
 pub(super) async fn create(mut call: Call) -> Result<Response, Status> {
     let (form, shaper) = call.form()?;
-    let gvk = body::gvk(call.kind);
-    let object = body::object(&mut call, gvk).await?;
+    let object = body::own_object(&mut call).await?;
     let Call { api, ctx, kind, path, .. } = call;
     let created = api.registry.create(&ctx, kind, &path.namespace, object).await?;
     Ok(answer::document(StatusCode::CREATED, form.format, &shaper.object(created)))
@@ -26,8 +25,7 @@ pub(super) async fn create(mut call: Call) -> Result<Response, Status> {
 
 pub(super) async fn update(mut call: Call, part: Part) -> Result<Response, Status> {
     let (form, shaper) = call.form()?;
-    let gvk = body::gvk(call.kind);
-    let object = body::object(&mut call, gvk).await?;
+    let object = body::own_object(&mut call).await?;
     let Call { api, ctx, kind, path, .. } = call;
     let (updated, is_new) =
         api.registry.upsert(&ctx, kind, part, &path.namespace, &path.name, object).await?;
@@ -40,7 +38,7 @@ pub(super) async fn patch(mut call: Call, part: Part) -> Result<Response, Status
     let validation = FieldValidation::parse(call.query.get("fieldValidation"))?;
     let Some(patch) = body::patch(&mut call).await? else { return apply(call, part).await };
     let Call { api, ctx, kind, path, .. } = call;
-    let check = |object| body::conform(&ctx, object, body::gvk(kind), validation);
+    let check = |object| body::conform(&ctx, object, kind, validation);
     let patched = api
         .registry
         .patch_checked(&ctx, kind, part, &path.namespace, &path.name, &patch, &check)
@@ -62,7 +60,7 @@ async fn apply(mut call: Call, part: Part) -> Result<Response, Status> {
     };
     // What it does not know was refused with the configuration.
     fields::check(&config, kind.place(), &kind.api_version())?;
-    let check = |object| body::conform(&ctx, object, body::gvk(kind), FieldValidation::Ignore);
+    let check = |object| body::conform(&ctx, object, kind, FieldValidation::Ignore);
     // In the form in which it would be stored, so that it can be compared with what is.
     let config = check(config)?;
     let apply = Apply { config: &config, conflicts, may_create: &may_create, check: &check };

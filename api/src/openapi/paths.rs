@@ -3,8 +3,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Style;
 use super::schemas::{group_version_kind, meta_name, name_of};
+use super::{Style, custom};
 use crate::discovery::subresource_kind;
 use crate::registry::strategy::{Kind, Subresource};
 use crate::request_info::Verb;
@@ -44,6 +44,7 @@ const DELETE: &[Parameter] = &[
     ("propagationPolicy", "string", "Orphan, Background or Foreground."),
 ];
 const PATCHES: [&str; 4] = crate::patch::MEDIA_TYPES;
+const CUSTOM_PATCHES: [&str; 3] = crate::patch::CUSTOM_MEDIA_TYPES;
 
 /// `/api/VERSION` or `/apis/GROUP/VERSION`.
 pub(super) fn prefix(group: &str, version: &str) -> String {
@@ -105,6 +106,18 @@ impl Place<'_> {
         }
     }
 
+    /// The OpenAPI name of what is here, or of its list.
+    fn type_name(&self, end: &str) -> Option<String> {
+        let gvk = self.gvk();
+        if let Some(version) = self.kind.strategy.definition()
+            && gvk.group == self.kind.group
+        {
+            let list = version.list_kind.as_str();
+            return Some(custom::name(self.kind, if end.is_empty() { gvk.kind } else { list }));
+        }
+        name_of(Gvk { kind: &format!("{}{end}", gvk.kind), ..gvk })
+    }
+
     /// The path item with those of `verbs` that there are; nothing without any.
     fn item(&self, verbs: &[Verb], path_parameters: &[&str]) -> Option<Value> {
         let mut item = Map::new();
@@ -163,7 +176,12 @@ impl Place<'_> {
         operation: &mut Value,
         parameters: &mut Vec<Value>,
     ) {
-        let media: &[&str] = if verb == Verb::Patch { &PATCHES } else { &["*/*"] };
+        // kubectl sends a strategic merge patch where it is among these.
+        let media: &[&str] = match verb {
+            Verb::Patch if self.kind.strategy.definition().is_some() => &CUSTOM_PATCHES,
+            Verb::Patch => &PATCHES,
+            _ => &["*/*"],
+        };
         let required = matches!(verb, Verb::Create | Verb::Update | Verb::Patch);
         match self.style {
             Style::V2 => {
@@ -187,7 +205,7 @@ impl Place<'_> {
             return None;
         }
         let name = match verb {
-            Verb::Create | Verb::Update => name_of(self.gvk())?,
+            Verb::Create | Verb::Update => self.type_name("")?,
             Verb::Patch => meta_name("Patch"),
             Verb::Delete | Verb::DeleteCollection => meta_name("DeleteOptions"),
             Verb::Get | Verb::List | Verb::Watch => return None,
@@ -196,12 +214,10 @@ impl Place<'_> {
     }
 
     fn responses(&self, verb: Verb) -> Value {
-        let gvk = self.gvk();
-        let list = format!("{}List", gvk.kind);
         let name = match verb {
-            Verb::List => name_of(Gvk { kind: &list, ..gvk }),
+            Verb::List => self.type_name("List"),
             Verb::Delete | Verb::DeleteCollection => Some(meta_name("Status")),
-            _ => name_of(gvk),
+            _ => self.type_name(""),
         };
         let schema = match (self.sub, name) {
             (Some(sub), _) if sub.name == "log" || sub.is_streamed() => json!({ "type": "string" }),

@@ -4,13 +4,16 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::Style;
 use super::roots::{ROOTS, Root};
+use super::{Style, custom};
 use crate::discovery::subresource_kind;
 use crate::registry::strategy::Kind;
 use crate::schema::{Field, Gvk, ListType, PatchStrategy, Type};
 
 type Schemas = Map<String, Value>;
+
+/// A type from whose description that of `apiVersion` and `kind` is taken.
+const TYPED: Gvk<'static> = Gvk::new("", "v1", "ConfigMap");
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
@@ -18,6 +21,9 @@ const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 pub(super) fn schemas(kinds: &[&Kind], style: Style) -> Schemas {
     let mut generator = generator(style);
     let mut lists = Vec::new();
+    if !describe(TYPED, &mut generator) {
+        return Schemas::new();
+    }
     for kind in kinds {
         let own = Gvk::new(kind.group, kind.version, kind.kind);
         if describe(own, &mut generator) {
@@ -30,6 +36,7 @@ pub(super) fn schemas(kinds: &[&Kind], style: Style) -> Schemas {
     }
     describe_meta(&mut generator);
     let mut schemas: Schemas = generator.take_definitions(false).into_iter().collect();
+    let typed = typed(kinds, &mut schemas);
     for gvk in lists {
         add_list(gvk, style, &mut schemas);
     }
@@ -37,7 +44,26 @@ pub(super) fn schemas(kinds: &[&Kind], style: Style) -> Schemas {
     for (name, schema) in &mut schemas {
         annotate(name, schema, style, &groups);
     }
+    for kind in kinds {
+        if let Some(version) = kind.strategy.definition() {
+            schemas.extend(custom::schemas(kind, version, &typed, style));
+        }
+    }
     schemas
+}
+
+/// What `apiVersion` and `kind` are, as a built-in type describes them, which then goes where none of
+/// the kinds is of it.
+fn typed(kinds: &[&Kind], schemas: &mut Schemas) -> Schemas {
+    let Some(name) = name_of(TYPED) else { return Schemas::new() };
+    let all = schemas.get(&name).and_then(|schema| schema["properties"].as_object());
+    let is_typed = |(field, _): &(&String, &Value)| matches!(field.as_str(), "apiVersion" | "kind");
+    let typed = all.into_iter().flatten().filter(is_typed);
+    let typed = typed.map(|(field, schema)| (field.clone(), schema.clone())).collect();
+    if !kinds.iter().any(|kind| (kind.group, kind.kind) == (TYPED.group, TYPED.kind)) {
+        schemas.remove(&name);
+    }
+    typed
 }
 
 /// The OpenAPI name of a kind's type.

@@ -43,8 +43,10 @@ impl Registry {
         let mut consistency = Consistency::Serializable;
         let mut taken = None;
         for _ in 0..TRIES {
-            let guard = self.namespace_guard(kind, namespace, object.name(), consistency).await?;
-            let attempt = self.try_create(ctx, kind, namespace, object.clone(), tracking, guard);
+            let mut guards = Vec::new();
+            guards.extend(self.definition_guard(kind, consistency).await?);
+            guards.extend(self.namespace_guard(kind, namespace, object.name(), consistency).await?);
+            let attempt = self.try_create(ctx, kind, namespace, object.clone(), tracking, guards);
             match attempt.await? {
                 Attempt::Done(object) => return Ok(object),
                 Attempt::Taken(name) if is_generated => taken = Some(name),
@@ -67,21 +69,21 @@ impl Registry {
         namespace: &str,
         mut object: Object,
         tracking: Tracking,
-        guard: Option<Compare>,
+        guards: Vec<Compare>,
     ) -> Result<Attempt, Status> {
         let mut attached = self.admit_new(ctx, kind, namespace, &mut object, tracking).await?;
-        attached.compare.extend(guard);
+        attached.compare.extend(guards);
         let name = object.name().to_owned();
         let key = key::object(kind, namespace, &name);
-        let bytes = stored::encode(&object)?;
+        let bytes = stored::encode(kind, &object)?;
         if ctx.dry_run {
-            return Ok(match self.read(&key, Consistency::Linearizable).await? {
+            return Ok(match self.read(kind, &key, Consistency::Linearizable).await? {
                 Some(_) => Attempt::Taken(name),
                 None => Attempt::Done(object),
             });
         }
         let write = Op::put(key.clone(), bytes);
-        Ok(match self.commit(ctx, &key, Revision::ZERO, write, attached).await? {
+        Ok(match self.commit(ctx, kind, &key, Revision::ZERO, write, attached).await? {
             Committed::At(revision) => {
                 object.set_meta("resourceVersion", revision.to_string());
                 Attempt::Done(object)

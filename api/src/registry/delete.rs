@@ -42,7 +42,7 @@ impl Registry {
     ) -> Result<Deleted, Status> {
         let key = key::object(kind, namespace, name);
         for _ in 0..TRIES {
-            let Some(found) = self.read(&key, Consistency::Linearizable).await? else {
+            let Some(found) = self.read(kind, &key, Consistency::Linearizable).await? else {
                 return Err(Status::not_found(kind.group, kind.plural, name));
             };
             check_preconditions(kind, &found.object, options)?;
@@ -76,7 +76,7 @@ impl Registry {
         let (write, mut object, attached) = match plan(kind, &found.object, options, ctx.now) {
             Step::Nothing => return Ok(Some(Deleted::Terminating(found.object.clone()))),
             Step::Mark(marked) => {
-                let bytes = stored::encode(&marked)?;
+                let bytes = stored::encode(kind, &marked)?;
                 (Op::put(key.to_owned(), bytes), marked, Attached::default())
             }
             Step::Remove => {
@@ -86,7 +86,7 @@ impl Registry {
         };
         let is_removed = matches!(write, Op::DeleteRange { .. });
         if !(ctx.dry_run || options.dry_run) {
-            match self.commit(ctx, key, found.revision, write, attached).await? {
+            match self.commit(ctx, kind, key, found.revision, write, attached).await? {
                 Committed::Refused(_) => return Ok(None),
                 Committed::At(revision) => {
                     object.set_meta("resourceVersion", revision.to_string());

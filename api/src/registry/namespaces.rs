@@ -22,9 +22,9 @@ impl Registry {
             return Ok(None);
         }
         let key = key::object(namespaces, "", namespace);
-        let mut found = self.read(&key, consistency).await?;
+        let mut found = self.read(namespaces, &key, consistency).await?;
         if found.as_ref().is_none_or(|found| found.object.is_terminating()) {
-            found = self.read(&key, Consistency::Linearizable).await?;
+            found = self.read(namespaces, &key, Consistency::Linearizable).await?;
         }
         let Some(found) = found else {
             return Err(Status::not_found("", "namespaces", namespace));

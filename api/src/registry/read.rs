@@ -45,7 +45,7 @@ impl Registry {
         freshness: Freshness,
     ) -> Result<Object, Status> {
         let key = key::object(kind, namespace, name);
-        let found = self.read(&key, consistency(freshness)).await?;
+        let found = self.read(kind, &key, consistency(freshness)).await?;
         found
             .map(|found| found.object)
             .ok_or_else(|| Status::not_found(kind.group, kind.plural, name))
@@ -110,7 +110,7 @@ impl Registry {
         let revision = start.revision.unwrap_or(response.revision);
         let mut list = ObjectList { resource_version: revision.get(), ..ObjectList::default() };
         for kv in &response.kvs {
-            list.items.push(stored::decode(kv)?);
+            list.items.push(stored::decode(kind, kv)?);
         }
         list.items.retain(|object| selection.matches(object));
         Ok(list)
@@ -130,7 +130,7 @@ fn take(
     let mut last = None;
     let mut seen = 0_u64;
     for kv in &response.kvs {
-        let object = stored::decode(kv)?;
+        let object = stored::decode(selection.kind(), kv)?;
         seen += 1;
         last = Some(&kv.key);
         if selection.matches(&object) {

@@ -120,7 +120,10 @@ pub(super) fn scale_of(object: &Object, pointers: ScalePointers) -> Object {
     scale.set(&["spec", "replicas"], number(pointers.spec_replicas));
     scale.set(&["status", "replicas"], number(pointers.status_replicas));
     let selector = object.at(pointers.selector).unwrap_or(&Value::Null);
-    if let Some(selector) = LabelSelector::from_value(selector) {
+    if let Value::String(selector) = selector {
+        // Custom kinds keep it as the text that it is here.
+        scale.set(&["status", "selector"], selector.as_str());
+    } else if let Some(selector) = LabelSelector::from_value(selector) {
         scale.set(&["status", "selector"], selector.to_string());
     }
     scale

@@ -2,14 +2,40 @@
 //! its list.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
 
 use super::strategy::Kind;
 
-/// All kinds, with the ways to find one.
+/// The kinds that definitions in the store bring along, in the order in which discovery shows them.
+#[derive(Debug, Clone, Default)]
+pub struct Custom {
+    /// Every served version.
+    pub served: Vec<&'static Kind>,
+    /// The version in which the objects of each definition are stored, served or not.
+    pub stored: Vec<&'static Kind>,
+}
+
+impl Custom {
+    /// Kinds that are made from the same definition are the same kind.
+    fn is_same(&self, other: &Self) -> bool {
+        let same = |left: &[&'static Kind], right: &[&'static Kind]| {
+            left.len() == right.len() && left.iter().zip(right).all(|(l, r)| std::ptr::eq(*l, *r))
+        };
+        same(&self.served, &other.served) && same(&self.stored, &other.stored)
+    }
+}
+
+/// All kinds, with the ways to find one: those built in, and those that come and go with their
+/// definitions.
 pub struct Scheme {
     kinds: Vec<&'static Kind>,
     by_resource: HashMap<(&'static str, &'static str, &'static str), &'static Kind>,
     by_kind: HashMap<(&'static str, &'static str, &'static str), &'static Kind>,
+    custom: RwLock<Arc<Custom>>,
+    generation: AtomicU64,
 }
 
 impl Scheme {
@@ -18,8 +44,13 @@ impl Scheme {
     /// # Panics
     /// When two kinds share a resource or a name: a mistake in the list.
     pub fn new(kinds: &[&'static Kind]) -> Self {
-        let mut scheme =
-            Self { kinds: kinds.to_vec(), by_resource: HashMap::new(), by_kind: HashMap::new() };
+        let mut scheme = Self {
+            kinds: kinds.to_vec(),
+            by_resource: HashMap::new(),
+            by_kind: HashMap::new(),
+            custom: RwLock::default(),
+            generation: AtomicU64::new(0),
+        };
         for &kind in kinds {
             let resource = (kind.group, kind.version, kind.plural);
             assert!(
@@ -33,35 +64,73 @@ impl Scheme {
     }
 
     /// All kinds, in the order in which discovery shows them.
-    pub fn kinds(&self) -> &[&'static Kind] {
+    pub fn kinds(&self) -> Vec<&'static Kind> {
+        let mut kinds = self.kinds.clone();
+        kinds.extend(&self.custom().served);
+        kinds
+    }
+
+    /// One kind for every folder of objects in the store.
+    pub fn stored_kinds(&self) -> Vec<&'static Kind> {
+        let mut kinds = self.kinds.clone();
+        kinds.extend(&self.custom().stored);
+        kinds.retain(|kind| kind.is_stored());
+        kinds
+    }
+
+    /// Those that are there without a definition.
+    pub fn built_in(&self) -> &[&'static Kind] {
         &self.kinds
+    }
+
+    /// Those of the definitions.
+    pub fn custom(&self) -> Arc<Custom> {
+        Arc::clone(&self.custom.read())
+    }
+
+    /// Takes the place of all custom kinds.
+    pub fn set_custom(&self, custom: Custom) {
+        let mut current = self.custom.write();
+        if !current.is_same(&custom) {
+            *current = Arc::new(custom);
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// A number that grows whenever the custom kinds change.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// The kind that a path names.
     pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
-        self.by_resource.get(&(group, version, plural)).copied()
+        self.by_resource
+            .get(&(group, version, plural))
+            .copied()
+            .or_else(|| self.find_custom(group, version, |kind| kind.plural == plural))
     }
 
     /// The kind that an object names.
     pub fn kind(&self, group: &str, version: &str, kind: &str) -> Option<&'static Kind> {
-        self.by_kind.get(&(group, version, kind)).copied()
+        let built_in = self.by_kind.get(&(group, version, kind)).copied();
+        built_in.or_else(|| self.find_custom(group, version, |custom| custom.kind == kind))
+    }
+
+    fn find_custom(
+        &self,
+        group: &str,
+        version: &str,
+        is_wanted: impl Fn(&Kind) -> bool,
+    ) -> Option<&'static Kind> {
+        let custom = self.custom();
+        let mut served = custom.served.iter().copied();
+        served.find(|kind| kind.group == group && kind.version == version && is_wanted(kind))
     }
 
     /// The kind of an object's `apiVersion` and `kind`.
     pub fn kind_of(&self, api_version: &str, kind: &str) -> Option<&'static Kind> {
         let (group, version) = split_api_version(api_version);
         self.kind(group, version, kind)
-    }
-
-    /// The groups with their versions, in order.
-    pub fn group_versions(&self) -> Vec<(&'static str, &'static str)> {
-        let mut found = Vec::new();
-        for kind in &self.kinds {
-            if !found.contains(&(kind.group, kind.version)) {
-                found.push((kind.group, kind.version));
-            }
-        }
-        found
     }
 }
 

@@ -7,7 +7,7 @@ use kontiki_storage::kv::{
 };
 
 use super::Registry;
-use super::strategy::Attached;
+use super::strategy::{Attached, Kind};
 use crate::context::RequestContext;
 use crate::object::Object;
 use crate::status::Status;
@@ -20,6 +20,8 @@ pub(crate) const OBJECT_BYTES_MAX: usize = 3 << 19;
 pub(super) struct Stored {
     pub(super) object: Object,
     pub(super) revision: Revision,
+    /// It stands in the store in the version in which it would be written now.
+    pub(super) is_current: bool,
 }
 
 /// What a write transaction did.
@@ -31,22 +33,35 @@ pub(super) enum Committed {
 }
 
 /// Decodes a stored object and puts its resourceVersion in.
-pub(crate) fn decode(kv: &KeyValue) -> Result<Object, Status> {
-    decode_at(kv, kv.mod_revision)
+pub(crate) fn decode(kind: &Kind, kv: &KeyValue) -> Result<Object, Status> {
+    decode_at(kind, kv, kv.mod_revision)
 }
 
 /// Decodes a stored object and says another revision than its own: that of its deletion.
-pub(crate) fn decode_at(kv: &KeyValue, revision: Revision) -> Result<Object, Status> {
-    let mut object = Object::from_stored(&kv.value).map_err(|error| {
-        Status::internal(format!("reading {}: {error}", String::from_utf8_lossy(&kv.key)))
-    })?;
+pub(crate) fn decode_at(kind: &Kind, kv: &KeyValue, revision: Revision) -> Result<Object, Status> {
+    let mut object = read_as_stored(kv)?;
+    kind.strategy.present(&mut object);
     object.set_meta("resourceVersion", revision.to_string());
     Ok(object)
 }
 
+fn read_as_stored(kv: &KeyValue) -> Result<Object, Status> {
+    Object::from_stored(&kv.value).map_err(|error| {
+        Status::internal(format!("reading {}: {error}", String::from_utf8_lossy(&kv.key)))
+    })
+}
+
+/// What an object of a kind calls its version in the store.
+fn stored_as(kind: &Kind) -> Option<&str> {
+    kind.strategy.definition().map(|version| version.stored_as.as_str())
+}
+
 /// Encodes an object for the store.
-pub(super) fn encode(object: &Object) -> Result<Vec<u8>, Status> {
+pub(super) fn encode(kind: &Kind, object: &Object) -> Result<Vec<u8>, Status> {
     let mut stored = object.clone();
+    if let Some(api_version) = stored_as(kind) {
+        stored.set_type(api_version, kind.kind);
+    }
     stored.remove(&["metadata", "resourceVersion"]);
     stored.remove(&["metadata", "selfLink"]);
     let bytes = stored.to_bytes();
@@ -60,13 +75,14 @@ impl Registry {
     /// Reads one key.
     pub(super) async fn read(
         &self,
+        kind: &Kind,
         key: &str,
         consistency: Consistency,
     ) -> Result<Option<Stored>, Status> {
         let request =
             RangeRequest { consistency, ..RangeRequest::new(KeyRange::key(key.to_owned())) };
         let response = self.range(request).await?;
-        response.kvs.first().map(stored).transpose()
+        response.kvs.first().map(|kv| stored(kind, kv)).transpose()
     }
 
     /// Reads keys. A revision that this server did not reach within the store's deadline is refused
@@ -87,6 +103,7 @@ impl Registry {
     pub(super) async fn commit(
         &self,
         ctx: &RequestContext,
+        kind: &Kind,
         key: &str,
         expected: Revision,
         write: Op,
@@ -103,17 +120,21 @@ impl Registry {
         if response.succeeded {
             return Ok(Committed::At(response.revision));
         }
-        Ok(Committed::Refused(first_read(&response)?))
+        Ok(Committed::Refused(first_read(kind, &response)?))
     }
 }
 
-fn first_read(response: &TxnResponse) -> Result<Option<Stored>, Status> {
+fn first_read(kind: &Kind, response: &TxnResponse) -> Result<Option<Stored>, Status> {
     match response.responses.first() {
-        Some(OpResponse::Range(range)) => range.kvs.first().map(stored).transpose(),
+        Some(OpResponse::Range(range)) => range.kvs.first().map(|kv| stored(kind, kv)).transpose(),
         _ => Err(Status::internal("the store answered a read with something else")),
     }
 }
 
-fn stored(kv: &KeyValue) -> Result<Stored, Status> {
-    Ok(Stored { object: decode(kv)?, revision: kv.mod_revision })
+fn stored(kind: &Kind, kv: &KeyValue) -> Result<Stored, Status> {
+    let mut object = read_as_stored(kv)?;
+    let is_current = stored_as(kind).is_none_or(|version| version == object.api_version());
+    kind.strategy.present(&mut object);
+    object.set_meta("resourceVersion", kv.mod_revision.to_string());
+    Ok(Stored { object, revision: kv.mod_revision, is_current })
 }

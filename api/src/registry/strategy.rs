@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::Registry;
 use crate::context::RequestContext;
+use crate::crd::version::Version;
 use crate::fields::{Place, Reset};
 use crate::object::Object;
 use crate::request_info::Verb;
@@ -160,6 +161,10 @@ impl Kind {
 
     /// The type of its objects, as field ownership goes by it.
     pub fn place(&self) -> Place {
+        let strategy: &'static dyn Strategy = self.strategy;
+        if let Some(version) = strategy.definition() {
+            return Place::Custom(&version.schema);
+        }
         Place::of_kind(Gvk::new(self.group, self.version, self.kind))
     }
 
@@ -236,6 +241,14 @@ pub trait Strategy: Send + Sync {
     /// patch or a client in process.
     fn default(&self, _object: &mut Object) {}
 
+    /// The version of a custom resource definition that the kind is; `None` for built-in kinds.
+    fn definition(&self) -> Option<&Version> {
+        None
+    }
+
+    /// Brings what was read from the store into the form in which this version shows it.
+    fn present(&self, _object: &mut Object) {}
+
     /// The rule for its names.
     fn name_rule(&self) -> NameRule {
         NameRule::DnsSubdomain
@@ -263,6 +276,12 @@ pub trait Strategy: Send + Sync {
     /// What is wrong with a new object.
     fn validate(&self, _object: &Object) -> Vec<FieldError> {
         Vec::new()
+    }
+
+    /// Whether `validate_update` alone judges an update: what it leaves as it was is not looked at
+    /// again.
+    fn forgives_what_stays(&self) -> bool {
+        false
     }
 
     /// What is wrong with a change; called beside `validate` on the new object.

@@ -143,7 +143,7 @@ impl Registry {
         let Target { kind, namespace, name, .. } = target;
         let key = key::object(kind, namespace, name);
         // The local state first: the compare below makes it safe, and it costs no round trip.
-        let mut found = self.read(&key, Consistency::Serializable).await?;
+        let mut found = self.read(kind, &key, Consistency::Serializable).await?;
         let mut is_latest = false;
         for _ in 0..TRIES {
             let Some(old) = found else {
@@ -151,7 +151,7 @@ impl Registry {
                     return Err(Status::not_found(kind.group, kind.plural, name));
                 }
                 is_latest = true;
-                found = self.read(&key, Consistency::Linearizable).await?;
+                found = self.read(kind, &key, Consistency::Linearizable).await?;
                 continue;
             };
             match self.try_change(ctx, target, &key, &old, change).await {
@@ -159,7 +159,7 @@ impl Registry {
                 Ok(Attempt::Same(object)) if is_latest => return Ok(object),
                 Ok(Attempt::Same(object)) => {
                     is_latest = true;
-                    let latest = self.read(&key, Consistency::Linearizable).await?;
+                    let latest = self.read(kind, &key, Consistency::Linearizable).await?;
                     if latest.as_ref().is_some_and(|latest| latest.revision == old.revision) {
                         return Ok(object);
                     }
@@ -172,7 +172,7 @@ impl Registry {
                 // What was refused on a state that may be old is looked at again on the latest.
                 Err(refusal) if !is_latest && !refusal.is_retryable() && !refusal.is_fenced() => {
                     is_latest = true;
-                    let latest = self.read(&key, Consistency::Linearizable).await?;
+                    let latest = self.read(kind, &key, Consistency::Linearizable).await?;
                     if latest.as_ref().is_some_and(|latest| latest.revision == old.revision) {
                         return Err(refusal);
                     }
@@ -202,10 +202,10 @@ impl Registry {
             // Whoever wrote has written nothing in the end, so the times stay as well.
             object = old.object.clone();
         }
-        if object == old.object {
+        if object == old.object && old.is_current {
             return Ok(Attempt::Same(object));
         }
-        let bytes = stored::encode(&object)?;
+        let bytes = stored::encode(kind, &object)?;
         let (write, attached) = if is_over(kind, &object) {
             let mut all = kind.strategy.admit_delete(ctx, self, &old.object).await?;
             all.compare.extend(attached.compare);
@@ -217,7 +217,7 @@ impl Registry {
         if ctx.dry_run {
             return Ok(Attempt::Done(object));
         }
-        match self.commit(ctx, key, old.revision, write, attached).await? {
+        match self.commit(ctx, kind, key, old.revision, write, attached).await? {
             Committed::At(revision) => {
                 object.set_meta("resourceVersion", revision.to_string());
                 Ok(Attempt::Done(object))
@@ -278,7 +278,9 @@ impl Registry {
         let mut errors = metadata::validate_update(object, old);
         match part {
             Part::Main => {
-                errors.extend(strategy.validate(object));
+                if !strategy.forgives_what_stays() {
+                    errors.extend(strategy.validate(object));
+                }
                 errors.extend(strategy.validate_update(object, old));
             }
             Part::Status => errors.extend(strategy.validate_status_update(object, old)),

@@ -167,7 +167,7 @@ impl ObjectWatch {
     fn look(&self, pending: Pending) -> Result<Option<WatchEvent>, Status> {
         match pending {
             Pending::Initial(kv) => {
-                let object = stored::decode(&kv)?;
+                let object = stored::decode(self.selection.kind(), &kv)?;
                 Ok(self.selection.matches(&object).then_some(WatchEvent::Added(object)))
             }
             Pending::EndOfInitial(revision) => {
@@ -181,16 +181,15 @@ impl ObjectWatch {
     }
 
     fn see(&self, event: &Event) -> Result<Option<WatchEvent>, Status> {
-        let revision = event.kv.mod_revision;
+        let (kind, revision) = (self.selection.kind(), event.kv.mod_revision);
         let before = match &event.prev_kv {
-            Some(kv) => Some(stored::decode_at(kv, revision)?)
+            Some(kv) => Some(stored::decode_at(kind, kv, revision)?)
                 .filter(|object| self.selection.matches(object)),
             None => None,
         };
         let after = match event.kind {
-            EventKind::Put => {
-                Some(stored::decode(&event.kv)?).filter(|object| self.selection.matches(object))
-            }
+            EventKind::Put => Some(stored::decode(kind, &event.kv)?)
+                .filter(|object| self.selection.matches(object)),
             EventKind::Delete => None,
         };
         Ok(match (before, after) {

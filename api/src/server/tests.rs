@@ -1,6 +1,7 @@
 //! The server as its clients see it: requests in, answers out, over a store in memory.
 
 mod applying;
+mod custom;
 mod deleting;
 mod evicting;
 mod identity;

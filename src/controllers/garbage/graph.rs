@@ -65,7 +65,7 @@ impl Graph {
     pub fn extend(&self, client: &Client, informers: &Informers) -> Vec<Source> {
         let mut sources = self.sources.write();
         let mut added = Vec::new();
-        for kind in client.kinds().iter().copied().filter(|kind| is_watched(kind)) {
+        for kind in client.stored_kinds().into_iter().filter(|kind| is_watched(kind)) {
             if sources.contains_key(kind.storage) {
                 continue;
             }

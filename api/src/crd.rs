@@ -1,0 +1,40 @@
+//! CustomResourceDefinitions: kinds that clients bring along.
+//!
+//! ```text
+//!   resources/custom_resource_definition   the kind whose objects define kinds
+//!   check      what a definition may not say           structural  the schema of a version, read once
+//!   names      which of the wanted names are free: the conditions of a definition
+//!   prune      what the schema does not know goes      default     what is missing is filled in
+//!   validate   what breaks the schema                  columns     printer columns, by path
+//!   version    one version of a definition: the strategy of its objects
+//!   kind       a version as a [`Kind`](crate::registry::strategy::Kind)
+//!   follow     keeps the scheme of this server as the stored definitions say
+//! ```
+//!
+//! The registry, discovery, OpenAPI, garbage collection and the emptying of namespaces see custom
+//! kinds as they see all others. A `Kind` lives for ever, so each distinct definition that a server
+//! has ever served costs the memory of its schema until the server ends; status changes cost
+//! nothing.
+//!
+//! Versions of a definition differ in name and schema only (`conversion.strategy: None`): an object
+//! is stored once, in the storage version, and shown in every other under its name.
+
+pub mod check;
+pub mod names;
+pub mod structural;
+pub mod version;
+
+mod columns;
+mod default;
+mod follow;
+mod kind;
+mod path;
+mod prune;
+mod validate;
+
+pub(crate) use follow::{follow, look};
+pub(crate) use kind::DEFINITIONS;
+pub(crate) use prune::prune;
+
+#[cfg(test)]
+mod tests;
