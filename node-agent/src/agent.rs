@@ -36,7 +36,7 @@ use crate::runtime::{Runtime, RuntimeVersion};
 use crate::server::{Server, Sources};
 use crate::spec::NodeFacts;
 use crate::spec::files::parse_resolv_conf;
-use crate::{events, network, system};
+use crate::{events, log_rotation, network, system};
 
 /// Pulls at the same time; more wait.
 const PULLS_MAX: usize = 4;
@@ -167,9 +167,16 @@ impl Agent {
             runtime: self.runtime.clone(),
             paths: self.paths.clone(),
         });
+        let rotation = log_rotation::run(
+            self.paths.clone(),
+            index.clone(),
+            self.runtime.clone(),
+            shutdown.clone(),
+        );
         let pods = Pods::new(context, index);
         let mut tasks = JoinSet::new();
         self.spawn_network(&mut tasks, &client, &shutdown).await;
+        tasks.spawn(rotation);
         tasks.spawn(sender.run(client.clone(), shutdown.clone()));
         tasks.spawn(learn_servers(self.servers.clone(), shutdown.clone()));
         tasks.spawn(renew_lease(client.clone(), self.config.clone(), shutdown.clone()));

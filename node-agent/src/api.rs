@@ -1,6 +1,7 @@
 //! What the agent asks of the API about pods, in one trait so that tests can stand in for it.
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodStatus, Secret};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
@@ -54,6 +55,15 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// A service account's token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// What is shown to whom it is for.
+    pub value: String,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
 /// Questions about pods.
 #[async_trait]
 pub trait PodApi: Send + Sync + 'static {
@@ -71,7 +81,7 @@ pub trait PodApi: Send + Sync + 'static {
         pod: &Pod,
         audience: Option<&str>,
         seconds: i64,
-    ) -> Result<String, ApiError>;
+    ) -> Result<Token, ApiError>;
 }
 
 /// The API by way of a client.
@@ -153,7 +163,7 @@ impl PodApi for KubeApi {
         pod: &Pod,
         audience: Option<&str>,
         seconds: i64,
-    ) -> Result<String, ApiError> {
+    ) -> Result<Token, ApiError> {
         let account = pod
             .spec
             .as_ref()
@@ -178,10 +188,16 @@ impl PodApi for KubeApi {
             .map_err(|error| ApiError::Refused { act: act(), message: error.to_string() })?;
         let answer: serde_json::Value =
             self.client.request(request).await.map_err(|error| ApiError::of(act(), &error))?;
-        answer["status"]["token"].as_str().map(str::to_owned).ok_or_else(|| ApiError::Refused {
-            act: act(),
-            message: "the answer has no token".to_owned(),
-        })
+        let status = &answer["status"];
+        let token = status["token"].as_str().zip(status["expirationTimestamp"].as_str());
+        token
+            .and_then(|(value, end)| {
+                Some(Token { value: value.to_owned(), expires_at: end.parse().ok()? })
+            })
+            .ok_or_else(|| ApiError::Refused {
+                act: act(),
+                message: "the answer has no token with an end".to_owned(),
+            })
     }
 }
 

@@ -161,6 +161,8 @@ pub struct Timers {
     pub lease_duration: Duration,
     /// Between two reports of the node's status when nothing changes.
     pub node_status: Duration,
+    /// Between two looks at what the files of a pod's volumes come from.
+    pub volume_refresh: Duration,
     /// Between two looks at the runtime's lists.
     pub relist: Duration,
     /// Longest wait for the head of an API server's answer before the next server is asked.
@@ -181,6 +183,7 @@ impl Default for Timers {
             lease_renew: Duration::from_secs(10),
             lease_duration: Duration::from_secs(40),
             node_status: Duration::from_secs(10),
+            volume_refresh: Duration::from_secs(60),
             relist: Duration::from_secs(1),
             api_deadline: Duration::from_secs(4),
             api_keep_alive: Duration::from_secs(2),

@@ -294,7 +294,9 @@ pub fn expand(text: &str, values: &BTreeMap<String, String>) -> String {
 /// Names of ConfigMaps and Secrets that environment and volumes of a pod refer to.
 pub fn referred(pod: &Pod) -> (BTreeSet<String>, BTreeSet<String>) {
     let (mut config_maps, mut secrets) = (BTreeSet::new(), BTreeSet::new());
-    for container in crate::plan::all_containers(pod) {
+    let ephemeral = crate::plan::ephemeral_containers(pod).map(crate::plan::ephemeral::described);
+    let containers = crate::plan::all_containers(pod).cloned().chain(ephemeral);
+    for container in containers {
         for source in container.env_from.iter().flatten() {
             config_maps
                 .extend(source.config_map_ref.iter().map(|reference| reference.name.clone()));

@@ -36,6 +36,7 @@ pub mod containerd;
 pub mod dns;
 pub mod env;
 pub mod images;
+pub mod log_rotation;
 pub mod logs;
 pub mod network;
 pub mod node;

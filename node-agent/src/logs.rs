@@ -182,11 +182,23 @@ pub async fn send(
     let mut pending = Vec::new();
     let mut block = vec![0; BLOCK];
     let mut last_round = !options.follow;
+    let mut moved = false;
     while !decoder.is_full() {
         let read = file.read(&mut block).await?;
         if read == 0 {
+            // All of what was moved aside is read: on in the file that took its place.
+            if moved {
+                file = File::open(path).await?;
+                moved = false;
+                continue;
+            }
             if last_round {
                 break;
+            }
+            if options.follow && is_moved(&file, path).await {
+                // What was written while it was moved is still to be read.
+                moved = true;
+                continue;
             }
             // What was written just before the end is still to be read.
             last_round = ended().await;
@@ -218,6 +230,15 @@ pub async fn send(
         }
     }
     Ok(())
+}
+
+/// Whether another file than the one that is read has the name by now.
+async fn is_moved(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let (Ok(read), Ok(named)) = (file.metadata().await, tokio::fs::metadata(path).await) else {
+        return false;
+    };
+    (read.dev(), read.ino()) != (named.dev(), named.ino())
 }
 
 /// Where the last `lines` lines of a file begin.
@@ -326,6 +347,25 @@ mod tests {
         assert_eq!(out.recv().await.unwrap(), "more\n");
         over.store(true, Ordering::SeqCst);
         assert_eq!(out.recv().await, None);
+        sender.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_followed_log_goes_on_in_the_file_that_took_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        std::fs::write(&path, LOG).unwrap();
+        let options = LogOptions { follow: true, ..LogOptions::default() };
+        let (sink, mut out) = mpsc::channel(100);
+        let sender = tokio::spawn({
+            let path = path.clone();
+            async move { send(&path, &options, || Box::pin(async { false }), sink).await }
+        });
+        assert_eq!(out.recv().await.unwrap(), "one\ntwo\nthree\n\n");
+        std::fs::rename(&path, dir.path().join("0.log.20261124-080000")).unwrap();
+        std::fs::write(&path, "2026-11-24T00:00:06Z stdout F fresh\n").unwrap();
+        assert_eq!(out.recv().await.unwrap(), "fresh\n");
+        drop(out);
         sender.await.unwrap().unwrap();
     }
 }

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container as ContainerDef, Pod};
+use k8s_openapi::api::core::v1::{Container as ContainerDef, EphemeralContainer, Pod};
 
 use crate::restarts::Backoffs;
 use crate::runtime::{Container, ContainerState, Sandbox};
 
 mod containers;
+pub mod ephemeral;
 pub mod outcome;
 
 use outcome::{Outcome, outcome};
@@ -70,6 +71,8 @@ pub struct Memory {
     pub sandbox: Option<Failure>,
     /// The pod's volumes.
     pub volumes: Volumes,
+    /// When files that come from the API are written anew.
+    pub refresh_at: Option<Timestamp>,
     /// What probes found, by the container's id.
     pub probes: BTreeMap<String, ProbeState>,
     /// The API knows how every container ended.
@@ -88,6 +91,7 @@ impl Memory {
             starts: BTreeMap::new(),
             sandbox: None,
             volumes: Volumes::Unknown,
+            refresh_at: None,
             probes: BTreeMap::new(),
             final_status_written: false,
             torn_down: false,
@@ -134,7 +138,7 @@ pub struct ProbeState {
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Bring volumes and files of the pod in place.
+    /// Bring volumes and files of the pod in place, or what the API says of them up to date.
     PrepareVolumes,
     /// Make a sandbox.
     RunSandbox {
@@ -422,6 +426,19 @@ fn sweep(input: &Input<'_>, plan: &mut Plan) {
 /// Init containers, then the others.
 pub fn all_containers(pod: &Pod) -> impl Iterator<Item = &ContainerDef> {
     pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers))
+}
+
+/// Containers added to a pod that runs, as the others are described.
+pub fn ephemeral_containers(pod: &Pod) -> impl Iterator<Item = &EphemeralContainer> {
+    pod.spec.iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten())
+}
+
+/// A container of any sort, by its name.
+pub fn definition(pod: &Pod, name: &str) -> Option<ContainerDef> {
+    let lasting = all_containers(pod).find(|container| container.name == name);
+    lasting.cloned().or_else(|| {
+        ephemeral_containers(pod).find(|container| container.name == name).map(ephemeral::described)
+    })
 }
 
 /// Init containers.

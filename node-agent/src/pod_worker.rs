@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Mutex, Notify, Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -25,13 +25,16 @@ use crate::restarts::{BackoffRule, Backoffs};
 use crate::runtime::Runtime;
 use crate::spec::NodeFacts;
 use crate::status::{is_final, pod_status};
+use crate::volumes;
 
 mod health;
 mod observe;
 mod start;
 mod steps;
+mod tokens;
 
 use start::StartError;
+use tokens::Held;
 
 /// Reports of probes that may wait; probes wait when it is full.
 const REPORTS: usize = 32;
@@ -102,6 +105,9 @@ pub struct Worker {
     memory: Memory,
     observed: Observed,
     references: Arc<References>,
+    tokens: Arc<Mutex<Held>>,
+    /// Labels and annotations that the volumes' files were last written with.
+    written_meta: Option<Meta>,
     /// Steps under way; dropped with the worker, which ends them.
     steps: JoinSet<Done>,
     busy: BTreeSet<String>,
@@ -139,6 +145,8 @@ impl Worker {
             memory: Memory::new(Backoffs::new(rule)),
             observed: Observed::default(),
             references: Arc::default(),
+            tokens: Arc::default(),
+            written_meta: None,
             steps: JoinSet::new(),
             busy: BTreeSet::new(),
             starting: CancellationToken::new(),
@@ -194,6 +202,9 @@ impl Worker {
         }
         self.watch_health(&pod, gone);
         let now = Timestamp::now();
+        if self.written_meta.as_ref().is_some_and(|written| *written != meta(&pod)) {
+            self.memory.refresh_at = self.memory.refresh_at.map(|_| now);
+        }
         let plan = make_plan(&self.input(&pod, gone, now));
         if plan.finished {
             self.context.checkpoint.remove(uid(&pod));
@@ -307,11 +318,15 @@ impl Worker {
             let finished = ended.finished_at.unwrap_or(ended.created_at);
             self.memory.restarts.note(name, finished, Timestamp::now());
         }
+        if step == Step::PrepareVolumes {
+            self.written_meta = Some(meta(pod));
+        }
         let job = steps::Job {
             context: self.context.clone(),
             pod: pod.clone(),
             ips: self.observed.sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default(),
             references: self.references.clone(),
+            tokens: self.tokens.clone(),
             cancel: self.starting.clone(),
         };
         self.steps.spawn(async move { Done { key, outcome: job.execute(step).await } });
@@ -337,13 +352,19 @@ impl Worker {
             Outcome::Volumes(Ok(references)) => {
                 self.references = Arc::new(references);
                 self.memory.volumes = Volumes::Ready;
+                self.memory.refresh_at = self.refresh_at(&pod, now);
                 self.setup.forget("volumes");
             }
             Outcome::Volumes(Err(message)) => {
                 let recorder = &self.context.recorder;
                 recorder.pod(&pod, None, Kind::Warning, "FailedMount", message.clone());
                 let failure = self.setup_failure("volumes", "FailedMount", message, now);
-                self.memory.volumes = Volumes::Failed(failure);
+                if self.memory.volumes == Volumes::Ready {
+                    // What is there stays there.
+                    self.memory.refresh_at = Some(failure.retry_at);
+                } else {
+                    self.memory.volumes = Volumes::Failed(failure);
+                }
             }
             Outcome::Sandbox(Ok(())) => {
                 self.memory.sandbox = None;
@@ -386,6 +407,16 @@ impl Worker {
                 tracing::debug!(pod = name(pod), %error, "the status was not taken");
             }
         }
+    }
+
+    /// When the volumes' files are written anew; never if nothing of them comes from the API.
+    fn refresh_at(&self, pod: &Pod, now: Timestamp) -> Option<Timestamp> {
+        if !volumes::is_refreshed(pod) {
+            return None;
+        }
+        let renew_at = self.tokens.try_lock().ok().and_then(|held| held.renew_at());
+        let at = now + self.context.timers.volume_refresh;
+        Some(renew_at.map_or(at, |renew_at| renew_at.clamp(now + RETRY, at)))
     }
 
     fn setup_failure(
@@ -436,6 +467,13 @@ impl Worker {
             self.memory.starts.insert(container, Failure { reason, message, at: now, retry_at });
         }
     }
+}
+
+/// Labels and annotations, which the downward API shows.
+type Meta = (Option<BTreeMap<String, String>>, Option<BTreeMap<String, String>>);
+
+fn meta(pod: &Pod) -> Meta {
+    (pod.metadata.labels.clone(), pod.metadata.annotations.clone())
 }
 
 #[cfg(test)]

@@ -291,6 +291,8 @@ pub struct ContainerSpec {
     pub security: Security,
     /// Namespaces shared with the node.
     pub namespaces: Namespaces,
+    /// The container whose process namespace it shares, by the runtime's identity.
+    pub target: Option<String>,
 }
 
 /// Where a container is in its life.

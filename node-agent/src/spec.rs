@@ -139,6 +139,8 @@ pub struct ContainerInput<'a> {
     pub pod: &'a Pod,
     /// The container.
     pub container: &'a Container,
+    /// The container whose processes it shares, by the runtime's identity.
+    pub target: Option<String>,
     /// How many instances there were before.
     pub attempt: u32,
     /// Image as the runtime knows it.
@@ -194,6 +196,7 @@ pub fn container(input: &ContainerInput<'_>) -> Result<ContainerSpec, SpecError>
         resources: cgroups::resources(container, Qos::of(pod), input.node.memory_bytes),
         security: security(pod, container)?,
         namespaces: namespaces(pod),
+        target: input.target.clone(),
     })
 }
 

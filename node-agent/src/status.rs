@@ -4,13 +4,15 @@
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{Container, HostIP, Pod, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::cgroups::Qos;
+use crate::plan::ephemeral::described;
 use crate::plan::outcome::{Outcome, outcome};
 use crate::plan::{
-    Input, Observed, Plan, active_deadline, init_containers, is_ending, is_sidecar, main_containers,
+    Input, Observed, Plan, active_deadline, ephemeral_containers, init_containers, is_ending,
+    is_sidecar, main_containers,
 };
 use crate::runtime::ContainerState;
 
@@ -26,12 +28,15 @@ pub fn pod_status(input: &Input<'_>, plan: &Plan, node_ip: IpAddr) -> PodStatus 
     let ended = is_ending(input.pod, input.gone) && !input.observed.any_running();
     let init_done = init_done(input);
     let container_status =
-        |container, kind| containers::status(input, plan, container, kind, ended);
+        |container: &Container, kind| containers::status(input, plan, container, kind, ended);
     let init_statuses: Vec<_> = init_containers(input.pod)
         .map(|container| container_status(container, containers::Kind::Init))
         .collect();
     let statuses: Vec<_> = main_containers(input.pod)
         .map(|container| container_status(container, containers::Kind::Main { init_done }))
+        .collect();
+    let ephemeral_statuses: Vec<_> = ephemeral_containers(input.pod)
+        .map(|container| container_status(&described(container), containers::Kind::Ephemeral))
         .collect();
     let phase = phase(input, ended, init_done);
     let conditions =
@@ -44,6 +49,8 @@ pub fn pod_status(input: &Input<'_>, plan: &Plan, node_ip: IpAddr) -> PodStatus 
         phase: Some(phase.to_owned()),
         conditions: Some(conditions),
         container_statuses: Some(statuses),
+        ephemeral_container_statuses: (!ephemeral_statuses.is_empty())
+            .then_some(ephemeral_statuses),
         init_container_statuses: (!init_statuses.is_empty()).then_some(init_statuses),
         host_ip: Some(node_ip.to_string()),
         host_ips: Some(vec![HostIP { ip: node_ip.to_string() }]),

@@ -49,6 +49,16 @@ pub fn host_path(paths: &Paths, pod_uid: &str, volume: &Volume) -> PathBuf {
     }
 }
 
+/// Whether files of the pod's volumes come from the API, and change with it.
+pub fn is_refreshed(pod: &Pod) -> bool {
+    pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).any(|volume| {
+        volume.config_map.is_some()
+            || volume.secret.is_some()
+            || volume.downward_api.is_some()
+            || volume.projected.is_some()
+    })
+}
+
 /// Brings every volume of a pod in place; again does no harm, and refreshes what the API said.
 pub fn prepare(paths: &Paths, pod: &Pod, sources: Sources<'_>) -> Result<(), VolumeError> {
     let spec = pod.spec.as_ref();

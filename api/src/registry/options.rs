@@ -144,6 +144,8 @@ pub enum Part {
     Status,
     /// The finalizers in a namespace's spec.
     Finalize,
+    /// The ephemeral containers of a pod.
+    Ephemeral,
     /// The node of a pod; written by [`super::Registry::bind`] only.
     Binding,
 }
@@ -155,6 +157,7 @@ impl Part {
             Self::Main => "",
             Self::Status => "status",
             Self::Finalize => "finalize",
+            Self::Ephemeral => "ephemeralcontainers",
             Self::Binding => "binding",
         }
     }

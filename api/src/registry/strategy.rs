@@ -70,6 +70,13 @@ impl Subresource {
     /// The finalizers of a namespace.
     pub const FINALIZE: Self =
         Self { name: "finalize", group_version: None, kind: None, verbs: &[Verb::Update] };
+    /// The ephemeral containers of a pod.
+    pub const EPHEMERAL: Self = Self {
+        name: "ephemeralcontainers",
+        group_version: None,
+        kind: None,
+        verbs: &[Verb::Get, Verb::Patch, Verb::Update],
+    };
     /// A token of a service account.
     pub const TOKEN: Self = Self {
         name: "token",
@@ -271,6 +278,14 @@ pub trait Strategy: Send + Sync {
     /// `status`, labels, annotations and finalizers.
     fn prepare_status_update(&self, _ctx: &RequestContext, object: &mut Object, old: &Object) {
         keep_all_but_status(object, old);
+    }
+
+    /// Keeps of `old` what an update of the ephemeral containers may not change: all but them.
+    fn prepare_ephemeral_update(&self, _object: &mut Object, _old: &Object) {}
+
+    /// What is wrong with a change of the ephemeral containers.
+    fn validate_ephemeral_update(&self, _object: &Object, _old: &Object) -> Vec<FieldError> {
+        Vec::new()
     }
 
     /// What is wrong with a new object.

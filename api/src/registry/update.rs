@@ -269,6 +269,7 @@ impl Registry {
             }
             Part::Status => strategy.prepare_status_update(ctx, object, old),
             Part::Finalize => prepare_finalize(object, old),
+            Part::Ephemeral => strategy.prepare_ephemeral_update(object, old),
             Part::Binding => {}
         }
         match managed {
@@ -284,6 +285,10 @@ impl Registry {
                 errors.extend(strategy.validate_update(object, old));
             }
             Part::Status => errors.extend(strategy.validate_status_update(object, old)),
+            Part::Ephemeral => {
+                errors.extend(strategy.validate(object));
+                errors.extend(strategy.validate_ephemeral_update(object, old));
+            }
             Part::Finalize | Part::Binding => {}
         }
         if !errors.is_empty() {

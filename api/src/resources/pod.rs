@@ -1,5 +1,6 @@
 //! Pod: containers that live and die together on one node.
 
+pub mod ephemeral;
 pub mod print;
 pub mod priority;
 pub mod qos;
@@ -35,6 +36,7 @@ pub static KIND: Kind = Kind {
     subresources: &[
         Subresource::ATTACH,
         Subresource::BINDING,
+        Subresource::EPHEMERAL,
         Subresource::EVICTION,
         Subresource::EXEC,
         Subresource::LOG,
@@ -79,6 +81,15 @@ impl Strategy for Pod {
         if let Some(class) = old.at("/status/qosClass") {
             object.set_default(&["status", "qosClass"], class.clone());
         }
+    }
+
+    fn prepare_ephemeral_update(&self, object: &mut Object, old: &Object) {
+        ephemeral::prepare(object, old);
+        self.prepare_update_default(object, old);
+    }
+
+    fn validate_ephemeral_update(&self, object: &Object, old: &Object) -> Vec<FieldError> {
+        check_change(object, old, ephemeral::validate)
     }
 
     fn validate(&self, object: &Object) -> Vec<FieldError> {

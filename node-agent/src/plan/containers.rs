@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Container as ContainerDef, Probe};
 
 use super::outcome::RestartPolicy;
 use super::{
-    FAILURE_SHOWN, Failure, Input, Plan, Step, Volumes, Waiting, all_containers, grace,
+    FAILURE_SHOWN, Failure, Input, Plan, Step, Volumes, Waiting, definition, ephemeral, grace,
     init_containers, is_sidecar, main_containers, start_key,
 };
 use crate::runtime::{Container, ContainerState, Sandbox};
@@ -25,6 +25,8 @@ pub(super) fn run(input: &Input<'_>, plan: &mut Plan) {
         make_sandbox(input, plan);
         return;
     };
+    refresh_volumes(input, plan);
+    ephemeral::run(input, sandbox, plan);
     let main_began = main_containers(input.pod).any(|container| {
         input.observed.latest(&container.name).is_some_and(|latest| latest.sandbox_id == sandbox.id)
     });
@@ -55,6 +57,18 @@ fn make_sandbox(input: &Input<'_>, plan: &mut Plan) {
     }
     let next = input.observed.sandboxes.iter().map(|sandbox| sandbox.attempt + 1).max();
     plan.step(Step::RunSandbox { attempt: next.unwrap_or(0) });
+}
+
+/// Plans what the API says of the volumes' files anew, in its time.
+fn refresh_volumes(input: &Input<'_>, plan: &mut Plan) {
+    let (Volumes::Ready, Some(at)) = (&input.memory.volumes, input.memory.refresh_at) else {
+        return;
+    };
+    if input.now < at {
+        plan.wake(at);
+    } else {
+        plan.step(Step::PrepareVolumes);
+    }
 }
 
 /// Plans the volumes unless they are there.
@@ -180,7 +194,7 @@ fn restart(input: &Input<'_>, sandbox: &Sandbox, ended: &Container, plan: &mut P
     );
 }
 
-fn start(input: &Input<'_>, sandbox: &Sandbox, name: &str, plan: &mut Plan) {
+pub(super) fn start(input: &Input<'_>, sandbox: &Sandbox, name: &str, plan: &mut Plan) {
     if let Some(failure) = input.memory.starts.get(name)
         && input.now < failure.retry_at
     {
@@ -209,10 +223,8 @@ fn shown(failure: &Failure, input: &Input<'_>, name: &str) -> (Waiting, jiff::Ti
     if input.now < turns {
         return (waiting(&failure.reason, failure.message.clone()), turns.min(failure.retry_at));
     }
-    let image = all_containers(input.pod)
-        .find(|container| container.name == name)
-        .and_then(|container| container.image.as_deref())
-        .unwrap_or_default();
+    let image = definition(input.pod, name).and_then(|container| container.image);
+    let image = image.unwrap_or_default();
     let message = format!("Back-off pulling image {image:?}: ErrImagePull: {}", failure.message);
     (waiting("ImagePullBackOff", message), failure.retry_at)
 }

@@ -402,3 +402,46 @@ fn a_pod_reported_as_ended_never_runs_again() {
     pod.status = serde_json::from_value(json!({ "phase": "Failed" })).unwrap();
     assert!(steps(&pod, &Observed::default(), &memory()).is_empty());
 }
+
+#[test]
+fn files_from_the_api_are_written_anew_in_their_time() {
+    let pod = simple(&json!({}));
+    let observed = seen(&[("c", 0, Running, 0)]);
+    let mut known = memory();
+    known.refresh_at = Some(now() + Duration::from_secs(7));
+    let early = planned(&pod, &observed, &known);
+    assert!(early.steps.is_empty());
+    assert_eq!(early.wake_at, known.refresh_at);
+    known.refresh_at = Some(now());
+    assert_eq!(planned(&pod, &observed, &known).steps, [Step::PrepareVolumes]);
+}
+
+#[test]
+fn an_ephemeral_container_is_started_once_beside_whatever_the_pod_is_at() {
+    let mut pod = pod(&json!({
+        "initContainers": [{ "name": "i" }], "containers": [{ "name": "c" }],
+        "ephemeralContainers": [{ "name": "e" }],
+    }));
+    let waiting = seen(&[("i", 0, Running, 0)]);
+    assert_eq!(steps(&pod, &waiting, &memory()), ["start e 0"]);
+    for state in [Running, Exited] {
+        let there = seen(&[("i", 0, Running, 0), ("e", 0, state, 1)]);
+        assert!(steps(&pod, &there, &memory()).is_empty(), "{state:?}");
+    }
+    let told = json!({ "ephemeralContainerStatuses": [{
+        "name": "e", "containerID": "containerd://x", "image": "i", "imageID": "i",
+        "ready": false, "restartCount": 0,
+    }] });
+    pod.status = serde_json::from_value(told).unwrap();
+    assert!(steps(&pod, &waiting, &memory()).is_empty(), "one that was forgotten stays so");
+}
+
+#[test]
+fn an_ephemeral_container_does_not_keep_a_pod_from_its_end() {
+    let ended = pod(&json!({
+        "restartPolicy": "Never", "containers": [{ "name": "c" }],
+        "ephemeralContainers": [{ "name": "e" }],
+    }));
+    let observed = seen(&[("c", 0, Exited, 0), ("e", 0, Running, 0)]);
+    assert_eq!(steps(&ended, &observed, &memory()), ["stop e0 30s"]);
+}

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::Worker;
 use crate::api::uid;
-use crate::plan::{Observed, all_containers};
+use crate::plan::{Observed, definition};
 use crate::runtime::{Container, ContainerState, RuntimeError, annotations};
 
 /// What is shown of the log where a container left no last words.
@@ -33,10 +33,9 @@ impl Worker {
         let file = container.annotations.get(annotations::TERMINATION_MESSAGE_FILE);
         let mut text =
             file.map(|file| tail(Path::new(file), MESSAGE_BYTES_MAX)).unwrap_or_default();
-        let from_log = all_containers(pod)
-            .find(|definition| definition.name == container.name)
-            .and_then(|definition| definition.termination_message_policy.as_deref())
-            == Some("FallbackToLogsOnError");
+        let policy = definition(pod, &container.name)
+            .and_then(|definition| definition.termination_message_policy);
+        let from_log = policy.as_deref() == Some("FallbackToLogsOnError");
         if text.is_empty() && from_log && container.exit_code != 0 {
             let log = self
                 .context

@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1::Container as ContainerDef;
 
 use super::steps::Job;
 use crate::events::Kind;
-use crate::plan::all_containers;
-use crate::runtime::Image;
+use crate::plan::{definition, ephemeral_containers};
+use crate::runtime::{ContainerState, Image};
 use crate::spec::{self, ContainerInput, files};
 
 /// Longest wait for a hook that runs after the start.
@@ -64,14 +64,15 @@ pub(super) async fn start(
     sandbox_id: &str,
 ) -> Result<(), StartError> {
     let context = &job.context;
-    let Some(definition) = all_containers(&job.pod).find(|container| container.name == name) else {
+    let Some(definition) = definition(&job.pod, name) else {
         return Err(StartError::Config(format!("the pod has no container {name:?}")));
     };
-    let image = ensure_image(job, definition).await?;
+    let image = ensure_image(job, &definition).await?;
     let references = job.fetch_references().await.map_err(StartError::Config)?;
     let spec = spec::container(&ContainerInput {
         pod: &job.pod,
-        container: definition,
+        container: &definition,
+        target: target(job, name).await?,
         attempt,
         image: &image.id,
         references: &references,
@@ -80,7 +81,7 @@ pub(super) async fn start(
         paths: &context.paths,
     })
     .map_err(|error| StartError::Config(error.to_string()))?;
-    let message = files::termination_message(&context.paths, &job.pod, definition, attempt);
+    let message = files::termination_message(&context.paths, &job.pod, &definition, attempt);
     files::write(&context.paths, &job.pod, &job.ips, &message)
         .map_err(|error| StartError::Config(format!("{}: {error}", message.display())))?;
     if job.cancel.is_cancelled() {
@@ -98,7 +99,24 @@ pub(super) async fn start(
     event(Kind::Normal, "Created", format!("Created container: {name}"));
     context.runtime.start_container(&id).await.map_err(|error| StartError::Run(error.message))?;
     event(Kind::Normal, "Started", format!("Started container {name}"));
-    post_start(job, definition, &id).await
+    post_start(job, &definition, &id).await
+}
+
+/// The running container whose processes an ephemeral one wants to see, by its identity.
+async fn target(job: &Job, name: &str) -> Result<Option<String>, StartError> {
+    let asked = ephemeral_containers(&job.pod)
+        .find(|container| container.name == name)
+        .and_then(|container| container.target_container_name.as_deref())
+        .filter(|target| !target.is_empty());
+    let Some(target) = asked else { return Ok(None) };
+    let uid = crate::api::uid(&job.pod);
+    let containers = job.context.runtime.containers(Some(uid)).await;
+    let containers = containers.map_err(|error| StartError::Config(error.message))?;
+    let found = containers
+        .into_iter()
+        .find(|c| c.name == target && c.state == ContainerState::Running)
+        .ok_or_else(|| StartError::Config(format!("unable to find target container {target:?}")))?;
+    Ok(Some(found.id))
 }
 
 async fn post_start(job: &Job, definition: &ContainerDef, id: &str) -> Result<(), StartError> {

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container as ContainerDef, LifecycleHandler, Pod};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::tokens::Held;
 use super::{Context, Outcome, start};
 use crate::api::{ApiError, namespace, uid};
 use crate::env::{References, referred};
 use crate::events::Kind;
 use crate::plan::{Step, all_containers};
-use crate::volumes::{self, Sources, Tokens, tokens_wanted};
+use crate::volumes::{self, Sources};
 use crate::{cgroups, probes, spec};
 
 /// Wait after a step that failed for a passing reason, so that it is not begun anew at once.
@@ -26,6 +28,7 @@ pub(super) struct Job {
     pub(super) pod: Arc<Pod>,
     pub(super) ips: Vec<IpAddr>,
     pub(super) references: Arc<References>,
+    pub(super) tokens: Arc<Mutex<Held>>,
     pub(super) cancel: CancellationToken,
 }
 
@@ -76,15 +79,10 @@ impl Job {
 
     async fn prepare_volumes(&self) -> Result<References, String> {
         let references = self.fetch_references().await?;
-        let mut tokens = Tokens::new();
-        for wanted in tokens_wanted(&self.pod) {
-            let api = &self.context.api;
-            let token = api
-                .token(&self.pod, wanted.audience.as_deref(), wanted.seconds)
-                .await
-                .map_err(|error| error.to_string())?;
-            tokens.insert((wanted.volume, wanted.path), token);
-        }
+        let api = self.context.api.as_ref();
+        // Only this step takes the lock, and it is not planned again while it is under way.
+        let tokens = self.tokens.lock().await.gather(api, &self.pod).await;
+        let tokens = tokens.map_err(|error| error.to_string())?;
         let (context, pod) = (self.context.clone(), self.pod.clone());
         let facts = context.node.facts(&self.ips);
         let filled = tokio::task::spawn_blocking(move || {

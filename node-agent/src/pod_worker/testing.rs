@@ -1,6 +1,6 @@
 //! A worker's surroundings in memory: a runtime, an API that can be down, and folders of its own.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::api::Token;
 use crate::events;
 use crate::runtime::Dns;
 use crate::runtime::fake::FakeRuntime;
@@ -27,6 +28,7 @@ pub(crate) struct FakeApi {
     /// Every status written, in order.
     pub(crate) written: Mutex<Vec<PodStatus>>,
     pub(crate) config_maps: Mutex<BTreeMap<String, ConfigMap>>,
+    tokens: AtomicUsize,
     /// What happened, in order.
     pub(crate) calls: Mutex<Vec<&'static str>>,
 }
@@ -66,6 +68,7 @@ impl PodApi for FakeApi {
 
     async fn config_map(&self, _: &str, name: &str) -> Result<ConfigMap, ApiError> {
         self.answers()?;
+        self.calls.lock().push("config map");
         let found = self.config_maps.lock().get(name).cloned();
         found.ok_or_else(|| ApiError::Gone(name.to_owned()))
     }
@@ -75,9 +78,11 @@ impl PodApi for FakeApi {
         Err(ApiError::Gone(name.to_owned()))
     }
 
-    async fn token(&self, _: &Pod, _: Option<&str>, _: i64) -> Result<String, ApiError> {
+    async fn token(&self, _: &Pod, _: Option<&str>, seconds: i64) -> Result<Token, ApiError> {
         self.answers()?;
-        Ok("token".to_owned())
+        let number = self.tokens.fetch_add(1, Ordering::SeqCst) + 1;
+        let life = Duration::from_secs(u64::try_from(seconds).unwrap());
+        Ok(Token { value: format!("token {number}"), expires_at: Timestamp::now() + life })
     }
 }
 

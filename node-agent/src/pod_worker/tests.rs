@@ -260,3 +260,62 @@ async fn a_runtime_that_fails_now_and_then_only_costs_time() {
         assert!(lab.api.deleted());
     }
 }
+
+/// A pod that mounts a ConfigMap and its own labels, looked at again all the time.
+fn with_files() -> Lab {
+    let spec = json!({
+        "containers": [{ "name": "c", "image": "i:1" }],
+        "volumes": [
+            { "name": "v", "configMap": { "name": "m" } },
+            { "name": "d", "downwardAPI": { "items": [
+                { "path": "labels", "fieldRef": { "fieldPath": "metadata.labels" } },
+            ] } },
+        ],
+    });
+    let timers = Timers { volume_refresh: Duration::from_millis(20), ..Timers::default() };
+    let lab = Lab::with_timers(&["i:1"], &spec, timers);
+    set_config_map(&lab, "old");
+    lab
+}
+
+fn set_config_map(lab: &Lab, text: &str) {
+    let data = [("k".to_owned(), text.to_owned())].into();
+    let map = ConfigMap { data: Some(data), ..ConfigMap::default() };
+    lab.api.config_maps.lock().insert("m".to_owned(), map);
+}
+
+fn file(lab: &Lab, path: &str) -> String {
+    let volumes = lab.context.paths.pod("u").join("volumes");
+    std::fs::read_to_string(volumes.join(path)).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn mounted_files_follow_what_they_come_from() {
+    let lab = with_files();
+    let worker = lab.start();
+    lab.until("it runs", || lab.phase() == "Running").await;
+    let container = lab.runtime.running("c").unwrap();
+    assert_eq!(file(&lab, "v/k"), "old");
+    set_config_map(&lab, "new");
+    lab.until("the file follows", || file(&lab, "v/k") == "new").await;
+    worker.desired.send_modify(|desired| {
+        let mut pod = desired.pod.as_ref().clone();
+        pod.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
+        desired.pod = Arc::new(pod);
+    });
+    lab.until("the labels follow", || file(&lab, "d/labels") == "a=\"b\"").await;
+    assert_eq!(lab.runtime.running("c").unwrap(), container, "the container was not touched");
+}
+
+#[tokio::test]
+async fn mounted_files_stay_when_what_they_come_from_is_deleted() {
+    let lab = with_files();
+    let _worker = lab.start();
+    lab.until("it runs", || lab.phase() == "Running").await;
+    lab.api.config_maps.lock().clear();
+    let asked = || lab.api.calls.lock().iter().filter(|call| **call == "config map").count();
+    let before = asked();
+    lab.until("it was looked for", || asked() > before + 1).await;
+    assert_eq!(file(&lab, "v/k"), "old");
+    assert!(lab.runtime.running("c").is_some());
+}

@@ -338,7 +338,9 @@ impl Runtime for FakeRuntime {
         Err(error(RuntimeErrorKind::Failed, "no streams here"))
     }
 
-    async fn reopen_log(&self, _: &str) -> Result<(), RuntimeError> {
-        Ok(())
+    async fn reopen_log(&self, id: &str) -> Result<(), RuntimeError> {
+        let mut state = self.state.lock();
+        let call = state.named("reopen", id);
+        state.call(Some(call))
     }
 }

@@ -25,6 +25,7 @@ fn pod(spec: &serde_json::Value) -> Pod {
 
 fn build(pod: &Pod) -> Result<ContainerSpec, SpecError> {
     container(&ContainerInput {
+        target: None,
         pod,
         container: &pod.spec.as_ref().unwrap().containers[0],
         attempt: 3,

@@ -20,6 +20,8 @@ pub(super) enum Kind {
         /// Nothing keeps them from starting.
         init_done: bool,
     },
+    /// Those added while the pod runs.
+    Ephemeral,
 }
 
 /// Longest termination message, as the API documents it.
@@ -54,7 +56,8 @@ pub(super) fn status(
         image_id: latest.map(|latest| latest.image_id.clone()).unwrap_or_default(),
         container_id: latest.map(|latest| format!("containerd://{}", latest.id)),
         ready: init_succeeded || (running && probe.is_some_and(|probe| probe.ready)),
-        started: Some(running && probe.is_some_and(|probe| probe.started)),
+        started: (kind != Kind::Ephemeral)
+            .then_some(running && probe.is_some_and(|probe| probe.started)),
         restart_count: latest.map_or_else(
             || old_restart_count(input, &container.name),
             |latest| i32::try_from(latest.attempt).unwrap_or(i32::MAX),
@@ -72,6 +75,7 @@ fn old_restart_count(input: &Input<'_>, name: &str) -> i32 {
             .iter()
             .flatten()
             .chain(status.init_container_statuses.iter().flatten())
+            .chain(status.ephemeral_container_statuses.iter().flatten())
     });
     statuses
         .filter(|status| status.name == name)

@@ -520,3 +520,33 @@ fn a_typed_pod_keeps_its_meaning_through_defaulting() {
     let limit = after.volumes.unwrap()[0].empty_dir.clone().unwrap().size_limit.unwrap();
     assert_eq!(limit.0, "1Gi");
 }
+
+/// What an update of the ephemeral containers makes of a pod, and what is wrong with it.
+fn with_ephemeral(old: &Object, new: Value) -> (Object, Vec<String>) {
+    let mut new = object(new);
+    KIND.strategy.prepare_ephemeral_update(&mut new, old);
+    let errors = texts(&KIND.strategy.validate_ephemeral_update(&new, old));
+    (new, errors)
+}
+
+#[test]
+fn ephemeral_containers_are_added_and_nothing_else_changes() {
+    let old = created(&KIND, with_container(&json!({})));
+    let debugger = json!({"name": "d", "image": "busybox:1", "targetContainerName": "c"});
+    let mut new = spec_with(&json!({"ephemeralContainers": [debugger]}));
+    new["spec"]["containers"][0]["image"] = json!("other");
+    let (added, errors) = with_ephemeral(&old, new);
+    assert_eq!(errors, Vec::<String>::new());
+    assert_eq!(added.str_at("/spec/ephemeralContainers/0/name"), "d");
+    assert_eq!(added.str_at("/spec/containers/0/image"), "nginx");
+    assert_eq!(added.generation(), 2);
+    let (_, errors) = with_ephemeral(&added, spec_with(&json!({})));
+    assert_eq!(
+        errors,
+        ["spec.ephemeralContainers: Forbidden: existing ephemeral containers \"d\" may not be \
+          removed\n"]
+    );
+    let other = json!({"ephemeralContainers": [{"name": "d", "image": "other:1"}]});
+    let (_, errors) = with_ephemeral(&added, spec_with(&other));
+    assert!(errors[0].contains("\"d\" may not be changed\n"), "{errors:?}");
+}

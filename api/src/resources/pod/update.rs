@@ -159,7 +159,7 @@ fn put_back(spec: &mut Value, old: &Value, field: &str) {
 }
 
 /// The fields that differ, one to a line.
-fn differences(old: &Value, new: &Value) -> String {
+pub(super) fn differences(old: &Value, new: &Value) -> String {
     let mut lines = Vec::new();
     differ("spec", old, new, &mut lines);
     lines.join("\n")

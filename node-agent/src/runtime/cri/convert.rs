@@ -240,7 +240,7 @@ pub(super) fn container_config(spec: &ContainerSpec) -> proto::ContainerConfig {
                 oom_score_adj: spec.resources.oom_score_adj,
                 ..Default::default()
             }),
-            security_context: Some(security(&spec.security, spec.namespaces)),
+            security_context: Some(security(&spec.security, container_namespaces(spec))),
         }),
         ..Default::default()
     }
@@ -261,7 +261,19 @@ fn mount(mount: &Mount) -> proto::Mount {
     }
 }
 
-fn security(security: &Security, shared: Namespaces) -> proto::LinuxContainerSecurityContext {
+fn container_namespaces(spec: &ContainerSpec) -> proto::NamespaceOption {
+    let mut option = namespaces(spec.namespaces);
+    if let Some(target) = &spec.target {
+        option.pid = proto::NamespaceMode::Target as i32;
+        option.target_id.clone_from(target);
+    }
+    option
+}
+
+fn security(
+    security: &Security,
+    shared: proto::NamespaceOption,
+) -> proto::LinuxContainerSecurityContext {
     use proto::security_profile::ProfileType;
     let seccomp = if security.seccomp_default && !security.privileged {
         ProfileType::RuntimeDefault
@@ -281,7 +293,7 @@ fn security(security: &Security, shared: Namespaces) -> proto::LinuxContainerSec
             ..Default::default()
         }),
         privileged: security.privileged,
-        namespace_options: Some(namespaces(shared)),
+        namespace_options: Some(shared),
         run_as_user: security.run_as_user.map(|value| proto::Int64Value { value }),
         run_as_group: security.run_as_group.map(|value| proto::Int64Value { value }),
         readonly_rootfs: security.read_only_root,
