@@ -1,8 +1,10 @@
 //! Admission: what is decided on a write beyond its own kind's rules, by plugins in a fixed order.
 //! First all may change the object, then all may refuse it.
 
+pub mod classes;
 pub mod escalation;
 pub mod immortal;
+pub mod limit_ranger;
 pub mod node_restriction;
 pub mod service_account;
 
@@ -17,6 +19,7 @@ use crate::informer::Informers;
 use crate::object::Object;
 use crate::registry::Registry;
 use crate::registry::strategy::Kind;
+use crate::resources::limit_range;
 use crate::status::Status;
 
 /// A write on its way.
@@ -87,8 +90,10 @@ impl Admission {
     ) -> Self {
         Self::new(vec![
             Arc::new(immortal::Immortal),
+            Arc::new(limit_ranger::LimitRanger::new(informers.objects(&limit_range::KIND))),
             Arc::new(service_account::ServiceAccountPlugin::new(informers.of())),
             Arc::new(node_restriction::NodeRestriction),
+            Arc::new(classes::Classes::new(informers)),
             Arc::new(escalation::Escalation::new(Arc::clone(rbac), Arc::clone(authorizer))),
         ])
     }

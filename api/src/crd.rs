@@ -5,7 +5,8 @@
 //!   check      what a definition may not say           structural  the schema of a version, read once
 //!   names      which of the wanted names are free: the conditions of a definition
 //!   prune      what the schema does not know goes      default     what is missing is filled in
-//!   validate   what breaks the schema                  columns     printer columns, by path
+//!   validate   what breaks the schema                  rules       what breaks its CEL rules
+//!   columns    printer columns, by path
 //!   version    one version of a definition: the strategy of its objects
 //!   kind       a version as a [`Kind`](crate::registry::strategy::Kind)
 //!   follow     keeps the scheme of this server as the stored definitions say
@@ -30,6 +31,7 @@ mod follow;
 mod kind;
 mod path;
 mod prune;
+mod rules;
 mod validate;
 
 pub(crate) use follow::{follow, look};

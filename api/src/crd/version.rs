@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::columns::Columns;
 use super::path::JsonPath;
+use super::rules::Rules;
 use super::structural::Structural;
 use super::{default, prune, validate};
 use crate::context::RequestContext;
@@ -30,6 +31,7 @@ pub struct Version {
     pub schema: Structural,
     /// The schema as it was written.
     pub source: Value,
+    rules: Option<Rules>,
     columns: Columns,
     has_status: bool,
     scale: Option<ScalePointers>,
@@ -59,11 +61,22 @@ impl Version {
             list_kind: text("/status/acceptedNames/listKind").to_owned(),
             stored_as: name(stored.unwrap_or(version)),
             schema: Structural::of_version(&source),
+            rules: Rules::of(&source),
             source,
             columns: Columns::of(version),
             has_status: version.pointer("/subresources/status").is_some(),
             scale: scale(version),
             selectable: selectable(version),
+        }
+    }
+
+    /// What is wrong with an object, or with its change: rules are about objects of the schema.
+    fn check(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let (value, old) = (object.value(), old.map(Object::value));
+        let errors = validate::validate(value, old, &self.schema);
+        match &self.rules {
+            Some(rules) if errors.is_empty() => rules.validate(value, old),
+            _ => errors,
         }
     }
 
@@ -136,11 +149,11 @@ impl Strategy for Version {
     }
 
     fn validate(&self, object: &Object) -> Vec<FieldError> {
-        validate::validate(object.value(), None, &self.schema)
+        self.check(object, None)
     }
 
     fn validate_update(&self, object: &Object, old: &Object) -> Vec<FieldError> {
-        validate::validate(object.value(), Some(old.value()), &self.schema)
+        self.check(object, Some(old))
     }
 
     fn validate_status_update(&self, object: &Object, old: &Object) -> Vec<FieldError> {

@@ -4,6 +4,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::super::structural::Structural;
+use super::super::rules::{self, Problem};
 use super::super::{prune, validate};
 use crate::validation::at::At;
 use crate::validation::errors::Errors;
@@ -17,6 +18,9 @@ enum Level {
 }
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
+/// What a rule may say that is wrong.
+const REASONS: [&str; 4] =
+    ["FieldValueRequired", "FieldValueForbidden", "FieldValueInvalid", "FieldValueDuplicate"];
 /// What JSON schema has and definitions have not.
 const UNSUPPORTED: [&str; 6] =
     ["$ref", "additionalItems", "definitions", "dependencies", "id", "patternProperties"];
@@ -38,29 +42,36 @@ const NOT_WITHIN: [(&str, &str); 12] = [
 
 /// Everything that is wrong with the schema of a version.
 pub(super) fn check(errors: &mut Errors, schema: &At<'_>) {
-    node(errors, schema, Level::Root);
+    node(errors, schema, Level::Root, Elements::No);
 }
 
-fn node(errors: &mut Errors, schema: &At<'_>, level: Level) {
+/// Whether a node is, or is within, the elements of a list.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Elements {
+    Yes,
+    No,
+}
+
+fn node(errors: &mut Errors, schema: &At<'_>, level: Level, elements: Elements) {
     check_type(errors, schema, level);
     check_form(errors, schema);
     check_list(errors, schema);
     check_map(errors, schema);
     check_resource(errors, schema, level);
     check_default(errors, schema, level);
-    check_rules(errors, schema);
+    check_rules(errors, schema, elements);
     combinations(errors, schema, schema);
     let properties = schema.at("properties");
     for (_, field) in properties.entries() {
-        node(errors, &field, Level::Field);
+        node(errors, &field, Level::Field, elements);
     }
     let values = schema.at("additionalProperties");
     if values.value().is_object() {
-        node(errors, &values, Level::Field);
+        node(errors, &values, Level::Field, elements);
     }
     let items = schema.at("items");
     if items.value().is_object() {
-        node(errors, &items, Level::Item);
+        node(errors, &items, Level::Item, Elements::Yes);
     }
 }
 
@@ -233,11 +244,32 @@ fn check_default(errors: &mut Errors, schema: &At<'_>, level: Level) {
     }
 }
 
-/// Rules are refused where they cannot be checked.
-fn check_rules(errors: &mut Errors, schema: &At<'_>) {
-    let rules = schema.at("x-kubernetes-validations");
-    if !rules.is_empty() {
-        errors.forbidden(&rules, "validation rules are not supported");
+/// Rules are refused where they cannot be checked as Kubernetes does.
+fn check_rules(errors: &mut Errors, schema: &At<'_>, elements: Elements) {
+    let rules = schema.at(rules::RULES);
+    for rule in rules.items() {
+        let (text, message) = (rule.at("rule"), rule.at("message"));
+        if text.str().trim().is_empty() {
+            errors.required(&text, "rule is not specified");
+            continue;
+        }
+        match rules::problem(schema.value(), rule.value()) {
+            Some(Problem::Uncompilable(why)) => {
+                errors.invalid(&text, format!("compilation failed: {why}"));
+            }
+            Some(Problem::Costly(why)) => errors.forbidden(&text, why),
+            None => {}
+        }
+        if message.str().contains('\n') {
+            errors.invalid(&message, "message must not contain line breaks");
+        }
+        errors.optional_one_of(&rule.at("reason"), &REASONS);
+        if rule.at("optionalOldSelf").is_true() {
+            errors.forbidden(&rule.at("optionalOldSelf"), "optionalOldSelf is not supported");
+        }
+        if elements == Elements::Yes && text.str().contains("oldSelf") {
+            errors.invalid(&text, "oldSelf cannot be used within the elements of a list");
+        }
     }
 }
 

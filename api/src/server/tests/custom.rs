@@ -406,3 +406,43 @@ async fn custom_kinds_are_in_discovery_and_openapi_and_have_their_columns() {
     assert_eq!(headings, ["Name", "Size", "Age"]);
     assert_eq!(table["rows"][0]["cells"][1], 2);
 }
+
+#[tokio::test]
+async fn rules_of_a_schema_judge_objects_and_their_changes() {
+    let cluster = Cluster::start().await;
+    let mut ruled = definition();
+    ruled["spec"]["versions"].as_array_mut().unwrap().truncate(1);
+    let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
+    let node = ruled.pointer_mut(spec).unwrap();
+    node["x-kubernetes-validations"] = json!([
+        { "rule": "self.size < 5 || self.color == 'blue'", "message": "large ones are blue" },
+        {
+            "rule": "!has(self.replicas) || self.replicas <= self.size",
+            "messageExpression": "'at most ' + string(self.size)",
+            "fieldPath": ".replicas",
+            "reason": "FieldValueForbidden",
+        },
+    ]);
+    node["properties"]["color"]["x-kubernetes-validations"] =
+        json!([{ "rule": "self == oldSelf", "message": "a color stays" }]);
+    let mut wrong = ruled.clone();
+    wrong.pointer_mut(spec).unwrap()["x-kubernetes-validations"][0]["rule"] = json!("self.size <");
+    let refused = cluster.post(DEFINITIONS, &wrong).await;
+    let place = "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule";
+    assert!(refused.refusal().2.contains(&format!("{place}: Invalid value")), "{refused:?}");
+    cluster.post(DEFINITIONS, &ruled).await.ok();
+    for (spec, why) in [
+        (json!({ "size": 5 }), "spec: Invalid value: \"object\": large ones are blue"),
+        (json!({ "size": 2, "replicas": 3 }), "spec.replicas: Forbidden: at most 2"),
+    ] {
+        let refused = cluster.post(WIDGETS, &widget("a", spec)).await;
+        let message = format!("Widget.example.com \"a\" is invalid: {why}");
+        assert_eq!(refused.refusal(), (422, "Invalid", message.as_str()));
+    }
+    cluster.post(WIDGETS, &widget("a", json!({ "size": 4 }))).await.ok();
+    let own = format!("{WIDGETS}/a");
+    let refused = cluster.merge(&own, &json!({ "spec": { "color": "blue" } })).await;
+    let why = "spec.color: Invalid value: \"string\": a color stays";
+    assert!(refused.refusal().2.ends_with(why), "{refused:?}");
+    cluster.merge(&own, &json!({ "spec": { "size": 3 } })).await.ok();
+}
