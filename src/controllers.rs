@@ -40,6 +40,7 @@ pub mod node_lifecycle;
 pub mod pod_evictions;
 pub mod pod_gc;
 pub mod replica_set;
+pub mod resource_quota;
 pub mod service_account;
 pub mod stateful_set;
 pub mod taint_eviction;
@@ -85,6 +86,7 @@ pub async fn run(context: LeaderContext) {
     tasks.spawn(garbage::controller(&context, begin, &events).run());
     tasks.spawn(custom_resources::controller(&context, begin).run());
     tasks.spawn(namespace::controller(&context, begin).run());
+    tasks.spawn(resource_quota::controller(&context, begin).run());
     tasks.spawn(cluster_role_aggregation::controller(&context, begin).run());
     drop(events);
     while let Some(ended) = tasks.join_next().await {

@@ -6,6 +6,7 @@ pub mod escalation;
 pub mod immortal;
 pub mod limit_ranger;
 pub mod node_restriction;
+pub mod quota;
 pub mod service_account;
 
 use std::sync::Arc;
@@ -18,8 +19,8 @@ use crate::context::RequestContext;
 use crate::informer::Informers;
 use crate::object::Object;
 use crate::registry::Registry;
-use crate::registry::strategy::Kind;
-use crate::resources::limit_range;
+use crate::registry::strategy::{Attached, Kind};
+use crate::resources::{limit_range, resource_quota};
 use crate::status::Status;
 
 /// A write on its way.
@@ -64,6 +65,12 @@ pub trait Plugin: Send + Sync {
         Ok(())
     }
 
+    /// What is written with the object, on what conditions, or the refusal: called last, and again
+    /// where a condition failed.
+    async fn charge(&self, _admit: &Admit<'_>, _object: &Object) -> Result<Attached, Status> {
+        Ok(Attached::default())
+    }
+
     /// Refuses the write, or not; on a delete there is no object.
     async fn validate(&self, _admit: &Admit<'_>, _object: Option<&Object>) -> Result<(), Status> {
         Ok(())
@@ -95,6 +102,7 @@ impl Admission {
             Arc::new(node_restriction::NodeRestriction),
             Arc::new(classes::Classes::new(informers)),
             Arc::new(escalation::Escalation::new(Arc::clone(rbac), Arc::clone(authorizer))),
+            Arc::new(quota::Quota::new(informers.objects(&resource_quota::KIND))),
         ])
     }
 
@@ -104,6 +112,15 @@ impl Admission {
             plugin.mutate(admit, object).await?;
         }
         Ok(())
+    }
+
+    /// What all plugins write with the object.
+    pub async fn charge(&self, admit: &Admit<'_>, object: &Object) -> Result<Attached, Status> {
+        let mut all = Attached::default();
+        for plugin in &self.plugins {
+            all.extend(plugin.charge(admit, object).await?);
+        }
+        Ok(all)
     }
 
     /// Lets all plugins refuse the write.

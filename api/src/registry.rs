@@ -10,6 +10,7 @@ pub mod scheme;
 pub mod strategy;
 
 mod apply;
+mod attach;
 mod binding;
 mod create;
 mod definitions;

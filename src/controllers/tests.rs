@@ -11,6 +11,7 @@ mod garbage;
 mod job;
 mod namespaces;
 mod nodes;
+mod quota;
 mod replication_controller;
 mod stateful_set;
 

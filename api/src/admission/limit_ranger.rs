@@ -218,19 +218,15 @@ fn bounds(problems: &mut Vec<String>, kind: &str, limit: &Value, amounts: &Amoun
     }
 }
 
-fn minimum(
-    problems: &mut Vec<String>,
-    rule: &str,
-    least: Quantity,
-    amounts: &Amounts,
-    name: &str,
-) {
+fn minimum(problems: &mut Vec<String>, rule: &str, least: Quantity, amounts: &Amounts, name: &str) {
     match (amounts.requests.get(name), amounts.limits.get(name)) {
         (None, _) => problems.push(format!("{rule}.  No request is specified")),
         (Some(request), _) if *request < least => {
             problems.push(format!("{rule}, but request is {request}"));
         }
-        (_, Some(limit)) if *limit < least => problems.push(format!("{rule}, but limit is {limit}")),
+        (_, Some(limit)) if *limit < least => {
+            problems.push(format!("{rule}, but limit is {limit}"))
+        }
         _ => {}
     }
 }

@@ -109,7 +109,8 @@ fn collect(schema: &Value, blamed: &mut HashMap<String, String>) -> bool {
         Value::Object(map) => {
             let rules = map.get(RULES).and_then(Value::as_array).into_iter().flatten();
             for rule in rules {
-                if let (Some(text), Some(path)) = (rule["rule"].as_str(), rule["fieldPath"].as_str())
+                if let (Some(text), Some(path)) =
+                    (rule["rule"].as_str(), rule["fieldPath"].as_str())
                 {
                     blamed.insert(text.to_owned(), path.to_owned());
                 }

@@ -1,5 +1,7 @@
 //! Creating.
 
+use std::time::Duration;
+
 use kontiki_storage::kv::{Compare, Consistency, Op, Revision};
 
 use super::stored::Committed;
@@ -10,6 +12,9 @@ use crate::admission::{Admit, Operation};
 use crate::context::RequestContext;
 use crate::object::Object;
 use crate::status::Status;
+
+/// How long one waits at most when another has changed what both look at: a quota, say.
+const CROWD: Duration = Duration::from_millis(20);
 
 impl Registry {
     /// Creates an object.
@@ -53,7 +58,10 @@ impl Registry {
                 Attempt::Taken(name) => {
                     return Err(Status::already_exists(kind.group, kind.plural, &name));
                 }
-                Attempt::Moved => consistency = Consistency::Linearizable,
+                Attempt::Moved => {
+                    consistency = Consistency::Linearizable;
+                    tokio::time::sleep(CROWD.mul_f64(rand::random::<f64>())).await;
+                }
             }
         }
         Err(match taken {
@@ -120,13 +128,14 @@ impl Registry {
         self.admission.mutate(&admit, object).await?;
         metadata::fill_new(ctx, object);
         strategy.prepare_for_create(ctx, object);
-        let attached = strategy.admit_create(ctx, self, object).await?;
+        let mut attached = strategy.admit_create(ctx, self, object).await?;
         let mut errors = metadata::validate(kind, object);
         errors.extend(strategy.validate(object));
         if !errors.is_empty() {
             return Err(Status::invalid(kind.group, kind.kind, object.name(), &errors));
         }
         self.admission.validate(&admit, Some(object)).await?;
+        attached.extend(self.admission.charge(&admit, object).await?);
         for warning in strategy.warnings(object, None) {
             ctx.warn(warning);
         }

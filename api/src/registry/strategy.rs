@@ -236,6 +236,14 @@ pub struct Attached {
     pub ops: Vec<Op>,
 }
 
+impl Attached {
+    /// Both.
+    pub fn extend(&mut self, more: Self) {
+        self.compare.extend(more.compare);
+        self.ops.extend(more.ops);
+    }
+}
+
 /// The rules of one kind. Every method but the admission hooks is pure. The order on a write is
 /// `default`, admission plugins (mutating), `prepare_*`, `admit_*`, `validate*`, admission plugins
 /// (validating), the transaction.

@@ -295,6 +295,9 @@ impl Registry {
             return Err(Status::invalid(kind.group, kind.kind, name, &errors));
         }
         self.admission.validate(&admit, Some(object)).await?;
+        if part == Part::Main {
+            attached.extend(self.admission.charge(&admit, object).await?);
+        }
         for warning in strategy.warnings(object, Some(old)) {
             ctx.warn(warning);
         }

@@ -7,6 +7,7 @@ mod evicting;
 mod identity;
 mod listing;
 mod nodes;
+mod quotas;
 mod ranges;
 mod refusals;
 mod rights;

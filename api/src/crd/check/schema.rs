@@ -3,8 +3,8 @@
 use regex::Regex;
 use serde_json::Value;
 
-use super::super::structural::Structural;
 use super::super::rules::{self, Problem};
+use super::super::structural::Structural;
 use super::super::{prune, validate};
 use crate::validation::at::At;
 use crate::validation::errors::Errors;

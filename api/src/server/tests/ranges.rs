@@ -38,9 +38,8 @@ async fn a_limit_range_gives_what_is_left_out_and_refuses_what_is_beyond() {
     let range = json!({ "metadata": { "name": "r" }, "spec": { "limits": limits } });
     cluster.post("/api/v1/namespaces/default/limitranges", &range).await.ok();
     let told = "kubernetes.io/limit-ranger";
-    let given =
-        until(&cluster, &pod("a"), |answer| answer.body["metadata"]["annotations"][told].is_string());
-    let given = given.await.ok();
+    let has_told = |answer: &Answer| answer.body["metadata"]["annotations"][told].is_string();
+    let given = until(&cluster, &pod("a"), has_told).await.ok();
     assert_eq!(
         given["metadata"]["annotations"][told],
         "LimitRanger plugin set: cpu request for container c; cpu limit for container c"
@@ -96,6 +95,7 @@ async fn classes_say_what_pods_and_claims_leave_out() {
     assert_eq!(made["spec"]["nodeSelector"], json!({ "kind": "sandbox" }));
     let class = json!({ "metadata": { "name": "usual" }, "value": 7, "globalDefault": true });
     cluster.post("/apis/scheduling.k8s.io/v1/priorityclasses", &class).await.ok();
-    let given = until(&cluster, &pod("b"), |answer| answer.body["spec"]["priority"] == 7).await.ok();
+    let given =
+        until(&cluster, &pod("b"), |answer| answer.body["spec"]["priority"] == 7).await.ok();
     assert_eq!(given["spec"]["priorityClassName"], "usual");
 }

@@ -1,0 +1,133 @@
+//! Counts what the objects of a namespace use of its quotas, and writes it into their status. What is
+//! created is charged by admission already; what is freed is found out here.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kontiki_api::admission::quota::usage::{self, Usage, matches, usage};
+use kontiki_api::client::Client;
+use kontiki_api::informer::Informer;
+use kontiki_api::object::Object;
+use kontiki_api::registry::options::{ListOptions, Part};
+use kontiki_api::registry::strategy::Kind;
+use kontiki_api::resources::resource_quota::KIND;
+use serde_json::{Map, Value, json};
+
+use super::runtime::{Controller, During, Next, Reconcile, ReconcileError, Seen};
+use crate::leader_context::LeaderContext;
+
+/// How often a quota is counted anew though nothing is known to have changed.
+const RESYNC: Duration = Duration::from_mins(5);
+
+/// A quota.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    namespace: String,
+    name: String,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Counts.
+pub struct Quotas {
+    client: Client,
+    quotas: Arc<Informer<Object>>,
+}
+
+/// The controller, ready to run.
+pub fn controller(context: &LeaderContext, begin: u64) -> Controller<Quotas> {
+    let quotas = context.informers.objects(&KIND);
+    let reconciler = Quotas {
+        client: context.client_of("resourcequota-controller"),
+        quotas: Arc::clone(&quotas),
+    };
+    let mut controller = Controller::new("resourcequota", context, begin, reconciler)
+        .watch(&quotas, |quota| vec![key(quota)]);
+    for kind in context.client.stored_kinds() {
+        if !kind.is_namespaced() || kind.kind == "Event" {
+            continue;
+        }
+        let all = Arc::clone(&quotas);
+        let informer = context.informers.objects(kind);
+        controller = controller.watch_changes(&informer, move |seen| concerned(&all, kind, &seen));
+    }
+    controller
+}
+
+fn key(quota: &Object) -> Key {
+    Key { namespace: quota.namespace().to_owned(), name: quota.name().to_owned() }
+}
+
+/// The quotas of the namespace, where the object uses something else than before. What is new was
+/// charged when it was created.
+fn concerned(quotas: &Informer<Object>, kind: &Kind, seen: &Seen<'_, Object>) -> Vec<Key> {
+    let Some(old) = seen.old else { return Vec::new() };
+    if seen.new.is_some_and(|new| usage(kind, new) == usage(kind, old)) {
+        return Vec::new();
+    }
+    quotas.list_in(old.namespace()).iter().map(|quota| key(quota)).collect()
+}
+
+#[async_trait]
+impl Reconcile for Quotas {
+    type Key = Key;
+
+    async fn reconcile(&self, key: &Key) -> Result<Next, ReconcileError> {
+        // The status is written on the condition that the quota is still as it was before the
+        // objects were listed: whatever was charged meanwhile is counted the next time.
+        let Some(quota) = self.quotas.get(&key.namespace, &key.name) else {
+            return Ok(Next::OnChange);
+        };
+        let hard = usage::amounts(quota.at("/spec/hard"));
+        let used = self.count(&quota, &hard).await?;
+        let said = usage::amounts(quota.at("/status/used"));
+        let is_known = quota.at("/status/hard") == quota.at("/spec/hard");
+        if !is_known || said != used {
+            let mut counted = (*quota).clone();
+            let spec = quota.at("/spec/hard").cloned().unwrap_or_else(|| json!({}));
+            counted.set(&["status"], json!({ "hard": spec, "used": list(&used) }));
+            let written = self.client.update_object(&KIND, Part::Status, counted).await;
+            match written {
+                Err(status) if status.is_not_found() => return Ok(Next::OnChange),
+                outcome => drop(outcome.during(|| format!("writing what quota {key} has used"))?),
+            }
+        }
+        Ok(Next::After(RESYNC))
+    }
+}
+
+impl Quotas {
+    /// What is used of what the quota limits.
+    async fn count(&self, quota: &Object, hard: &Usage) -> Result<Usage, ReconcileError> {
+        let mut used: Usage = hard.keys().map(|name| (name.clone(), Default::default())).collect();
+        for kind in self.client.stored_kinds() {
+            if !kind.is_namespaced() || !usage::counts(hard, kind) {
+                continue;
+            }
+            let options = ListOptions::default();
+            let list = self.client.list_objects(kind, quota.namespace(), &options).await;
+            let list = list.during(|| format!("listing {}", kind.plural))?;
+            for object in list.items.iter().filter(|object| matches(quota, kind, object)) {
+                for (name, amount) in usage(kind, object) {
+                    if let Some(sum) = used.get_mut(&name) {
+                        *sum = *sum + amount;
+                    }
+                }
+            }
+        }
+        Ok(used)
+    }
+}
+
+fn list(used: &Usage) -> Value {
+    let amount = |(name, amount): (&String, &kontiki_api::quantity::Quantity)| {
+        (name.clone(), amount.to_string().into())
+    };
+    Value::Object(used.iter().map(amount).collect::<Map<_, _>>())
+}
