@@ -144,12 +144,14 @@ impl Agent {
             AgentError::io("open the folder", &self.paths.checkpoint(), source)
         })?;
         let index = PodIndex::default();
+        let catalog = Arc::new(RwLock::new(Catalog::default()));
         let context = Arc::new(Context {
             runtime: self.runtime.clone(),
             api: Arc::new(KubeApi::new(client.clone())),
             recorder: recorder.clone(),
             paths: self.paths.clone(),
             node: self.node_facts(),
+            catalog: Arc::clone(&catalog),
             checkpoint,
             timers: self.config.timers.clone(),
             pulls: Semaphore::new(PULLS_MAX),
@@ -175,7 +177,7 @@ impl Agent {
         );
         let pods = Pods::new(context, index);
         let mut tasks = JoinSet::new();
-        self.spawn_network(&mut tasks, &client, &shutdown).await;
+        self.spawn_network(&mut tasks, &client, catalog, &shutdown).await;
         tasks.spawn(rotation);
         tasks.spawn(sender.run(client.clone(), shutdown.clone()));
         tasks.spawn(learn_servers(self.servers.clone(), shutdown.clone()));
@@ -206,10 +208,10 @@ impl Agent {
         &self,
         tasks: &mut JoinSet<()>,
         client: &kube::Client,
+        catalog: Arc<RwLock<Catalog>>,
         shutdown: &CancellationToken,
     ) {
         let node = &self.config.node_name;
-        let catalog = Arc::new(RwLock::new(Catalog::default()));
         let (range_sender, range) = watch::channel(None);
         if let Some(config) = &self.config.cluster_dns {
             match Dns::bind(self.config.node_ip).await.and_then(|dns| Ok((dns.address()?, dns))) {

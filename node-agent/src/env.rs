@@ -10,6 +10,8 @@ use k8s_openapi::api::core::v1::{
 use crate::cgroups::{Bound, resource_of};
 use crate::quantity;
 
+pub mod services;
+
 /// Objects that pods refer to; none for one that does not exist.
 #[derive(Clone, Debug, Default)]
 pub struct References {
@@ -17,6 +19,8 @@ pub struct References {
     pub config_maps: BTreeMap<String, Option<ConfigMap>>,
     /// Secrets by name.
     pub secrets: BTreeMap<String, Option<Secret>>,
+    /// Variables of Services; whatever the container itself says wins over them.
+    pub services: Vec<(String, String)>,
 }
 
 /// Why an environment or a file cannot be made. The words are the kubelet's.
@@ -71,6 +75,9 @@ pub fn environment(
     facts: &Facts,
 ) -> Result<Vec<(String, String)>, ReferenceError> {
     let mut env = Env::default();
+    for (name, value) in &references.services {
+        env.set(name.clone(), value.clone());
+    }
     for source in container.env_from.iter().flatten() {
         for (name, value) in env_from(source, references)? {
             env.set(name, value);

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use parking_lot::RwLock;
 use tokio::sync::{Mutex, Notify, Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{ApiError, PodApi, name, namespace, uid};
+use crate::catalog::Catalog;
 use crate::checkpoint::Checkpoint;
 use crate::config::Timers;
 use crate::env::References;
@@ -61,6 +63,8 @@ pub struct Context {
     pub paths: Paths,
     /// The node.
     pub node: NodeFacts,
+    /// Services, for the variables that name them.
+    pub catalog: Arc<RwLock<Catalog>>,
     /// Last known pods.
     pub checkpoint: Checkpoint,
     /// Periods and deadlines.

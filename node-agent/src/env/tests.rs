@@ -35,6 +35,7 @@ fn references() -> References {
     References {
         config_maps: BTreeMap::from([("settings".into(), Some(settings)), ("no".into(), None)]),
         secrets: BTreeMap::from([("login".into(), Some(login))]),
+        services: vec![("A".into(), "of a Service".into()), ("SHOP_PORT".into(), "80".into())],
     }
 }
 
@@ -54,6 +55,7 @@ fn every_source_of_a_value_is_read() {
     let env = environment(&pod, container, &references(), &facts()).unwrap();
     let env: BTreeMap<_, _> = env.into_iter().collect();
     let want = [
+        ("SHOP_PORT", "80"),
         ("CM_color", "red"),
         ("A", "1"),
         ("B", "1-$(NONE)-$(A)"),

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container as ContainerDef, LifecycleHandler, Pod};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::tokens::Held;
 use super::{Context, Outcome, start};
 use crate::api::{ApiError, namespace, uid};
-use crate::env::{References, referred};
+use crate::env::{self, References, referred};
 use crate::events::Kind;
 use crate::plan::{Step, all_containers};
 use crate::volumes::{self, Sources};
@@ -21,6 +22,9 @@ use crate::{cgroups, probes, spec};
 const FAILED_STEP_WAIT: Duration = Duration::from_secs(1);
 /// A container that is killed gets this long even if the pod gives it none: exits must be seen.
 const GRACE_MIN: Duration = Duration::from_secs(1);
+/// How long a container waits for the Services to be known, and how often it looks.
+const SERVICES_WITHIN: Duration = Duration::from_secs(10);
+const SERVICES_LOOK: Duration = Duration::from_millis(20);
 
 /// Everything a step needs.
 pub(super) struct Job {
@@ -95,11 +99,23 @@ impl Job {
         }
     }
 
+    /// The variables of Services. An agent that has just started hears of them first, or a pod would
+    /// never find the API; where no server answers, it does without (N1).
+    async fn service_links(&self) -> Vec<(String, String)> {
+        let catalog = &self.context.catalog;
+        let until = Instant::now() + SERVICES_WITHIN;
+        while !catalog.read().is_complete() && Instant::now() < until {
+            tokio::time::sleep(SERVICES_LOOK).await;
+        }
+        env::services::variables(&catalog.read(), &self.pod)
+    }
+
     /// What the pod refers to, as it is now; what was known before while no server answers (N1).
     pub(super) async fn fetch_references(&self) -> Result<References, String> {
         let (config_maps, secrets) = referred(&self.pod);
         let api = &self.context.api;
-        let mut found = References::default();
+        let mut found =
+            References { services: self.service_links().await, ..References::default() };
         for name in config_maps {
             let object = match api.config_map(namespace(&self.pod), &name).await {
                 Ok(object) => Some(object),

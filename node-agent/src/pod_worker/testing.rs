@@ -132,6 +132,8 @@ impl Lab {
         let runtime = Arc::new(FakeRuntime::with_images(images));
         let api = Arc::new(FakeApi::default());
         let (recorder, sender) = events::recorder("n1");
+        let mut catalog = Catalog::default();
+        catalog.complete();
         let context = Arc::new(Context {
             runtime: runtime.clone(),
             api: api.clone(),
@@ -146,6 +148,7 @@ impl Lab {
                 host_dns: Dns::default(),
                 cluster_dns: None,
             },
+            catalog: Arc::new(RwLock::new(catalog)),
             timers,
             pulls: Semaphore::new(1),
         });

@@ -100,15 +100,19 @@ spec:
   - {name: lib64, hostPath: {path: /usr/lib64}}
 "#;
 
-/// Asks the API with what every pod has: the cluster's authority and its account's token.
+/// Asks the API, by name and by the variables that client libraries read, with what every pod has:
+/// the cluster's authority and its account's token.
 const ASK_API: &str = r"/usr/bin/python3 - <<'END'
-import ssl, urllib.request
+import os, ssl, urllib.request
 folder = '/var/run/secrets/kubernetes.io/serviceaccount/'
 context = ssl.create_default_context(cafile=folder + 'ca.crt')
 token = open(folder + 'token').read()
-request = urllib.request.Request('https://kubernetes.default.svc/version',
-                                 headers={'Authorization': 'Bearer ' + token})
-print(urllib.request.urlopen(request, context=context, timeout=10).read().decode())
+by_variables = os.environ['KUBERNETES_SERVICE_HOST'] + ':' + os.environ['KUBERNETES_SERVICE_PORT']
+for host in ['kubernetes.default.svc', by_variables]:
+    request = urllib.request.Request('https://' + host + '/version',
+                                     headers={'Authorization': 'Bearer ' + token})
+    version = urllib.request.urlopen(request, context=context, timeout=10).read().decode()
+print(version)
 END";
 
 /// One server, one agent, and a pod to order about.
