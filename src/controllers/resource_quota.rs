@@ -10,6 +10,7 @@ use kontiki_api::admission::quota::usage::{self, Usage, matches, usage};
 use kontiki_api::client::Client;
 use kontiki_api::informer::Informer;
 use kontiki_api::object::Object;
+use kontiki_api::quantity::Quantity;
 use kontiki_api::registry::options::{ListOptions, Part};
 use kontiki_api::registry::strategy::Kind;
 use kontiki_api::resources::resource_quota::KIND;
@@ -105,7 +106,7 @@ impl Reconcile for Quotas {
 impl Quotas {
     /// What is used of what the quota limits.
     async fn count(&self, quota: &Object, hard: &Usage) -> Result<Usage, ReconcileError> {
-        let mut used: Usage = hard.keys().map(|name| (name.clone(), Default::default())).collect();
+        let mut used: Usage = hard.keys().map(|name| (name.clone(), Quantity::default())).collect();
         for kind in self.client.stored_kinds() {
             if !kind.is_namespaced() || !usage::counts(hard, kind) {
                 continue;
@@ -126,8 +127,6 @@ impl Quotas {
 }
 
 fn list(used: &Usage) -> Value {
-    let amount = |(name, amount): (&String, &kontiki_api::quantity::Quantity)| {
-        (name.clone(), amount.to_string().into())
-    };
+    let amount = |(name, amount): (&String, &Quantity)| (name.clone(), amount.to_string().into());
     Value::Object(used.iter().map(amount).collect::<Map<_, _>>())
 }

@@ -225,7 +225,7 @@ fn minimum(problems: &mut Vec<String>, rule: &str, least: Quantity, amounts: &Am
             problems.push(format!("{rule}, but request is {request}"));
         }
         (_, Some(limit)) if *limit < least => {
-            problems.push(format!("{rule}, but limit is {limit}"))
+            problems.push(format!("{rule}, but limit is {limit}"));
         }
         _ => {}
     }
