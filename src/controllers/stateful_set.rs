@@ -153,13 +153,7 @@ impl StatefulSets {
         plan: &Plan,
     ) -> Result<(), ReconcileError> {
         let set = &view.set;
-        let condemned: Vec<&Arc<Pod>> = plan
-            .delete
-            .iter()
-            .filter(|(_, why)| *why == Why::ScaledDown)
-            .map(|(pod, _)| pod)
-            .collect();
-        self.claims.keep_owned(key, set, &view.pods, &condemned).await?;
+        self.claims.keep_owned(key, set, &view.pods).await?;
         for pod in &plan.create {
             // In this order: who creates the second has created the first.
             if self.claims.furnish(key, set, pod).await? == Ready::NotYet {

@@ -94,12 +94,11 @@ impl Claims {
         key: &ObjectKey,
         set: &StatefulSet,
         pods: &[Arc<Pod>],
-        condemned: &[&Arc<Pod>],
     ) -> Result<(), ReconcileError> {
         for pod in pods {
             let name = owners::name(&pod.metadata);
             let Some(ordinal) = identity::ordinal(&key.name, name) else { continue };
-            let is_condemned = condemned.iter().any(|one| Arc::ptr_eq(one, pod));
+            let is_condemned = !identity::is_wanted(set, ordinal);
             for claim in identity::claims(set, ordinal).into_values() {
                 let Some(there) = self.informer.get(&key.namespace, owners::name(&claim.metadata))
                 else {

@@ -23,6 +23,14 @@ pub fn ordinal(set: &str, pod: &str) -> Option<i32> {
     is_plain.then(|| digits.parse().ok()).flatten()
 }
 
+/// Whether a set of this size has a pod of this ordinal. It says nothing of how far the pod is: one
+/// that is scaled away stays so while it terminates.
+pub fn is_wanted(set: &StatefulSet, ordinal: i32) -> bool {
+    let Some(spec) = set.spec.as_ref() else { return false };
+    let start = spec.ordinals.as_ref().and_then(|ordinals| ordinals.start).unwrap_or(0);
+    (start..start + spec.replicas.unwrap_or(1)).contains(&ordinal)
+}
+
 /// The revision that a pod is of.
 pub fn revision_of(pod: &Pod) -> &str {
     let labels = pod.metadata.labels.as_ref();

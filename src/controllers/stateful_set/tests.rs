@@ -191,3 +191,20 @@ fn claims_are_owned_by_what_they_go_with() {
         assert_eq!(owned_as_asked(&set, &pod, &changed, is_condemned), None, "and that is all");
     }
 }
+
+/// Found when a claim stayed: a reconcile while the pod terminated took the pod's ownership back.
+#[test]
+fn a_claim_goes_on_belonging_to_a_pod_scaled_away_while_that_terminates() {
+    let policy = json!({ "whenScaled": "Delete" });
+    let set = set(json!({
+        "replicas": 1, "ordinals": { "start": 2 }, "persistentVolumeClaimRetentionPolicy": policy,
+    }));
+    let wanted: Vec<i32> = (0..6).filter(|ordinal| identity::is_wanted(&set, *ordinal)).collect();
+    assert_eq!(wanted, [2]);
+    let going = pod("3 new going");
+    let ordinal = identity::ordinal("db", owners::name(&going.metadata)).unwrap();
+    let condemned = !identity::is_wanted(&set, ordinal);
+    let claim = PersistentVolumeClaim::default();
+    let owned = owned_as_asked(&set, &going, &claim, condemned).unwrap();
+    assert_eq!(owned_as_asked(&set, &going, &owned, condemned), None);
+}
