@@ -70,19 +70,52 @@ async fn rotate_pod(
         for stale in stale_instances(&files(&container)?) {
             std::fs::remove_file(stale)?;
         }
-        let grown = files(&container)?.into_iter().filter(|path| {
-            instance(path).is_some_and(|(_, is_current)| is_current)
-                && path.metadata().is_ok_and(|metadata| metadata.len() > bytes_max)
-        });
-        for log in grown {
+        for (log, due) in due(&files(&container)?, bytes_max) {
             // Asked for only when there is something to do: most looks find nothing.
             let Ok(running) = runtime.containers(Some(uid)).await else { continue };
-            if let Some(writer) = writer(&running, &log) {
-                rotate(&log, &writer.id, runtime).await?;
+            let Some(writer) = writer(&running, &log) else { continue };
+            match due {
+                Due::Rotation => rotate(&log, &writer.id, runtime).await?,
+                Due::Reopening => {
+                    if let Err(error) = runtime.reopen_log(&writer.id).await {
+                        tracing::warn!(%error, log = %log.display(), "the runtime opens no new log");
+                    }
+                }
             }
         }
     }
     Ok(())
+}
+
+/// What is to be done for a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// It has grown.
+    Rotation,
+    /// It was moved aside, and the agent was killed before the runtime was told: that still writes
+    /// to the file that was moved.
+    Reopening,
+}
+
+/// Logs of a container for which something is to be done.
+fn due(files: &[PathBuf], bytes_max: u64) -> Vec<(PathBuf, Due)> {
+    let is_current = |path: &&PathBuf| instance(path).is_some_and(|(_, is_current)| is_current);
+    let grown = files
+        .iter()
+        .filter(is_current)
+        .filter(|path| path.metadata().is_ok_and(|metadata| metadata.len() > bytes_max));
+    let mut due: Vec<_> = grown.map(|path| (path.clone(), Due::Rotation)).collect();
+    let Some(newest) = files.iter().max_by_key(|path| instance(path).map(|(number, _)| number))
+    else {
+        return due;
+    };
+    if let Some((number, _)) = instance(newest) {
+        let log = newest.with_file_name(format!("{number}.log"));
+        if !files.contains(&log) {
+            due.push((log, Due::Reopening));
+        }
+    }
+    due
 }
 
 /// The running container that writes a log.
@@ -230,6 +263,16 @@ mod tests {
         rotate(&log, &id, &runtime).await.unwrap();
         assert_eq!(std::fs::read_to_string(&log).unwrap(), "much");
         drop(dir);
+    }
+
+    #[tokio::test]
+    async fn a_kill_between_moving_a_log_and_telling_the_runtime_is_made_good() {
+        let (runtime, (dir, log)) = (running().await, pod_with_log("much"));
+        let aside = log.with_file_name("0.log.20261124-080000");
+        std::fs::rename(&log, &aside).unwrap();
+        rotate_pod(dir.path(), "u", &runtime, 3).await.unwrap();
+        assert_eq!(runtime.calls().last().map(String::as_str), Some("reopen c"));
+        assert_eq!(std::fs::read_to_string(&aside).unwrap(), "much");
     }
 
     #[tokio::test]

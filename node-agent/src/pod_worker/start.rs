@@ -68,7 +68,8 @@ pub(super) async fn start(
         return Err(StartError::Config(format!("the pod has no container {name:?}")));
     };
     let image = ensure_image(job, &definition).await?;
-    let references = job.fetch_references().await.map_err(StartError::Config)?;
+    let mut references = job.fetch_references().await.map_err(StartError::Config)?;
+    references.services = job.service_links().await;
     let spec = spec::container(&ContainerInput {
         pod: &job.pod,
         container: &definition,

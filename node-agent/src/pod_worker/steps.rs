@@ -101,7 +101,7 @@ impl Job {
 
     /// The variables of Services. An agent that has just started hears of them first, or a pod would
     /// never find the API; where no server answers, it does without (N1).
-    async fn service_links(&self) -> Vec<(String, String)> {
+    pub(super) async fn service_links(&self) -> Vec<(String, String)> {
         let catalog = &self.context.catalog;
         let until = Instant::now() + SERVICES_WITHIN;
         while !catalog.read().is_complete() && Instant::now() < until {
@@ -114,8 +114,7 @@ impl Job {
     pub(super) async fn fetch_references(&self) -> Result<References, String> {
         let (config_maps, secrets) = referred(&self.pod);
         let api = &self.context.api;
-        let mut found =
-            References { services: self.service_links().await, ..References::default() };
+        let mut found = References::default();
         for name in config_maps {
             let object = match api.config_map(namespace(&self.pod), &name).await {
                 Ok(object) => Some(object),
