@@ -1,5 +1,6 @@
 //! Admission: what is decided on a write beyond its own kind's rules, by plugins in a fixed order.
-//! First all may change the object, then all may refuse it.
+//! First all may change the object, then all may refuse it. Behind the built-in ones come those
+//! that the cluster's users bring along: webhooks and policies.
 
 pub mod classes;
 pub mod escalation;
@@ -8,6 +9,13 @@ pub mod limit_ranger;
 pub mod node_restriction;
 pub mod quota;
 pub mod service_account;
+
+mod extensions;
+mod followed;
+mod matching;
+mod policies;
+mod review;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -18,12 +26,15 @@ use crate::authz::rbac::Rbac;
 use crate::context::RequestContext;
 use crate::informer::Informers;
 use crate::object::Object;
+use crate::outbound::Outbound;
 use crate::registry::Registry;
 use crate::registry::strategy::{Attached, Kind};
 use crate::resources::{limit_range, resource_quota};
 use crate::status::Status;
+use extensions::Extensions;
 
 /// A write on its way.
+#[derive(Clone, Copy)]
 pub struct Admit<'a> {
     /// Who and what.
     pub ctx: &'a RequestContext,
@@ -52,6 +63,8 @@ pub enum Operation {
     Update,
     /// It goes.
     Delete,
+    /// A connection with it is made.
+    Connect,
 }
 
 /// One plugin. It must bound its own waits and leave nothing behind when the write is refused later.
@@ -81,21 +94,23 @@ pub trait Plugin: Send + Sync {
 #[derive(Default, Clone)]
 pub struct Admission {
     plugins: Vec<Arc<dyn Plugin>>,
+    extensions: Option<Arc<Extensions>>,
 }
 
 impl Admission {
     /// These plugins, in this order.
     pub fn new(plugins: Vec<Arc<dyn Plugin>>) -> Self {
-        Self { plugins }
+        Self { plugins, extensions: None }
     }
 
-    /// The plugins of every cluster.
+    /// The plugins of every cluster, and what its users bring along.
     pub(crate) fn built_in(
         rbac: &Arc<Rbac>,
         authorizer: &Arc<dyn Authorizer>,
         informers: &Informers,
+        outbound: &Arc<Outbound>,
     ) -> Self {
-        Self::new(vec![
+        let plugins: Vec<Arc<dyn Plugin>> = vec![
             Arc::new(immortal::Immortal),
             Arc::new(limit_ranger::LimitRanger::new(informers.objects(&limit_range::KIND))),
             Arc::new(service_account::ServiceAccountPlugin::new(informers.of())),
@@ -103,15 +118,46 @@ impl Admission {
             Arc::new(classes::Classes::new(informers)),
             Arc::new(escalation::Escalation::new(Arc::clone(rbac), Arc::clone(authorizer))),
             Arc::new(quota::Quota::new(informers.objects(&resource_quota::KIND))),
-        ])
+        ];
+        let extensions = Extensions::new(informers, Arc::clone(outbound));
+        Self { plugins, extensions: Some(Arc::new(extensions)) }
+    }
+
+    /// Waits until the webhooks and policies of the store are known here. Callers bound the wait.
+    pub async fn furnished(&self) {
+        if let Some(extensions) = &self.extensions {
+            extensions.furnished().await;
+        }
     }
 
     /// Lets all plugins change the object.
     pub async fn mutate(&self, admit: &Admit<'_>, object: &mut Object) -> Result<(), Status> {
+        self.plugins_mutate(admit, object).await?;
+        let Some(extensions) = &self.extensions else { return Ok(()) };
+        let mutated = extensions.mutate(admit, Some(object)).await?;
+        if mutated.is_changed {
+            self.plugins_mutate(admit, object).await?;
+            extensions.mutate_again(admit, object, mutated).await?;
+        }
+        Ok(())
+    }
+
+    async fn plugins_mutate(&self, admit: &Admit<'_>, object: &mut Object) -> Result<(), Status> {
         for plugin in &self.plugins {
             plugin.mutate(admit, object).await?;
         }
         Ok(())
+    }
+
+    /// Lets webhooks and policies change or refuse a document that is sent to a part of an object: a
+    /// scale, a binding, an eviction, the options of a connection.
+    pub async fn document(&self, admit: &Admit<'_>, document: &mut Object) -> Result<(), Status> {
+        let Some(extensions) = &self.extensions else { return Ok(()) };
+        let mutated = extensions.mutate(admit, Some(document)).await?;
+        if mutated.is_changed {
+            extensions.mutate_again(admit, document, mutated).await?;
+        }
+        extensions.validate(admit, Some(document)).await
     }
 
     /// What all plugins write with the object.
@@ -128,6 +174,11 @@ impl Admission {
         for plugin in &self.plugins {
             plugin.validate(admit, object).await?;
         }
-        Ok(())
+        let Some(extensions) = &self.extensions else { return Ok(()) };
+        if object.is_none() {
+            // Nothing comes of a change of what goes, but all are asked.
+            extensions.mutate(admit, None).await?;
+        }
+        extensions.validate(admit, object).await
     }
 }

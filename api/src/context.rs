@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::authn::User;
 use crate::authz::{Attributes, Authorizer};
+use crate::seat::Seat;
 use crate::status::Status;
 
 /// Who wants what, allowed.
@@ -24,6 +25,11 @@ pub struct RequestContext {
     pub field_manager: String,
     /// The term under which a leader-only task writes (invariant R9).
     pub fence: Option<Term>,
+    /// Webhooks and policies have been asked about what this request is about, and its single writes
+    /// are no longer their business.
+    pub(crate) is_admitted: bool,
+    /// Its place among the requests that are handled, where it came from a client.
+    pub(crate) seat: Option<Arc<Seat>>,
     warnings: Arc<Mutex<Vec<String>>>,
 }
 
@@ -60,7 +66,24 @@ impl RequestContext {
             dry_run: false,
             field_manager: String::new(),
             fence: None,
+            is_admitted: false,
+            seat: None,
             warnings: Arc::default(),
+        }
+    }
+
+    /// The same for the writes that follow from what was admitted.
+    #[must_use]
+    pub(crate) fn admitted(mut self) -> Self {
+        self.is_admitted = true;
+        self
+    }
+
+    /// Waits for somebody outside without holding a place that others need.
+    pub(crate) async fn outside<T>(&self, work: impl Future<Output = T>) -> Result<T, Status> {
+        match &self.seat {
+            Some(seat) => seat.outside(work).await,
+            None => Ok(work.await),
         }
     }
 

@@ -26,6 +26,7 @@ pub mod structural;
 pub mod version;
 
 mod columns;
+mod convert;
 mod default;
 mod follow;
 mod kind;
@@ -34,6 +35,7 @@ mod prune;
 mod rules;
 mod validate;
 
+pub(crate) use convert::convert_one;
 pub(crate) use follow::{follow, look};
 pub(crate) use kind::DEFINITIONS;
 pub(crate) use prune::prune;

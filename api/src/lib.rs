@@ -45,6 +45,7 @@ mod chain;
 pub mod query;
 pub mod request_info;
 mod routes;
+mod seat;
 mod state;
 
 pub mod admission;
@@ -54,9 +55,11 @@ pub mod context;
 pub mod tokens;
 
 mod answer;
+mod cel;
 mod handlers;
 mod kubelet;
 pub mod negotiate;
+mod outbound;
 mod shape;
 
 pub mod allocate;

@@ -15,6 +15,7 @@ mod binding;
 mod create;
 mod definitions;
 mod delete;
+mod endpoint;
 mod evict;
 mod metadata;
 mod namespaces;

@@ -1,6 +1,7 @@
 //! The kinds, one file each: what an object says by default, what it may say, how it may change and
 //! how it is shown. A new kind is one file here and one line in [`KINDS`].
 
+mod admission_rules;
 pub mod defaults;
 pub mod pod_spec;
 pub mod rbac;
@@ -46,7 +47,10 @@ pub mod service;
 pub mod service_account;
 pub mod stateful_set;
 pub mod storage_class;
+pub mod validating_admission_policy;
+pub mod validating_admission_policy_binding;
 pub mod volume_attachment;
+pub mod webhook_configuration;
 
 use crate::object::Object;
 use crate::registry::strategy::Kind;
@@ -102,6 +106,10 @@ pub static KINDS: &[&Kind] = &[
     &storage_class::KIND,
     &volume_attachment::KIND,
     &custom_resource_definition::KIND,
+    &webhook_configuration::MUTATING,
+    &validating_admission_policy::KIND,
+    &validating_admission_policy_binding::KIND,
+    &webhook_configuration::VALIDATING,
 ];
 
 /// What these rules find wrong with an object.

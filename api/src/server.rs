@@ -23,6 +23,7 @@ use crate::informer::{Informer, Informers};
 use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
 use crate::object::Object;
+use crate::outbound::Outbound;
 use crate::registry::Registry;
 use crate::registry::scheme::Scheme;
 use crate::state::{Api, Documents, Places, STREAMS_MAX};
@@ -175,7 +176,8 @@ impl ApiServer {
         let authorizer = Arc::new(ClusterAuthorizer::new(Arc::clone(&kv), &informers));
         let rbac = Arc::clone(authorizer.rbac());
         let authorizer: Arc<dyn Authorizer> = authorizer;
-        let admission = Admission::built_in(&rbac, &authorizer, &informers);
+        let outbound = Arc::new(Outbound::default());
+        let admission = Admission::built_in(&rbac, &authorizer, &informers, &outbound);
         let registry = Arc::new(Registry::new(Arc::clone(&kv), Arc::clone(&scheme), admission));
         let client = Client::new(Arc::clone(&registry), Arc::clone(&authorizer));
         let sealer = config.secret.as_ref().map(|secret| Sealer::derive(&secret.0, "tokens"));
@@ -252,6 +254,7 @@ impl ApiServer {
     pub async fn furnished(&self) {
         self.definitions.synced().await;
         self.api.rbac.furnished().await;
+        self.api.registry.admission().furnished().await;
     }
 }
 

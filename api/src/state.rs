@@ -82,7 +82,9 @@ impl Documents {
 /// Places for requests: who finds none waits, and who finds none to wait is told to come again.
 pub(crate) struct Places {
     /// For those that are handled.
-    pub(crate) under_way: Semaphore,
+    pub(crate) under_way: Arc<Semaphore>,
+    /// For those that wait for a webhook meanwhile.
+    pub(crate) outside: Arc<Semaphore>,
     /// For those that wait to be.
     pub(crate) queue: Semaphore,
 }
@@ -90,13 +92,17 @@ pub(crate) struct Places {
 /// How many streams to nodes are open at once; more are refused (A4).
 pub(crate) const STREAMS_MAX: usize = 1024;
 
+/// How many requests wait for webhooks at once; more are refused (A4).
+const OUTSIDE_MAX: usize = 1024;
+
 /// How many requests wait for each that is handled, at most.
 const WAITING_PER_PLACE: usize = 8;
 
 impl Places {
     pub(crate) fn new(under_way: usize) -> Self {
         Self {
-            under_way: Semaphore::new(under_way),
+            under_way: Arc::new(Semaphore::new(under_way)),
+            outside: Arc::new(Semaphore::new(OUTSIDE_MAX)),
             queue: Semaphore::new(under_way * WAITING_PER_PLACE),
         }
     }

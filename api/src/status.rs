@@ -84,6 +84,8 @@ fn is_zero(seconds: &u32) -> bool {
 struct Body {
     code: u16,
     reason: Reason,
+    /// A word of somebody else's, in the place of `reason`.
+    foreign_reason: Option<String>,
     message: String,
     details: Option<Details>,
     metadata_continue: Option<String>,
@@ -98,6 +100,7 @@ impl Status {
         Self(Box::new(Body {
             code,
             reason,
+            foreign_reason: None,
             message: message.into(),
             details: None,
             metadata_continue: None,
@@ -427,6 +430,35 @@ impl Status {
         Self::new(code, reason, message)
     }
 
+    /// A refusal in the words of a webhook.
+    pub fn denied(
+        code: u16,
+        reason: &str,
+        message: impl Into<String>,
+        details: Option<&serde_json::Value>,
+    ) -> Self {
+        let known = serde_json::from_value(reason.into()).unwrap_or(Reason::Unknown);
+        let mut status = Self::new(code, known, message);
+        let is_foreign = known == Reason::Unknown && !reason.is_empty();
+        status.0.foreign_reason = is_foreign.then(|| reason.to_owned());
+        status.0.details = details.and_then(|details| serde_json::from_value(details.clone()).ok());
+        status
+    }
+
+    /// 403 by default: a policy refuses the write, for a reason of its own.
+    #[must_use]
+    pub fn for_reason(mut self, reason: &str) -> Self {
+        let (code, reason) = match reason {
+            "Unauthorized" => (401, Reason::Unauthorized),
+            "Forbidden" => (403, Reason::Forbidden),
+            "RequestEntityTooLarge" => (413, Reason::RequestEntityTooLarge),
+            _ => (422, Reason::Invalid),
+        };
+        self.0.code = code;
+        self.0.reason = reason;
+        self
+    }
+
     /// The HTTP code.
     pub fn code(&self) -> u16 {
         self.0.code
@@ -519,6 +551,8 @@ impl Serialize for Status {
             message: &'a str,
             #[serde(skip_serializing_if = "is_unknown")]
             reason: Reason,
+            #[serde(rename = "reason", skip_serializing_if = "Option::is_none")]
+            foreign_reason: &'a Option<String>,
             #[serde(skip_serializing_if = "Option::is_none")]
             details: &'a Option<Details>,
             code: u16,
@@ -538,6 +572,7 @@ impl Serialize for Status {
             status: if self.0.code < 400 { "Success" } else { "Failure" },
             message: &self.0.message,
             reason: self.0.reason,
+            foreign_reason: &self.0.foreign_reason,
             details: &self.0.details,
             code: self.0.code,
         }

@@ -30,6 +30,7 @@ pub(super) async fn filter(
         Ok(ctx) => ctx,
         Err(refusal) => return refusal.into_response(),
     };
+    ctx.seat = request.extensions().get().cloned();
     match query.is_dry_run() {
         Ok(is_dry_run) => ctx.dry_run = is_dry_run,
         Err(refusal) => return refusal.into_response(),

@@ -14,6 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::{Call, log};
+use crate::admission::{Admit, Operation};
 use crate::answer;
 use crate::authz::Attributes;
 use crate::context::RequestContext;
@@ -43,6 +44,18 @@ const PASSED_ON: [HeaderName; 6] = [
 pub(super) async fn connect(call: Call) -> Result<Response, Status> {
     let Call { api, ctx, kind, path, query, headers, upgrade, .. } = call;
     also_create(&api, &ctx).await?;
+    let mut options = options(&path.subresource, &query);
+    let admit = Admit {
+        ctx: &ctx,
+        registry: &api.registry,
+        kind,
+        subresource: &path.subresource,
+        operation: Operation::Connect,
+        namespace: &path.namespace,
+        name: &path.name,
+        old: None,
+    };
+    api.registry.admission().document(&admit, &mut options).await?;
     let client = upgrade.filter(|_| headers.contains_key(header::UPGRADE));
     let client = client.ok_or_else(|| Status::bad_request("Upgrade request required"))?;
     let pod = api.registry.get(&ctx, kind, &path.namespace, &path.name).await?;
@@ -78,6 +91,35 @@ pub(super) async fn connect(call: Call) -> Result<Response, Status> {
     // Ends with either of its two connections, or with the server.
     tokio::spawn(pass_on(client, upgrade, api.stop.clone(), place));
     Ok(response)
+}
+
+/// What a client asks for, as a document.
+fn options(subresource: &str, query: &Query) -> Object {
+    let kind = match subresource {
+        "exec" => "PodExecOptions",
+        "attach" => "PodAttachOptions",
+        _ => "PodPortForwardOptions",
+    };
+    let mut options = Object::empty("v1", kind);
+    options.remove(&["metadata"]);
+    if kind == "PodPortForwardOptions" {
+        let ports = query.all("ports").into_iter().filter_map(|port| port.parse::<i64>().ok());
+        options.set(&["ports"], ports.collect::<Vec<_>>());
+        return options;
+    }
+    for flag in ["stdin", "stdout", "stderr", "tty"] {
+        if query.is_true(flag) {
+            options.set(&[flag], true);
+        }
+    }
+    if !query.get("container").is_empty() {
+        options.set(&["container"], query.get("container"));
+    }
+    if kind == "PodExecOptions" {
+        let command: Vec<&str> = query.all("command");
+        options.set(&["command"], command);
+    }
+    options
 }
 
 /// Who opens a WebSocket does it by GET, and must be allowed what other clients do by POST.

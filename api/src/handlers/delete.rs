@@ -11,6 +11,7 @@ use crate::status::Status;
 pub(super) async fn delete(mut call: Call) -> Result<Response, Status> {
     let (form, shaper) = call.form()?;
     let options = body::delete_options(&mut call).await?;
+    call.ctx.dry_run |= options.dry_run;
     let Call { api, ctx, kind, path, .. } = call;
     let deleted = api.registry.delete(&ctx, kind, &path.namespace, &path.name, &options).await?;
     let value = match deleted {
@@ -25,6 +26,7 @@ pub(super) async fn delete(mut call: Call) -> Result<Response, Status> {
 pub(super) async fn delete_collection(mut call: Call) -> Result<Response, Status> {
     let (form, shaper) = call.form()?;
     let options = body::delete_options(&mut call).await?;
+    call.ctx.dry_run |= options.dry_run;
     let Call { api, ctx, kind, path, query, .. } = call;
     let list = ListOptions { limit: 0, continue_token: String::new(), ..query.list()? };
     let items =

@@ -83,7 +83,7 @@ async fn evict(mut call: Call) -> Result<Response, Status> {
     let form = negotiate(&headers, false)?;
     check_name(&eviction, &path.name)?;
     let options = body::options_of(eviction.at("/deleteOptions").unwrap_or(&Value::Null))?;
-    api.registry.evict(&ctx, kind, &path.namespace, &path.name, &options).await?;
+    api.registry.evict(&ctx, kind, &path.namespace, &path.name, &eviction, &options).await?;
     Ok(answer::document(StatusCode::CREATED, form.format, &Status::created().to_value()))
 }
 

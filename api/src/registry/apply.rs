@@ -122,7 +122,7 @@ impl Registry {
         let api_version = kind.api_version();
         let writer = writer(ctx, kind, "scale", &api_version);
         let tracking = Tracking::Done;
-        let target = Target { tracking, ..Target::of(kind, Part::Main, namespace, name) };
+        let target = Target { tracking, ..Target::of(kind, Part::Scale, namespace, name) };
         let replicas = replicas_of(config, name)?;
         let mut part = Object::empty(&api_version, kind.kind);
         with_replicas(&mut part, pointers, replicas);

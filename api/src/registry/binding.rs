@@ -36,9 +36,12 @@ impl Registry {
         if !errors.is_empty() {
             return Err(Status::invalid("", "Binding", name, &errors));
         }
+        let mut binding = binding.clone();
+        let ctx = &self.admit_part(ctx, kind, (namespace, name, "binding"), &mut binding).await?;
+        let node = binding.str_at("/target/name");
         let target = Target::of(kind, Part::Binding, namespace, name);
         let now = metadata::seconds(ctx.now);
-        let change = |old: &Object| bound(kind, old, binding, node, &now);
+        let change = |old: &Object| bound(kind, old, &binding, node, &now);
         self.change(ctx, target, &change).await.map(drop)
     }
 }

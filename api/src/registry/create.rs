@@ -101,6 +101,22 @@ impl Registry {
         })
     }
 
+    /// Lets admission look at a document that is posted to a part of an object: at namespace, name and
+    /// part. Gives the context for the writes that follow from it, about which nobody is asked again.
+    pub(super) async fn admit_part(
+        &self,
+        ctx: &RequestContext,
+        kind: &'static Kind,
+        (namespace, name, subresource): (&str, &str, &str),
+        document: &mut Object,
+    ) -> Result<RequestContext, Status> {
+        let operation = Operation::Create;
+        let admit =
+            Admit { ctx, registry: self, kind, subresource, operation, namespace, name, old: None };
+        self.admission.document(&admit, document).await?;
+        Ok(ctx.clone().admitted())
+    }
+
     /// Everything that happens to a new object before it is written.
     async fn admit_new(
         &self,

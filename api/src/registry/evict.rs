@@ -26,10 +26,13 @@ impl Registry {
         kind: &'static Kind,
         namespace: &str,
         name: &str,
+        eviction: &Object,
         options: &DeleteOptions,
     ) -> Result<(), Status> {
         let mut ctx = ctx.clone();
         ctx.dry_run |= options.dry_run;
+        let mut eviction = eviction.clone();
+        let ctx = self.admit_part(&ctx, kind, (namespace, name, "eviction"), &mut eviction).await?;
         let mut tries = 0;
         loop {
             let pod = self.get(&ctx, kind, namespace, name).await?;

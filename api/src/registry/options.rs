@@ -142,6 +142,8 @@ pub enum Part {
     Main,
     /// The status.
     Status,
+    /// The number of replicas.
+    Scale,
     /// The finalizers in a namespace's spec.
     Finalize,
     /// The ephemeral containers of a pod.
@@ -156,6 +158,7 @@ impl Part {
         match self {
             Self::Main => "",
             Self::Status => "status",
+            Self::Scale => "scale",
             Self::Finalize => "finalize",
             Self::Ephemeral => "ephemeralcontainers",
             Self::Binding => "binding",

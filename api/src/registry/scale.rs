@@ -7,6 +7,7 @@ use super::strategy::{Kind, ScalePointers};
 use super::tracking::Tracking;
 use super::update::Target;
 use super::{Registry, patching};
+use crate::admission::Admit;
 use crate::context::RequestContext;
 use crate::object::Object;
 use crate::schema::Gvk;
@@ -74,7 +75,7 @@ impl Registry {
     ) -> Result<Object, Status> {
         let pointers = pointers(kind)?;
         let tracking = Tracking::Of("scale");
-        let target = Target { kind, part: Part::Main, tracking, namespace, name };
+        let target = Target { kind, part: Part::Scale, tracking, namespace, name };
         let apply = |old: &Object| {
             let scale = change(&scale_of(old, pointers))?;
             let mut object = old.clone();
@@ -86,6 +87,21 @@ impl Registry {
             Ok(object)
         };
         self.change(ctx, target, &apply).await.map(|object| scale_of(&object, pointers))
+    }
+
+    /// Shows admission the scale, which is all that is written.
+    pub(super) async fn admit_scale(
+        &self,
+        admit: &Admit<'_>,
+        object: &mut Object,
+        old: &Object,
+    ) -> Result<(), Status> {
+        let pointers = pointers(admit.kind)?;
+        let (mut scale, before) = (scale_of(object, pointers), scale_of(old, pointers));
+        let admit = Admit { old: Some(&before), ..*admit };
+        self.admission.document(&admit, &mut scale).await?;
+        with_replicas(object, pointers, replicas_of(&scale, admit.name)?);
+        Ok(())
     }
 }
 

@@ -260,10 +260,14 @@ impl Registry {
             name,
             old: Some(old),
         };
-        self.admission.mutate(&admit, object).await?;
+        if part == Part::Scale {
+            self.admit_scale(&admit, object, old).await?;
+        } else {
+            self.admission.mutate(&admit, object).await?;
+        }
         let mut attached = Attached::default();
         match part {
-            Part::Main => {
+            Part::Main | Part::Scale => {
                 strategy.prepare_for_update(ctx, object, old);
                 attached = strategy.admit_update(ctx, self, object, old).await?;
             }
@@ -278,7 +282,7 @@ impl Registry {
         }
         let mut errors = metadata::validate_update(object, old);
         match part {
-            Part::Main => {
+            Part::Main | Part::Scale => {
                 if !strategy.forgives_what_stays() {
                     errors.extend(strategy.validate(object));
                 }
@@ -294,7 +298,9 @@ impl Registry {
         if !errors.is_empty() {
             return Err(Status::invalid(kind.group, kind.kind, name, &errors));
         }
-        self.admission.validate(&admit, Some(object)).await?;
+        if part != Part::Scale {
+            self.admission.validate(&admit, Some(object)).await?;
+        }
         if part == Part::Main {
             attached.extend(self.admission.charge(&admit, object).await?);
         }

@@ -13,6 +13,7 @@ mod refusals;
 mod rights;
 mod secure;
 mod watching;
+mod webhooks;
 mod writing;
 
 use std::sync::Arc;

@@ -1,0 +1,228 @@
+//! CEL expressions over whole objects, as match conditions and admission policies have them. The
+//! rules of schemas are [`crate::crd`]'s.
+//!
+//! What an expression costs is not counted while it runs: its length is bounded, and so are the
+//! objects it is about.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use kube_cel::KubeCelExt as _;
+use kube_cel::cel::common::ast::{EntryExpr, Expr, IdedExpr};
+use kube_cel::cel::objects::{Key, Map};
+use kube_cel::cel::{Context, Program};
+use serde_json::Value;
+
+/// What comes out of an expression.
+pub(crate) type Outcome = kube_cel::cel::Value;
+
+/// The variables of every expression that admission runs.
+pub(crate) const VARIABLES: [&str; 4] = ["object", "oldObject", "request", "namespaceObject"];
+
+/// Names that mean types, not variables.
+const TYPES: [&str; 12] = [
+    "bool",
+    "bytes",
+    "double",
+    "duration",
+    "dyn",
+    "int",
+    "list",
+    "map",
+    "null_type",
+    "string",
+    "timestamp",
+    "uint",
+];
+
+/// The longest expression that is taken.
+const LENGTH_MAX: usize = 10 << 10;
+
+/// An expression, ready to run.
+#[derive(Debug)]
+pub(crate) struct Expression {
+    program: Program,
+}
+
+impl Expression {
+    /// Compiles an expression that may name these variables. The error says why it cannot be.
+    pub(crate) fn compile(text: &str, known: &[&str]) -> Result<Self, String> {
+        if text.len() > LENGTH_MAX {
+            return Err(format!(
+                "compilation failed: expression is longer than {LENGTH_MAX} bytes"
+            ));
+        }
+        let program = Program::compile(text).map_err(|error| {
+            format!("compilation failed: ERROR: <input>:1:1: Syntax error: {error}")
+        })?;
+        let mut unknown = Vec::new();
+        undeclared(program.expression(), &mut known.iter().copied().collect(), &mut unknown);
+        if let Some(name) = unknown.first() {
+            return Err(format!(
+                "compilation failed: ERROR: <input>:1:1: undeclared reference to '{name}' (in \
+                 container '')"
+            ));
+        }
+        Ok(Self { program })
+    }
+
+    /// What it is of these variables. The error says why it is nothing.
+    pub(crate) fn run(&self, variables: &Variables) -> Result<Outcome, String> {
+        self.program.execute(&variables.0).map_err(|error| error.to_string())
+    }
+
+    /// The same where it must be true or false.
+    pub(crate) fn is_true(&self, variables: &Variables) -> Result<bool, String> {
+        match self.run(variables)? {
+            Outcome::Bool(is_true) => Ok(is_true),
+            _ => Err("it must be true or false, and is something else".to_owned()),
+        }
+    }
+}
+
+/// What the names in expressions mean.
+pub(crate) struct Variables(Context<'static>);
+
+impl Variables {
+    /// None, and the functions that Kubernetes has.
+    pub(crate) fn new() -> Self {
+        Self(Context::default().with_all())
+    }
+
+    /// Names a JSON value.
+    pub(crate) fn set(&mut self, name: &str, value: &Value) {
+        self.0.add_variable_from_value(name, of_json(value));
+    }
+
+    /// Names values by what they are called behind a dot: `variables.x`.
+    pub(crate) fn set_all(&mut self, name: &str, values: &HashMap<String, Outcome>) {
+        let entries = values.iter().map(|(key, value)| (text_key(key), value.clone()));
+        let map = Arc::new(entries.collect::<HashMap<_, _>>());
+        self.0.add_variable_from_value(name, Outcome::Map(Map { map }));
+    }
+}
+
+fn text_key(text: &str) -> Key {
+    Key::String(Arc::new(text.to_owned()))
+}
+
+fn of_json(value: &Value) -> Outcome {
+    match value {
+        Value::Null => Outcome::Null,
+        Value::Bool(value) => Outcome::Bool(*value),
+        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(number), _) => Outcome::Int(number),
+            (None, Some(number)) => Outcome::UInt(number),
+            (None, None) => Outcome::Float(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Value::String(text) => Outcome::String(Arc::new(text.clone())),
+        Value::Array(list) => Outcome::List(Arc::new(list.iter().map(of_json).collect())),
+        Value::Object(fields) => {
+            let entries = fields.iter().map(|(key, value)| (text_key(key), of_json(value)));
+            Outcome::Map(Map { map: Arc::new(entries.collect()) })
+        }
+    }
+}
+
+/// The names that an expression uses and nobody gives a meaning to.
+fn undeclared<'e>(
+    expression: &'e IdedExpr,
+    known: &mut HashSet<&'e str>,
+    unknown: &mut Vec<&'e str>,
+) {
+    match &expression.expr {
+        Expr::Unspecified | Expr::Literal(_) => {}
+        Expr::Ident(name) => {
+            let is_known = name.starts_with('@') || TYPES.contains(&name.as_str());
+            if !is_known && !known.contains(name.as_str()) {
+                unknown.push(name);
+            }
+        }
+        Expr::Call(call) => {
+            // `math.greatest(…)`: what stands before the dot is a part of the function's name.
+            let target = call.target.as_deref().filter(|target| !is_library(target));
+            target.into_iter().chain(&call.args).for_each(|part| undeclared(part, known, unknown));
+        }
+        Expr::Select(select) => undeclared(&select.operand, known, unknown),
+        Expr::List(list) => list.elements.iter().for_each(|one| undeclared(one, known, unknown)),
+        Expr::Map(map) => entries(map.entries.iter().map(|one| &one.expr), known, unknown),
+        Expr::Struct(object) => {
+            entries(object.entries.iter().map(|one| &one.expr), known, unknown);
+        }
+        Expr::Comprehension(loops) => {
+            undeclared(&loops.iter_range, known, unknown);
+            undeclared(&loops.accu_init, known, unknown);
+            let inner = [Some(&loops.iter_var), Some(&loops.accu_var), loops.iter_var2.as_ref()];
+            let inner = inner.into_iter().flatten().map(String::as_str);
+            let added: Vec<&str> = inner.filter(|name| known.insert(name)).collect();
+            for part in [&loops.loop_cond, &loops.loop_step, &loops.result] {
+                undeclared(part, known, unknown);
+            }
+            for name in added {
+                known.remove(name);
+            }
+        }
+    }
+}
+
+fn entries<'e>(
+    all: impl Iterator<Item = &'e EntryExpr>,
+    known: &mut HashSet<&'e str>,
+    unknown: &mut Vec<&'e str>,
+) {
+    for entry in all {
+        match entry {
+            EntryExpr::StructField(field) => undeclared(&field.value, known, unknown),
+            EntryExpr::MapEntry(entry) => {
+                undeclared(&entry.key, known, unknown);
+                undeclared(&entry.value, known, unknown);
+            }
+        }
+    }
+}
+
+fn is_library(target: &IdedExpr) -> bool {
+    let libraries = ["base64", "format", "ip", "cidr", "jsonpatch", "math", "optional", "sets"];
+    matches!(&target.expr, Expr::Ident(name) if libraries.contains(&name.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn run(text: &str) -> Result<bool, String> {
+        let mut variables = Variables::new();
+        variables.set("object", &json!({ "metadata": { "labels": { "a": "b" } }, "n": 3 }));
+        variables.set("oldObject", &Value::Null);
+        Expression::compile(text, &VARIABLES)?.is_true(&variables)
+    }
+
+    #[test]
+    fn expressions_see_objects_and_kubernetes_functions() {
+        for text in [
+            "object.n + 1 == 4",
+            "object.metadata.labels.all(k, k.startsWith('a'))",
+            "has(object.metadata.labels) && !has(object.spec)",
+            "oldObject == null",
+            "quantity('1Gi').isGreaterThan(quantity('1Mi'))",
+            "math.greatest(1, object.n) == 3",
+            "object.metadata.?name.orValue('x') == 'x'",
+            "[1, 2].map(x, x * 2).exists(y, y == 4)",
+            "type(object.n) == int",
+        ] {
+            assert_eq!(run(text), Ok(true), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_compiled_says_so() {
+        for text in ["... [] bad", "object.a == 'b' &&", "nobody.knows", "[1].all(x, y == x)"] {
+            let why = run(text).expect_err(text);
+            assert!(why.starts_with("compilation failed: ERROR"), "{why}");
+        }
+        assert!(run("object.missing == 1").is_err());
+        assert!(run("1").is_err());
+    }
+}
