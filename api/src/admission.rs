@@ -2,6 +2,7 @@
 //! First all may change the object, then all may refuse it. Behind the built-in ones come those
 //! that the cluster's users bring along: webhooks and policies.
 
+pub mod certificates;
 pub mod classes;
 pub mod escalation;
 pub mod immortal;
@@ -26,7 +27,6 @@ use crate::authz::rbac::Rbac;
 use crate::context::RequestContext;
 use crate::informer::Informers;
 use crate::object::Object;
-use crate::outbound::Outbound;
 use crate::registry::Registry;
 use crate::registry::strategy::{Attached, Kind};
 use crate::resources::{limit_range, resource_quota};
@@ -108,7 +108,6 @@ impl Admission {
         rbac: &Arc<Rbac>,
         authorizer: &Arc<dyn Authorizer>,
         informers: &Informers,
-        outbound: &Arc<Outbound>,
     ) -> Self {
         let plugins: Vec<Arc<dyn Plugin>> = vec![
             Arc::new(immortal::Immortal),
@@ -117,9 +116,10 @@ impl Admission {
             Arc::new(node_restriction::NodeRestriction),
             Arc::new(classes::Classes::new(informers)),
             Arc::new(escalation::Escalation::new(Arc::clone(rbac), Arc::clone(authorizer))),
+            Arc::new(certificates::Certificates::new(Arc::clone(authorizer))),
             Arc::new(quota::Quota::new(informers.objects(&resource_quota::KIND))),
         ];
-        let extensions = Extensions::new(informers, Arc::clone(outbound));
+        let extensions = Extensions::new(informers);
         Self { plugins, extensions: Some(Arc::new(extensions)) }
     }
 

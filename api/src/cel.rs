@@ -8,9 +8,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use kube_cel::KubeCelExt as _;
+use kube_cel::cel::Context;
 use kube_cel::cel::common::ast::{EntryExpr, Expr, IdedExpr};
 use kube_cel::cel::objects::{Key, Map};
-use kube_cel::cel::{Context, Program};
+use kube_cel::cel::parser::Parser;
 use serde_json::Value;
 
 /// What comes out of an expression.
@@ -41,7 +42,7 @@ const LENGTH_MAX: usize = 10 << 10;
 /// An expression, ready to run.
 #[derive(Debug)]
 pub(crate) struct Expression {
-    program: Program,
+    tree: IdedExpr,
 }
 
 impl Expression {
@@ -52,23 +53,23 @@ impl Expression {
                 "compilation failed: expression is longer than {LENGTH_MAX} bytes"
             ));
         }
-        let program = Program::compile(text).map_err(|error| {
+        let tree = Parser::new().enable_optional_syntax(true).parse(text).map_err(|error| {
             format!("compilation failed: ERROR: <input>:1:1: Syntax error: {error}")
         })?;
         let mut unknown = Vec::new();
-        undeclared(program.expression(), &mut known.iter().copied().collect(), &mut unknown);
+        undeclared(&tree, &mut known.iter().copied().collect(), &mut unknown);
         if let Some(name) = unknown.first() {
             return Err(format!(
                 "compilation failed: ERROR: <input>:1:1: undeclared reference to '{name}' (in \
                  container '')"
             ));
         }
-        Ok(Self { program })
+        Ok(Self { tree })
     }
 
     /// What it is of these variables. The error says why it is nothing.
     pub(crate) fn run(&self, variables: &Variables) -> Result<Outcome, String> {
-        self.program.execute(&variables.0).map_err(|error| error.to_string())
+        Outcome::resolve(&self.tree, &variables.0).map_err(|error| error.to_string())
     }
 
     /// The same where it must be true or false.

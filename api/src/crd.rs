@@ -7,6 +7,7 @@
 //!   prune      what the schema does not know goes      default     what is missing is filled in
 //!   validate   what breaks the schema                  rules       what breaks its CEL rules
 //!   columns    printer columns, by path
+//!   convert    between versions
 //!   version    one version of a definition: the strategy of its objects
 //!   kind       a version as a [`Kind`](crate::registry::strategy::Kind)
 //!   follow     keeps the scheme of this server as the stored definitions say
@@ -17,8 +18,9 @@
 //! has ever served costs the memory of its schema until the server ends; status changes cost
 //! nothing.
 //!
-//! Versions of a definition differ in name and schema only (`conversion.strategy: None`): an object
-//! is stored once, in the storage version, and shown in every other under its name.
+//! An object is stored once, in the storage version. Where versions of a definition differ in name
+//! and schema only (`conversion.strategy: None`), it is shown in every other under its name; else the
+//! definition's webhook makes one of the other, before it is shown and before it is stored.
 
 pub mod check;
 pub mod names;
@@ -35,7 +37,7 @@ mod prune;
 mod rules;
 mod validate;
 
-pub(crate) use convert::convert_one;
+pub(crate) use convert::{convert_one, convert_to, is_foreign};
 pub(crate) use follow::{follow, look};
 pub(crate) use kind::DEFINITIONS;
 pub(crate) use prune::prune;

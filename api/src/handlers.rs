@@ -7,6 +7,7 @@ mod delete;
 mod documents;
 mod log;
 mod options;
+mod proxy;
 mod read;
 mod review;
 mod subresource;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::Response;
-use http::HeaderMap;
+use http::{HeaderMap, Method, Uri};
 use hyper::upgrade::OnUpgrade;
 use jiff::Timestamp;
 
@@ -42,6 +43,8 @@ pub(crate) struct Call {
     pub(crate) ctx: RequestContext,
     pub(crate) kind: &'static Kind,
     pub(crate) path: ResourcePath,
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
     pub(crate) query: Arc<Query>,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Body,

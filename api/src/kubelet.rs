@@ -94,6 +94,17 @@ impl Kubelet {
         Ok(Self { client, upgrading })
     }
 
+    /// What makes the calls: HTTP/1.1, so that a connection can become another protocol's.
+    pub(crate) fn client(&self) -> &Client {
+        &self.upgrading
+    }
+
+    /// Where a node's agent listens.
+    #[allow(clippy::unused_self, reason = "who has no identity has no business with addresses")]
+    pub(crate) fn address_of(&self, node: &Object) -> Result<Url, Status> {
+        address(node)
+    }
+
     /// Asks a node to speak another protocol, as `handshake` says. `limit` bounds the time to its
     /// answer.
     pub(crate) async fn upgrade(

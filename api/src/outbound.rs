@@ -26,6 +26,8 @@ const ANSWER_BYTES_MAX: usize = 8 << 20;
 const IDLE: Duration = Duration::from_secs(30);
 /// How many clients are kept; when there are more, all are made anew.
 const CLIENTS_MAX: usize = 256;
+/// How long a pod may take to be reached.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const SERVICE_PORT: u16 = 443;
 
 /// Whom to call.
@@ -196,4 +198,25 @@ fn in_full(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     if all.is_empty() { error.to_string() } else { all.join(": ") }
+}
+
+/// A client for what pods and Services serve to those who may proxy to them. As upstream, it does
+/// not ask for proof of who they are: nobody has one.
+pub(crate) fn proxying() -> Result<Client, String> {
+    let config = ClientConfig::builder_with_provider(tls::provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(tls::Anybody::new()))
+        .with_no_client_auth();
+    Client::builder()
+        .tls_backend_preconfigured(config)
+        .http1_only()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_keepalive(IDLE)
+        .pool_idle_timeout(IDLE)
+        .no_proxy()
+        .build()
+        .map_err(|error| in_full(&error))
 }

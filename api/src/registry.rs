@@ -33,10 +33,12 @@ use std::sync::Arc;
 use kontiki_storage::kv::Kv;
 
 use crate::admission::Admission;
+use crate::outbound::Outbound;
 use scheme::Scheme;
 
 pub use apply::Apply;
 pub use delete::{FOREGROUND, ORPHAN};
+pub(crate) use endpoint::port_of;
 pub use metadata::seconds;
 
 /// How often a write is tried again when others write the same object at the same time.
@@ -47,12 +49,18 @@ pub struct Registry {
     kv: Arc<dyn Kv>,
     scheme: Arc<Scheme>,
     admission: Admission,
+    outbound: Arc<Outbound>,
 }
 
 impl Registry {
     /// The registry over a store.
     pub fn new(kv: Arc<dyn Kv>, scheme: Arc<Scheme>, admission: Admission) -> Self {
-        Self { kv, scheme, admission }
+        Self { kv, scheme, admission, outbound: Arc::default() }
+    }
+
+    /// Calls webhooks.
+    pub(crate) fn outbound(&self) -> &Outbound {
+        &self.outbound
     }
 
     /// The store.

@@ -137,7 +137,7 @@ impl RequestInfo {
     pub fn is_long_running(&self) -> bool {
         match self {
             Self::Resource(path) => {
-                let streams = ["attach", "exec", "log", "portforward"];
+                let streams = ["attach", "exec", "log", "portforward", "proxy"];
                 path.verb == Verb::Watch || streams.contains(&path.subresource.as_str())
             }
             Self::Path { .. } => false,
@@ -171,9 +171,11 @@ fn address(rest: &[String]) -> Option<(&str, &str, &str, &str)> {
     let part = |index: usize| rest.get(index).map_or("", String::as_str);
     let is_of_namespace = |name: &str| matches!(name, "status" | "finalize");
     if part(0) == "namespaces" && rest.len() >= 3 && !is_of_namespace(part(2)) {
-        return (rest.len() <= 5).then(|| (part(1), part(2), part(3), part(4)));
+        let fits = rest.len() <= 5 || part(4) == "proxy";
+        return fits.then(|| (part(1), part(2), part(3), part(4)));
     }
-    (!rest.is_empty() && rest.len() <= 3).then(|| ("", part(0), part(1), part(2)))
+    let fits = rest.len() <= 3 || part(2) == "proxy";
+    (!rest.is_empty() && fits).then(|| ("", part(0), part(1), part(2)))
 }
 
 fn verb(method: &Method, name: &str, subresource: &str, query: &Query) -> Option<Verb> {
@@ -183,6 +185,7 @@ fn verb(method: &Method, name: &str, subresource: &str, query: &Query) -> Option
         }
         Method::GET | Method::HEAD if name.is_empty() => Verb::List,
         Method::GET | Method::HEAD => Verb::Get,
+        Method::OPTIONS if subresource == "proxy" => Verb::Get,
         Method::POST => Verb::Create,
         Method::PUT => Verb::Update,
         Method::PATCH => Verb::Patch,
@@ -241,6 +244,12 @@ mod tests {
                 Method::PATCH,
                 "/apis/apps/v1/namespaces/a/deployments/b/scale",
                 "patch apps v1 deployments a b scale",
+            ),
+            (Method::GET, "/api/v1/nodes/n/proxy/logs/x", "get  v1 nodes  n proxy"),
+            (
+                Method::POST,
+                "/api/v1/namespaces/a/services/https:b:c/proxy/x/y/?watch=1",
+                "create  v1 services a https:b:c proxy",
             ),
             (Method::GET, "/api/v1/nodes/a%2Fb", "get  v1 nodes  a/b "),
         ];

@@ -7,6 +7,7 @@ pub mod pod_spec;
 pub mod rbac;
 pub mod workload;
 
+pub mod certificate_signing_request;
 pub mod cluster_role;
 pub mod cluster_role_binding;
 pub mod config_map;
@@ -17,9 +18,11 @@ pub mod csi_node;
 pub mod custom_resource_definition;
 pub mod daemon_set;
 pub mod deployment;
+pub mod dynamic_resources;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod event;
+pub mod flow_control;
 pub mod horizontal_pod_autoscaler;
 pub mod ingress;
 pub mod ingress_class;
@@ -28,6 +31,7 @@ pub mod lease;
 pub mod limit_range;
 pub mod namespace;
 pub mod network_policy;
+pub mod newer_event;
 pub mod node;
 pub mod persistent_volume;
 pub mod persistent_volume_claim;
@@ -45,8 +49,10 @@ pub mod runtime_class;
 pub mod secret;
 pub mod service;
 pub mod service_account;
+pub mod service_network;
 pub mod stateful_set;
 pub mod storage_class;
+pub mod storage_extras;
 pub mod validating_admission_policy;
 pub mod validating_admission_policy_binding;
 pub mod volume_attachment;
@@ -89,22 +95,34 @@ pub static KINDS: &[&Kind] = &[
     &horizontal_pod_autoscaler::KIND,
     &cron_job::KIND,
     &job::KIND,
+    &certificate_signing_request::KIND,
     &lease::KIND,
     &endpoint_slice::KIND,
+    &newer_event::KIND,
+    &flow_control::FLOW_SCHEMA,
+    &flow_control::PRIORITY_LEVEL,
     &ingress::KIND,
     &ingress_class::KIND,
+    &service_network::IP_ADDRESS,
     &network_policy::KIND,
+    &service_network::SERVICE_CIDR,
     &runtime_class::KIND,
     &pod_disruption_budget::KIND,
     &cluster_role::KIND,
     &cluster_role_binding::KIND,
     &role::KIND,
     &role_binding::KIND,
+    &dynamic_resources::DEVICE_CLASS,
+    &dynamic_resources::CLAIM,
+    &dynamic_resources::CLAIM_TEMPLATE,
+    &dynamic_resources::SLICE,
     &priority_class::KIND,
     &csi_driver::KIND,
     &csi_node::KIND,
+    &storage_extras::CAPACITY,
     &storage_class::KIND,
     &volume_attachment::KIND,
+    &storage_extras::ATTRIBUTES_CLASS,
     &custom_resource_definition::KIND,
     &webhook_configuration::MUTATING,
     &validating_admission_policy::KIND,

@@ -57,8 +57,8 @@ async fn resource(
     }
     let (mut parts, body) = request.into_parts();
     let upgrade = parts.extensions.remove();
-    let (path, headers) = (path.clone(), parts.headers);
-    let call = Call { api, ctx, kind, path, query, headers, body, upgrade };
+    let (path, headers, method, uri) = (path.clone(), parts.headers, parts.method, parts.uri);
+    let call = Call { api, ctx, kind, path, method, uri, query, headers, body, upgrade };
     if call.path.subresource.is_empty() {
         handlers::resource(call).await
     } else {

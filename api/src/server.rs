@@ -23,14 +23,13 @@ use crate::informer::{Informer, Informers};
 use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
 use crate::object::Object;
-use crate::outbound::Outbound;
 use crate::registry::Registry;
 use crate::registry::scheme::Scheme;
 use crate::state::{Api, Documents, Places, STREAMS_MAX};
 use crate::status::Status;
 use crate::tokens::seal::Sealer;
 use crate::tokens::{self, Tokens};
-use crate::{bootstrap, chain, crd, resources, routes};
+use crate::{bootstrap, chain, crd, outbound, resources, routes};
 use accept::Connections;
 
 /// What asks to be let in.
@@ -176,8 +175,7 @@ impl ApiServer {
         let authorizer = Arc::new(ClusterAuthorizer::new(Arc::clone(&kv), &informers));
         let rbac = Arc::clone(authorizer.rbac());
         let authorizer: Arc<dyn Authorizer> = authorizer;
-        let outbound = Arc::new(Outbound::default());
-        let admission = Admission::built_in(&rbac, &authorizer, &informers, &outbound);
+        let admission = Admission::built_in(&rbac, &authorizer, &informers);
         let registry = Arc::new(Registry::new(Arc::clone(&kv), Arc::clone(&scheme), admission));
         let client = Client::new(Arc::clone(&registry), Arc::clone(&authorizer));
         let sealer = config.secret.as_ref().map(|secret| Sealer::derive(&secret.0, "tokens"));
@@ -193,6 +191,7 @@ impl ApiServer {
             rbac,
             tokens,
             kubelet: kubelet.map_err(SetupError::Identity)?,
+            proxying: outbound::proxying().map_err(SetupError::Identity)?,
             documents: Documents::new(&scheme),
             metrics: Metrics::new(),
             reads: Places::new(config.max_reads_in_flight),

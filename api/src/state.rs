@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use reqwest::Client;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +28,8 @@ pub(crate) struct Api {
     pub(crate) documents: Documents,
     pub(crate) metrics: Metrics,
     pub(crate) kubelet: Option<Kubelet>,
+    /// Calls pods and Services for clients.
+    pub(crate) proxying: Client,
     /// Places for reads.
     pub(crate) reads: Places,
     /// Places for writes.

@@ -7,7 +7,6 @@ use super::policies::Policies;
 use super::webhooks::{Mutated, Webhooks, is_asked_about};
 use crate::informer::Informers;
 use crate::object::Object;
-use crate::outbound::Outbound;
 use crate::resources::namespace;
 use crate::status::Status;
 
@@ -18,11 +17,11 @@ pub(super) struct Extensions {
 }
 
 impl Extensions {
-    pub(super) fn new(informers: &Informers, outbound: Arc<Outbound>) -> Self {
+    pub(super) fn new(informers: &Informers) -> Self {
         let namespaces = informers.objects(&namespace::KIND);
         Self {
             policies: Policies::new(informers, Arc::clone(&namespaces)),
-            webhooks: Webhooks::new(informers, namespaces, outbound),
+            webhooks: Webhooks::new(informers, namespaces),
         }
     }
 

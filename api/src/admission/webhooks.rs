@@ -22,7 +22,6 @@ use crate::codec::{self, FieldValidation};
 use crate::crd;
 use crate::informer::{Informer, Informers};
 use crate::object::Object;
-use crate::outbound::Outbound;
 use crate::patch::{self, PatchType};
 use crate::registry::strategy::Kind;
 use crate::resources::webhook_configuration;
@@ -34,7 +33,6 @@ pub(super) struct Webhooks {
     mutating: Arc<Followed<Vec<Arc<Hook>>>>,
     validating: Arc<Followed<Vec<Arc<Hook>>>>,
     namespaces: Arc<Informer<Object>>,
-    outbound: Arc<Outbound>,
 }
 
 /// What the mutating webhooks have done to an object.
@@ -47,11 +45,7 @@ pub(super) struct Mutated {
 }
 
 impl Webhooks {
-    pub(super) fn new(
-        informers: &Informers,
-        namespaces: Arc<Informer<Object>>,
-        outbound: Arc<Outbound>,
-    ) -> Self {
+    pub(super) fn new(informers: &Informers, namespaces: Arc<Informer<Object>>) -> Self {
         let followed = |kind: &'static Kind| {
             let followed = Arc::new(Followed::default());
             let source = informers.objects(kind);
@@ -65,7 +59,6 @@ impl Webhooks {
             mutating: followed(&webhook_configuration::MUTATING),
             validating: followed(&webhook_configuration::VALIDATING),
             namespaces,
-            outbound,
         }
     }
 
@@ -203,7 +196,9 @@ impl Webhooks {
         });
         let answered = match hook.calls.try_acquire() {
             Ok(_place) => {
-                let call = self.outbound.post(admit.registry, &hook.target, &review, hook.timeout);
+                let registry = admit.registry;
+                let outbound = registry.outbound();
+                let call = outbound.post(registry, &hook.target, &review, hook.timeout);
                 let answer = admit.ctx.outside(call).await?;
                 answer
                     .map_err(|why| format!("failed to call webhook: {why}"))

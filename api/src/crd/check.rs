@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::path::JsonPath;
+use crate::resources::webhook_configuration::check_client;
 use crate::validation::at::At;
 use crate::validation::errors::Errors;
 use crate::validation::names;
@@ -39,9 +40,30 @@ pub fn check(errors: &mut Errors, root: &At<'_>) {
              spec.versions[*].schema instead",
         );
     }
-    let strategy = spec.at("conversion");
-    // Webhooks are refused here: objects that they should convert would be shown unconverted.
-    errors.one_of(&strategy.at("strategy"), &["None"]);
+    check_conversion(errors, &spec.at("conversion"));
+}
+
+/// A webhook is named where it is called for, and only there.
+fn check_conversion(errors: &mut Errors, conversion: &At<'_>) {
+    let (strategy, webhook) = (conversion.at("strategy"), conversion.at("webhook"));
+    errors.one_of(&strategy, &["None", "Webhook"]);
+    if strategy.str() != "Webhook" {
+        if webhook.is_set() {
+            errors.forbidden(&webhook, "should not be set when strategy is not set to Webhook");
+        }
+        return;
+    }
+    let (client, versions) = (webhook.at("clientConfig"), webhook.at("conversionReviewVersions"));
+    if client.is_set() {
+        check_client(errors, &client);
+    } else {
+        errors.required(&client, "required when strategy is set to Webhook");
+    }
+    if versions.is_empty() {
+        errors.required(&versions, "");
+    } else if !versions.strings().any(|version| matches!(version, "v1" | "v1beta1")) {
+        errors.invalid(&versions, "must include at least one of v1, v1beta1");
+    }
 }
 
 /// What may not change once objects may be stored.

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::columns::Columns;
+use super::convert::{Conversion, is_foreign};
 use super::path::JsonPath;
 use super::rules::Rules;
 use super::structural::Structural;
@@ -31,6 +32,8 @@ pub struct Version {
     pub schema: Structural,
     /// The schema as it was written.
     pub source: Value,
+    /// How objects of other versions become objects of this one, if not by name alone.
+    pub(crate) conversion: Option<Conversion>,
     rules: Option<Rules>,
     columns: Columns,
     has_status: bool,
@@ -61,6 +64,7 @@ impl Version {
             list_kind: text("/status/acceptedNames/listKind").to_owned(),
             stored_as: name(stored.unwrap_or(version)),
             schema: Structural::of_version(&source),
+            conversion: Conversion::of(definition),
             rules: Rules::of(&source),
             source,
             columns: Columns::of(version),
@@ -115,6 +119,9 @@ impl Strategy for Version {
     }
 
     fn present(&self, object: &mut Object) {
+        if is_foreign(self, object) {
+            return;
+        }
         object.set_type(&self.api_version, &self.kind);
         prune::prune(object.value_mut(), &self.schema);
         self.default(object);

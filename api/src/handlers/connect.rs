@@ -123,7 +123,7 @@ fn options(subresource: &str, query: &Query) -> Object {
 }
 
 /// Who opens a WebSocket does it by GET, and must be allowed what other clients do by POST.
-async fn also_create(api: &Api, ctx: &RequestContext) -> Result<(), Status> {
+pub(super) async fn also_create(api: &Api, ctx: &RequestContext) -> Result<(), Status> {
     let Attributes::Resource(asked) = ctx.attributes() else { return Ok(()) };
     if asked.verb == "create" {
         return Ok(());
@@ -146,7 +146,7 @@ fn handshake(headers: &HeaderMap) -> HeaderMap {
     kept
 }
 
-async fn pass_on(
+pub(super) async fn pass_on(
     client: OnUpgrade,
     node: Upgrade,
     stop: CancellationToken,

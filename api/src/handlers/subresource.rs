@@ -6,7 +6,7 @@ use axum::response::Response;
 use http::StatusCode;
 use serde_json::Value;
 
-use super::{Call, body, connect, log, read, token, write};
+use super::{Call, body, connect, log, proxy, read, token, write};
 use crate::answer;
 use crate::fields::{self, Place};
 use crate::negotiate::negotiate;
@@ -31,12 +31,16 @@ pub(crate) async fn subresource(call: Call) -> Result<Response, Status> {
         ("ephemeralcontainers", Verb::Get) => read::get(call).await,
         ("ephemeralcontainers", Verb::Update) => write::update(call, Part::Ephemeral).await,
         ("ephemeralcontainers", Verb::Patch) => write::patch(call, Part::Ephemeral).await,
+        ("approval", Verb::Get) => read::get(call).await,
+        ("approval", Verb::Update) => write::update(call, Part::Approval).await,
+        ("approval", Verb::Patch) => write::patch(call, Part::Approval).await,
         ("finalize", Verb::Update) => write::update(call, Part::Finalize).await,
         ("scale", _) => scale(call).await,
         ("binding", Verb::Create) => bind(call).await,
         ("token", Verb::Create) => token::create(call).await,
         ("eviction", Verb::Create) => evict(call).await,
         ("log", Verb::Get) => log::log(call).await,
+        ("proxy", _) => proxy::proxy(call).await,
         ("attach" | "exec" | "portforward", _) => connect::connect(call).await,
         _ => Err(call.refuse_verb()),
     }

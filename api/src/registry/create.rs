@@ -7,7 +7,7 @@ use kontiki_storage::kv::{Compare, Consistency, Op, Revision};
 use super::stored::Committed;
 use super::strategy::{Attached, Kind};
 use super::tracking::Tracking;
-use super::{Registry, TRIES, key, metadata, stored};
+use super::{Registry, TRIES, key, metadata};
 use crate::admission::{Admit, Operation};
 use crate::context::RequestContext;
 use crate::object::Object;
@@ -83,7 +83,7 @@ impl Registry {
         attached.compare.extend(guards);
         let name = object.name().to_owned();
         let key = key::object(kind, namespace, &name);
-        let bytes = stored::encode(kind, &object)?;
+        let bytes = self.encoded(kind, &object).await?;
         if ctx.dry_run {
             return Ok(match self.read(kind, &key, Consistency::Linearizable).await? {
                 Some(_) => Attempt::Taken(name),

@@ -8,7 +8,7 @@ use super::options::{DeleteOptions, Deleted, ListOptions, Propagation};
 use super::stored::{Committed, Stored};
 use super::strategy::{Attached, Kind};
 use super::update::is_over;
-use super::{Registry, TRIES, key, metadata, stored};
+use super::{Registry, TRIES, key, metadata};
 use crate::admission::{Admit, Operation};
 use crate::context::RequestContext;
 use crate::object::Object;
@@ -76,7 +76,7 @@ impl Registry {
         let (write, mut object, attached) = match plan(kind, &found.object, options, ctx.now) {
             Step::Nothing => return Ok(Some(Deleted::Terminating(found.object.clone()))),
             Step::Mark(marked) => {
-                let bytes = stored::encode(kind, &marked)?;
+                let bytes = self.encoded(kind, &marked).await?;
                 (Op::put(key.to_owned(), bytes), marked, Attached::default())
             }
             Step::Remove => {

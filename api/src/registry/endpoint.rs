@@ -20,10 +20,13 @@ impl Registry {
         name: &str,
         port: u16,
     ) -> Result<SocketAddr, String> {
-        let key = key::object(&service::KIND, namespace, name);
-        let found = self.read(&service::KIND, &key, Consistency::Serializable).await;
-        let found = found.map_err(|error| error.to_string())?;
-        let service = found.ok_or_else(|| format!("service {name:?} not found"))?.object;
+        // By its bytes: what reads custom kinds calls webhooks, which this is for.
+        let key = KeyRange::key(key::object(&service::KIND, namespace, name));
+        let request =
+            RangeRequest { consistency: Consistency::Serializable, ..RangeRequest::new(key) };
+        let found = self.range(request).await.map_err(|error| error.to_string())?;
+        let found = found.kvs.first().ok_or_else(|| format!("service {name:?} not found"))?;
+        let service = stored::decode(&service::KIND, found).map_err(|error| error.to_string())?;
         let port = port_of(&service, |one| one["port"] == port)
             .ok_or_else(|| format!("service {name:?} has no port {port}"))?;
         self.endpoint_of_port(&service, &port).await

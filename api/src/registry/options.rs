@@ -142,6 +142,8 @@ pub enum Part {
     Main,
     /// The status.
     Status,
+    /// Whether a certificate is to be signed.
+    Approval,
     /// The number of replicas.
     Scale,
     /// The finalizers in a namespace's spec.
@@ -158,6 +160,7 @@ impl Part {
         match self {
             Self::Main => "",
             Self::Status => "status",
+            Self::Approval => "approval",
             Self::Scale => "scale",
             Self::Finalize => "finalize",
             Self::Ephemeral => "ephemeralcontainers",

@@ -87,9 +87,23 @@ impl Registry {
             };
             let at = *revision.get_or_insert(response.revision);
             list.resource_version = at.get();
-            next = take(&mut list, &response, options, &selection, &folder, at)?;
+            let converted = self.of_response(kind, &response).await?;
+            next = take(&mut list, &response, converted, options, &selection, &folder, at)?;
         }
         Ok(list)
+    }
+
+    /// The objects of a response where a webhook converts them, all at once; `None` where none does.
+    async fn of_response(
+        &self,
+        kind: &Kind,
+        response: &RangeResponse,
+    ) -> Result<Option<Vec<Object>>, Status> {
+        if kind.strategy.definition().is_none_or(|version| version.conversion.is_none()) {
+            return Ok(None);
+        }
+        let objects = response.kvs.iter().map(|kv| stored::decode(kind, kv));
+        self.converted(kind, objects.collect::<Result<_, _>>()?).await.map(Some)
     }
 
     /// The list of the one object that a field selector names.
@@ -112,6 +126,7 @@ impl Registry {
         for kv in &response.kvs {
             list.items.push(stored::decode(kind, kv)?);
         }
+        list.items = self.converted(kind, list.items).await?;
         list.items.retain(|object| selection.matches(object));
         Ok(list)
     }
@@ -122,6 +137,7 @@ impl Registry {
 fn take(
     list: &mut ObjectList,
     response: &RangeResponse,
+    converted: Option<Vec<Object>>,
     options: &ListOptions,
     selection: &Selection,
     folder: &str,
@@ -129,8 +145,12 @@ fn take(
 ) -> Result<Option<String>, Status> {
     let mut last = None;
     let mut seen = 0_u64;
+    let mut converted = converted.map(Vec::into_iter);
     for kv in &response.kvs {
-        let object = stored::decode(selection.kind(), kv)?;
+        let object = match converted.as_mut().and_then(Iterator::next) {
+            Some(object) => object,
+            None => stored::decode(selection.kind(), kv)?,
+        };
         seen += 1;
         last = Some(&kv.key);
         if selection.matches(&object) {

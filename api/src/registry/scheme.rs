@@ -1,7 +1,7 @@
 //! [`Scheme`]: every kind the server knows. A new kind is one file in `resources/` and one line in
 //! its list.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -74,7 +74,8 @@ impl Scheme {
     pub fn stored_kinds(&self) -> Vec<&'static Kind> {
         let mut kinds = self.kinds.clone();
         kinds.extend(&self.custom().stored);
-        kinds.retain(|kind| kind.is_stored());
+        let mut folders = HashSet::new();
+        kinds.retain(|kind| kind.is_stored() && folders.insert(kind.storage));
         kinds
     }
 

@@ -9,6 +9,7 @@ use kontiki_storage::kv::{
 use super::Registry;
 use super::strategy::{Attached, Kind};
 use crate::context::RequestContext;
+use crate::crd;
 use crate::object::Object;
 use crate::status::Status;
 
@@ -62,6 +63,7 @@ pub(super) fn encode(kind: &Kind, object: &Object) -> Result<Vec<u8>, Status> {
     if let Some(api_version) = stored_as(kind) {
         stored.set_type(api_version, kind.kind);
     }
+    kind.strategy.store(&mut stored);
     stored.remove(&["metadata", "resourceVersion"]);
     stored.remove(&["metadata", "selfLink"]);
     let bytes = stored.to_bytes();
@@ -72,6 +74,39 @@ pub(super) fn encode(kind: &Kind, object: &Object) -> Result<Vec<u8>, Status> {
 }
 
 impl Registry {
+    /// The objects in this version, where a webhook makes them; the rest as they are.
+    pub(super) async fn converted(
+        &self,
+        kind: &Kind,
+        objects: Vec<Object>,
+    ) -> Result<Vec<Object>, Status> {
+        let Some(version) = kind.strategy.definition() else { return Ok(objects) };
+        if !objects.iter().any(|object| crd::is_foreign(version, object)) {
+            return Ok(objects);
+        }
+        let mut all = crd::convert_to(self, version, objects, &version.api_version).await?;
+        all.iter_mut().for_each(|object| kind.strategy.present(object));
+        Ok(all)
+    }
+
+    /// Encodes an object for the store, in its version there.
+    pub(super) async fn encoded(&self, kind: &Kind, object: &Object) -> Result<Vec<u8>, Status> {
+        let Some(version) = kind.strategy.definition().filter(|one| one.conversion.is_some())
+        else {
+            return encode(kind, object);
+        };
+        let objects = vec![object.clone()];
+        let stored = crd::convert_to(self, version, objects, &version.stored_as).await?;
+        stored.first().map_or_else(|| encode(kind, object), |stored| encode(kind, stored))
+    }
+
+    /// The same of a stored object.
+    async fn converted_one(&self, kind: &Kind, found: Stored) -> Result<Stored, Status> {
+        let object = self.converted(kind, vec![found.object]).await?.pop();
+        let object = object.ok_or_else(|| Status::internal("one object must give one"))?;
+        Ok(Stored { object, ..found })
+    }
+
     /// Reads one key.
     pub(super) async fn read(
         &self,
@@ -82,7 +117,10 @@ impl Registry {
         let request =
             RangeRequest { consistency, ..RangeRequest::new(KeyRange::key(key.to_owned())) };
         let response = self.range(request).await?;
-        response.kvs.first().map(|kv| stored(kind, kv)).transpose()
+        match response.kvs.first() {
+            Some(kv) => self.converted_one(kind, stored(kind, kv)?).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Reads keys. A revision that this server did not reach within the store's deadline is refused
@@ -120,7 +158,10 @@ impl Registry {
         if response.succeeded {
             return Ok(Committed::At(response.revision));
         }
-        Ok(Committed::Refused(first_read(kind, &response)?))
+        Ok(Committed::Refused(match first_read(kind, &response)? {
+            Some(found) => Some(self.converted_one(kind, found).await?),
+            None => None,
+        }))
     }
 }
 

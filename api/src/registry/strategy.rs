@@ -37,6 +37,13 @@ pub struct Subresource {
 }
 
 impl Subresource {
+    /// Whether a certificate is to be signed.
+    pub const APPROVAL: Self = Self {
+        name: "approval",
+        group_version: None,
+        kind: None,
+        verbs: &[Verb::Get, Verb::Patch, Verb::Update],
+    };
     /// What is observed, written by who observes.
     pub const STATUS: Self = Self {
         name: "status",
@@ -67,6 +74,12 @@ impl Subresource {
     pub const EXEC: Self = Self::streamed("exec", "PodExecOptions");
     /// Ports of a pod.
     pub const PORT_FORWARD: Self = Self::streamed("portforward", "PodPortForwardOptions");
+    /// What a pod serves.
+    pub const POD_PROXY: Self = Self::proxied("PodProxyOptions");
+    /// What a Service serves.
+    pub const SERVICE_PROXY: Self = Self::proxied("ServiceProxyOptions");
+    /// What a node's agent serves.
+    pub const NODE_PROXY: Self = Self::proxied("NodeProxyOptions");
     /// The finalizers of a namespace.
     pub const FINALIZE: Self =
         Self { name: "finalize", group_version: None, kind: None, verbs: &[Verb::Update] };
@@ -99,9 +112,19 @@ impl Subresource {
         Self { name, group_version: None, kind: Some(kind), verbs: &[Verb::Create, Verb::Get] }
     }
 
+    /// Somebody else's answers to any request.
+    const fn proxied(kind: &'static str) -> Self {
+        Self {
+            name: "proxy",
+            group_version: None,
+            kind: Some(kind),
+            verbs: &[Verb::Create, Verb::Delete, Verb::Get, Verb::Patch, Verb::Update],
+        }
+    }
+
     /// Whether it is a connection rather than a document.
     pub fn is_streamed(&self) -> bool {
-        matches!(self.name, "attach" | "exec" | "portforward")
+        matches!(self.name, "attach" | "exec" | "portforward" | "proxy")
     }
 }
 
@@ -264,6 +287,9 @@ pub trait Strategy: Send + Sync {
     /// Brings what was read from the store into the form in which this version shows it.
     fn present(&self, _object: &mut Object) {}
 
+    /// Brings it back into the form in which it is stored.
+    fn store(&self, _object: &mut Object) {}
+
     /// The rule for its names.
     fn name_rule(&self) -> NameRule {
         NameRule::DnsSubdomain
@@ -290,6 +316,11 @@ pub trait Strategy: Send + Sync {
 
     /// Keeps of `old` what an update of the ephemeral containers may not change: all but them.
     fn prepare_ephemeral_update(&self, _object: &mut Object, _old: &Object) {}
+
+    /// Keeps of `old` what an approval may not change.
+    fn prepare_approval_update(&self, _ctx: &RequestContext, object: &mut Object, old: &Object) {
+        *object = old.clone();
+    }
 
     /// What is wrong with a change of the ephemeral containers.
     fn validate_ephemeral_update(&self, _object: &Object, _old: &Object) -> Vec<FieldError> {

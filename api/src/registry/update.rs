@@ -7,7 +7,7 @@ use super::options::{Part, Patch};
 use super::stored::{Committed, Stored};
 use super::strategy::{Attached, Kind};
 use super::tracking::Tracking;
-use super::{Registry, TRIES, key, metadata, patching, stored};
+use super::{Registry, TRIES, key, metadata, patching};
 use crate::admission::{Admit, Operation};
 use crate::context::RequestContext;
 use crate::fields;
@@ -205,7 +205,7 @@ impl Registry {
         if object == old.object && old.is_current {
             return Ok(Attempt::Same(object));
         }
-        let bytes = stored::encode(kind, &object)?;
+        let bytes = self.encoded(kind, &object).await?;
         let (write, attached) = if is_over(kind, &object) {
             let mut all = kind.strategy.admit_delete(ctx, self, &old.object).await?;
             all.compare.extend(attached.compare);
@@ -272,6 +272,7 @@ impl Registry {
                 attached = strategy.admit_update(ctx, self, object, old).await?;
             }
             Part::Status => strategy.prepare_status_update(ctx, object, old),
+            Part::Approval => strategy.prepare_approval_update(ctx, object, old),
             Part::Finalize => prepare_finalize(object, old),
             Part::Ephemeral => strategy.prepare_ephemeral_update(object, old),
             Part::Binding => {}
@@ -288,7 +289,9 @@ impl Registry {
                 }
                 errors.extend(strategy.validate_update(object, old));
             }
-            Part::Status => errors.extend(strategy.validate_status_update(object, old)),
+            Part::Status | Part::Approval => {
+                errors.extend(strategy.validate_status_update(object, old));
+            }
             Part::Ephemeral => {
                 errors.extend(strategy.validate(object));
                 errors.extend(strategy.validate_ephemeral_update(object, old));

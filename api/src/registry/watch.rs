@@ -128,8 +128,10 @@ impl ObjectWatch {
     /// Cancel-safe: events are queued in `self` before they are looked at.
     pub async fn next(&mut self) -> Option<Result<WatchEvent, Status>> {
         loop {
-            while let Some(pending) = self.pending.pop_front() {
-                match self.look(pending) {
+            while let Some(pending) = self.pending.front() {
+                let looked = self.look(pending).await;
+                self.pending.pop_front();
+                match looked {
                     Ok(None) => {}
                     Ok(Some(event)) => return Some(Ok(event)),
                     Err(status) => return Some(Err(status)),
@@ -164,10 +166,21 @@ impl ObjectWatch {
         self.watcher.request_progress();
     }
 
-    fn look(&self, pending: Pending) -> Result<Option<WatchEvent>, Status> {
+    /// The object of a key, as the kind has it, at a revision.
+    async fn object(&self, kv: &KeyValue, revision: Revision) -> Result<Object, Status> {
+        let kind = self.selection.kind();
+        let object = stored::decode_at(kind, kv, revision)?;
+        if kind.strategy.definition().is_none_or(|version| version.conversion.is_none()) {
+            return Ok(object);
+        }
+        let object = self.registry.converted(kind, vec![object]).await?.pop();
+        object.ok_or_else(|| Status::internal("one object must give one"))
+    }
+
+    async fn look(&self, pending: &Pending) -> Result<Option<WatchEvent>, Status> {
         match pending {
             Pending::Initial(kv) => {
-                let object = stored::decode(self.selection.kind(), &kv)?;
+                let object = self.object(kv, kv.mod_revision).await?;
                 Ok(self.selection.matches(&object).then_some(WatchEvent::Added(object)))
             }
             Pending::EndOfInitial(revision) => {
@@ -176,19 +189,19 @@ impl ObjectWatch {
             Pending::Progress(revision) => {
                 Ok(Some(WatchEvent::Bookmark { revision: revision.get(), ends_initial: false }))
             }
-            Pending::Event(event) => self.see(&event),
+            Pending::Event(event) => self.see(event).await,
         }
     }
 
-    fn see(&self, event: &Event) -> Result<Option<WatchEvent>, Status> {
-        let (kind, revision) = (self.selection.kind(), event.kv.mod_revision);
+    async fn see(&self, event: &Event) -> Result<Option<WatchEvent>, Status> {
+        let revision = event.kv.mod_revision;
         let before = match &event.prev_kv {
-            Some(kv) => Some(stored::decode_at(kind, kv, revision)?)
+            Some(kv) => Some(self.object(kv, revision).await?)
                 .filter(|object| self.selection.matches(object)),
             None => None,
         };
         let after = match event.kind {
-            EventKind::Put => Some(stored::decode(kind, &event.kv)?)
+            EventKind::Put => Some(self.object(&event.kv, revision).await?)
                 .filter(|object| self.selection.matches(object)),
             EventKind::Delete => None,
         };

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use kontiki_storage::kv::Op;
 use serde_json::{Value, json};
 
+use super::defaults::fill;
 use super::{check, check_change};
 use crate::context::RequestContext;
 use crate::crd::check::{self as rules, Established};
@@ -47,6 +48,11 @@ impl Strategy for CustomResourceDefinition {
             object.set_default(&["spec", "names", "listKind"], format!("{kind}List"));
         }
         object.set_default(&["spec", "conversion"], json!({ "strategy": "None" }));
+        let service =
+            object.value_mut().pointer_mut("/spec/conversion/webhook/clientConfig/service");
+        if let Some(service) = service.filter(|service| service.is_object()) {
+            fill(service, "port", 443);
+        }
     }
 
     fn prepare_for_create(&self, _ctx: &RequestContext, object: &mut Object) {

@@ -28,7 +28,7 @@ pub static KIND: Kind = Kind {
     categories: &[],
     scope: Scope::Cluster,
     storage: "minions",
-    subresources: &[Subresource::STATUS],
+    subresources: &[Subresource::NODE_PROXY, Subresource::STATUS],
     verbs: ALL_VERBS,
     strategy: &Node,
 };

@@ -41,6 +41,7 @@ pub static KIND: Kind = Kind {
         Subresource::EXEC,
         Subresource::LOG,
         Subresource::PORT_FORWARD,
+        Subresource::POD_PROXY,
         Subresource::STATUS,
     ],
     verbs: ALL_VERBS,

@@ -30,7 +30,7 @@ pub static KIND: Kind = Kind {
     categories: &["all"],
     scope: Scope::Namespaced,
     storage: "services/specs",
-    subresources: &[Subresource::STATUS],
+    subresources: &[Subresource::SERVICE_PROXY, Subresource::STATUS],
     verbs: ALL_VERBS,
     strategy: &Service,
 };

@@ -156,7 +156,7 @@ fn check_versions(errors: &mut Errors, versions: &At<'_>) {
 }
 
 /// What is wrong with how a webhook is reached; also of a definition's conversion.
-pub(super) fn check_client(errors: &mut Errors, config: &At<'_>) {
+pub(crate) fn check_client(errors: &mut Errors, config: &At<'_>) {
     let (url, service) = (config.at("url"), config.at("service"));
     if url.is_set() == service.is_set() {
         errors.required(config, "exactly one of url or service is required");

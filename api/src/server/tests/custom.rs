@@ -314,7 +314,7 @@ async fn definitions_that_say_what_they_may_not_are_refused() {
         (
             "/spec/conversion",
             json!({ "strategy": "Webhook" }),
-            "spec.conversion.strategy: Unsupported value: \"Webhook\"".to_owned(),
+            "spec.conversion.webhook.clientConfig: Required value: required when strategy is set to Webhook".to_owned(),
         ),
     ];
     for (place, value, why) in cases {

@@ -39,8 +39,9 @@ impl Cluster {
                 "namespaceSelector": {},
             }),
         );
-        let mut all = webhooks.to_vec();
-        all.push(marker);
+        // First: it must be heard whatever the others say.
+        let mut all = vec![marker];
+        all.extend_from_slice(webhooks);
         let body =
             json!({ "metadata": { "name": name, "labels": { "of": name } }, "webhooks": all });
         let made = self.post(path, &body).await.ok();
@@ -128,7 +129,7 @@ async fn configurations_take_effect_until_they_are_changed_or_deleted() {
     cluster.register(MUTATING, "m", &hook, &[webhook(&hook, json!({}))]).await;
     let hooked = |value: Value| value["data"]["hooked"] == "yes";
     assert!(hooked(cluster.post(CONFIG_MAPS, &map("a")).await.ok()));
-    let rule = json!([{ "op": "replace", "path": "/webhooks/0/rules/0/operations",
+    let rule = json!([{ "op": "replace", "path": "/webhooks/1/rules/0/operations",
         "value": ["DELETE"] }]);
     let media = "application/json-patch+json";
     let path = format!("{MUTATING}/m");
@@ -326,4 +327,125 @@ async fn deletes_scales_and_connections_are_asked_about() {
     assert!(cluster.merge(&path, &scale(7)).await.refusal().2.contains("not seven"));
     assert_eq!(cluster.merge(&path, &scale(3)).await.ok()["spec"]["replicas"], 3);
     assert_eq!(hook.last("d")["kind"]["kind"], "Scale");
+}
+
+/// A definition of things with two versions; in v2, `host` and `port` stand for v1's `hostPort`.
+fn things(conversion: Value) -> Value {
+    let text = json!({ "type": "string" });
+    let schema =
+        |fields: Value| json!({ "openAPIV3Schema": { "type": "object", "properties": fields } });
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": { "name": "things.example.com" },
+        "spec": {
+            "group": "example.com", "scope": "Namespaced",
+            "names": { "plural": "things", "kind": "Thing" },
+            "conversion": conversion,
+            "versions": [
+                { "name": "v1", "served": true, "storage": true,
+                  "schema": schema(json!({ "hostPort": text, "added": text })) },
+                { "name": "v2", "served": true, "storage": false,
+                  "schema": schema(json!({ "host": text, "port": text, "added": text })) },
+            ],
+        },
+    })
+}
+
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+
+fn thing(version: &str, name: &str, fields: Value) -> Value {
+    let mut thing = json!({ "apiVersion": format!("example.com/{version}"), "kind": "Thing",
+        "metadata": { "name": name } });
+    thing.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    thing
+}
+
+fn path(version: &str) -> String {
+    format!("/apis/example.com/{version}/namespaces/default/things")
+}
+
+/// What a conversion webhook does with a review's request.
+fn convert(request: &Value) -> Value {
+    let to = request["desiredAPIVersion"].as_str().unwrap();
+    let converted = request["objects"].as_array().unwrap().iter().map(|object| {
+        let mut object = object.clone();
+        let map = object.as_object_mut().unwrap();
+        map.insert("apiVersion".into(), to.into());
+        if to.ends_with("/v2") {
+            let both = map.remove("hostPort").unwrap_or_default();
+            let both = both.as_str().unwrap_or_default().to_owned();
+            let (host, port) = both.split_once(':').unwrap_or((&both, ""));
+            map.insert("host".into(), host.into());
+            map.insert("port".into(), port.into());
+        } else {
+            let text =
+                |value: Option<Value>| value.unwrap_or_default().as_str().unwrap_or("").to_owned();
+            let (host, port) = (text(map.remove("host")), text(map.remove("port")));
+            map.insert("hostPort".into(), format!("{host}:{port}").into());
+        }
+        object
+    });
+    let converted: Vec<Value> = converted.collect();
+    json!({ "apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview", "response": {
+        "uid": request["uid"], "result": { "status": "Success" }, "convertedObjects": converted,
+    } })
+}
+
+#[tokio::test]
+async fn objects_are_stored_in_one_version_and_shown_in_others_by_the_conversion_webhook() {
+    let cluster = Cluster::start().await;
+    let hook = Hook::start(convert).await;
+    let conversion = json!({ "strategy": "Webhook", "webhook": {
+        "clientConfig": hook.config_at("/convert"), "conversionReviewVersions": ["v1"] } });
+    cluster.post(DEFINITIONS, &things(conversion)).await.ok();
+    let made = thing("v1", "a", json!({ "hostPort": "a:1" }));
+    cluster.post(&path("v1"), &made).await.ok();
+    let made = thing("v2", "b", json!({ "host": "b", "port": "2" }));
+    let made = cluster.post(&path("v2"), &made).await.ok();
+    assert_eq!((&made["host"], &made["apiVersion"]), (&json!("b"), &json!("example.com/v2")));
+    // One list, objects of both.
+    let list = cluster.get(&path("v2")).await.ok();
+    let hosts: Vec<_> =
+        list["items"].as_array().unwrap().iter().map(|i| i["host"].clone()).collect();
+    assert_eq!(hosts, ["a", "b"]);
+    let stored = cluster.get(&format!("{}/b", path("v1"))).await.ok();
+    assert_eq!((&stored["hostPort"], &stored.get("host")), (&json!("b:2"), &None));
+    // A change in one version is one of the other's.
+    let patch = json!({ "port": "3" });
+    let changed = cluster.merge(&format!("{}/a", path("v2")), &patch).await.ok();
+    assert_eq!((&changed["host"], &changed["port"]), (&json!("a"), &json!("3")));
+    assert_eq!(cluster.get(&format!("{}/a", path("v1"))).await.ok()["hostPort"], "a:3");
+    cluster.delete(&format!("{}/a", path("v2")), &Value::Null).await.ok();
+    // What the webhook cannot do is refused, in words.
+    drop(hook);
+}
+
+#[tokio::test]
+async fn custom_objects_are_judged_in_the_version_that_the_rules_name_and_pruned() {
+    let cluster = Cluster::start().await;
+    cluster.post(DEFINITIONS, &things(json!({ "strategy": "None" }))).await.ok();
+    let hook = Hook::start(|request| {
+        if request["name"] == "bad" {
+            return denied("no bad things");
+        }
+        patched(&json!([
+            { "op": "add", "path": "/added", "value": "yes" },
+            { "op": "add", "path": "/unknown", "value": "pruned" },
+        ]))
+    })
+    .await;
+    let rules = json!([{ "operations": ["*"], "apiGroups": ["example.com"], "apiVersions": ["v1"],
+        "resources": ["things"] }]);
+    cluster.register(MUTATING, "m", &hook, &[webhook(&hook, json!({ "rules": rules }))]).await;
+    let made = cluster.post(&path("v2"), &thing("v2", "a", json!({ "host": "h" }))).await.ok();
+    assert_eq!((&made["added"], made.get("unknown")), (&json!("yes"), None));
+    assert_eq!(made["apiVersion"], "example.com/v2");
+    let told = hook.last("a");
+    assert_eq!(
+        (&told["kind"]["version"], &told["requestKind"]["version"]),
+        (&json!("v1"), &json!("v2"))
+    );
+    assert_eq!(told["object"]["apiVersion"], "example.com/v1");
+    let refused = cluster.post(&path("v1"), &thing("v1", "bad", json!({}))).await;
+    assert!(refused.refusal().2.ends_with("denied the request: no bad things"), "{refused:?}");
 }

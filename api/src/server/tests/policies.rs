@@ -1,0 +1,159 @@
+//! Policies: what writes must fulfil, in CEL.
+
+use super::*;
+
+const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
+const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
+
+fn policy(name: &str, extra: Value) -> Value {
+    let mut spec = json!({
+        "matchConstraints": { "resourceRules": [{ "apiGroups": [""], "apiVersions": ["v1"],
+            "operations": ["CREATE", "UPDATE"], "resources": ["configmaps"] }] },
+    });
+    spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    json!({ "metadata": { "name": name }, "spec": spec })
+}
+
+fn binding(name: &str, extra: Value) -> Value {
+    let mut spec = json!({ "policyName": name, "validationActions": ["Deny"] });
+    spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    json!({ "metadata": { "name": name }, "spec": spec })
+}
+
+fn map(name: &str, replicas: &str) -> Value {
+    json!({ "metadata": { "name": name }, "data": { "replicas": replicas } })
+}
+
+impl Cluster {
+    async fn hold_to(&self, policy: &Value, binding: &Value) {
+        self.post(POLICIES, policy).await.ok();
+        self.post(BINDINGS, binding).await.ok();
+    }
+
+    /// The refusal of a write, once the policies are known.
+    async fn refused(&self, object: &Value) -> Answer {
+        let path = format!("{CONFIG_MAPS}?dryRun=All");
+        for _ in 0..1000 {
+            let answer = self.post(&path, object).await;
+            if answer.code >= 400 {
+                return answer;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        panic!("a policy must be known soon");
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_breaks_a_policy_is_refused_in_the_policy_s_words() {
+    let cluster = Cluster::start().await;
+    let policy = policy(
+        "p",
+        json!({
+            "variables": [
+                { "name": "replicas", "expression": "int(object.data.replicas)" },
+                { "name": "isOdd", "expression": "variables.replicas % 2 == 1" },
+            ],
+            "validations": [
+                { "expression": "variables.replicas > 1",
+                  "messageExpression": "'only ' + string(variables.replicas) + ' replicas'" },
+                { "expression": "variables.isOdd", "message": "must be odd", "reason": "Forbidden" },
+                { "expression": "!object.metadata.name.startsWith('x')" },
+                { "expression": "namespaceObject.metadata.name == 'default'" },
+            ],
+        }),
+    );
+    let made = cluster.post(POLICIES, &policy).await.ok();
+    assert_eq!(made["spec"]["failurePolicy"], "Fail");
+    assert_eq!(made["spec"]["matchConstraints"]["matchPolicy"], "Equivalent");
+    assert_eq!(made["status"]["observedGeneration"], 1);
+    cluster.post(BINDINGS, &binding("p", json!({}))).await.ok();
+    let start = "ValidatingAdmissionPolicy 'p' with binding 'p' denied request: ";
+    let forbidden =
+        |name: &str, why: &str| format!("configmaps {name:?} is forbidden: {start}{why}");
+    let table = [
+        ("a", "1", 422, "Invalid", "only 1 replicas"),
+        ("a", "2", 403, "Forbidden", "must be odd"),
+        ("x", "3", 422, "Invalid", "failed expression: !object.metadata.name.startsWith('x')"),
+    ];
+    for (name, replicas, code, reason, why) in table {
+        let refused = cluster.refused(&map(name, replicas)).await;
+        assert_eq!(refused.refusal(), (code, reason, forbidden(name, why).as_str()));
+    }
+    let refused = cluster.refused(&json!({ "metadata": { "name": "a" } })).await;
+    assert!(refused.refusal().2.contains("resulted in error"), "{refused:?}");
+    cluster.post(CONFIG_MAPS, &map("a", "3")).await.ok();
+}
+
+#[tokio::test]
+async fn bindings_choose_where_with_what_and_how_a_policy_counts() {
+    let cluster = Cluster::start().await;
+    let limited = policy(
+        "limited",
+        json!({
+            "paramKind": { "apiVersion": "v1", "kind": "ConfigMap" },
+            "matchConditions": [{ "name": "not-params", "expression": "object.metadata.name != 'params'" }],
+            "validations": [{ "expression": "int(object.data.replicas) <= int(params.data.max)",
+                "messageExpression": "'more than ' + params.data.max" }],
+        }),
+    );
+    let at = json!({
+        "paramRef": { "name": "params", "namespace": "kube-public", "parameterNotFoundAction": "Deny" },
+        "matchResources": { "namespaceSelector": {
+            "matchLabels": { "kubernetes.io/metadata.name": "default" } } },
+    });
+    cluster.hold_to(&limited, &binding("limited", at)).await;
+    let refused = cluster.refused(&map("a", "3")).await;
+    assert!(refused.refusal().2.contains("no params found for policy binding"), "{refused:?}");
+    let public = "/api/v1/namespaces/kube-public/configmaps";
+    let params = json!({ "metadata": { "name": "params" }, "data": { "max": "2" } });
+    cluster.post(public, &params).await.ok();
+    let refused = cluster.refused(&map("a", "3")).await;
+    assert!(refused.refusal().2.ends_with("denied request: more than 2"), "{refused:?}");
+    cluster.post(CONFIG_MAPS, &map("a", "2")).await.ok();
+    cluster.post(public, &map("elsewhere", "3")).await.ok();
+    // One that only warns.
+    let quiet =
+        policy("quiet", json!({ "validations": [{ "expression": "false", "message": "hm" }] }));
+    let warn = json!({ "validationActions": ["Warn", "Audit"] });
+    cluster.hold_to(&quiet, &binding("quiet", warn)).await;
+    let mut warned = None;
+    for turn in 0..1000 {
+        let body = map(&format!("w{turn}"), "1").to_string().into_bytes();
+        let answer = cluster.send(http::Method::POST, CONFIG_MAPS, "application/json", body).await;
+        assert_eq!(answer.status(), 201);
+        warned = answer.headers().get("warning").cloned();
+        if warned.is_some() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(
+        warned.expect("a warning").to_str().unwrap(),
+        "299 - \"Validation failed for ValidatingAdmissionPolicy 'quiet' with binding 'quiet': hm\""
+    );
+}
+
+#[tokio::test]
+async fn policies_that_cannot_be_are_refused() {
+    let cluster = Cluster::start().await;
+    let table = [
+        (json!({ "validations": [{ "expression": "object.x == " }] }), "compilation failed"),
+        (
+            json!({ "validations": [{ "expression": "params.x" }] }),
+            "undeclared reference to 'params'",
+        ),
+        (json!({}), "validations or auditAnnotations must be non-empty"),
+        (
+            json!({ "validations": [{ "expression": "true", "reason": "Why" }] }),
+            "spec.validations[0].reason: Unsupported value: \"Why\"",
+        ),
+    ];
+    for (extra, why) in table {
+        let refused = cluster.post(POLICIES, &policy("p", extra)).await;
+        assert_eq!(refused.code, 422, "{refused:?}");
+        assert!(refused.refusal().2.contains(why), "{refused:?}");
+    }
+    let both = json!({ "validationActions": ["Deny", "Warn"] });
+    assert_eq!(cluster.post(BINDINGS, &binding("p", both)).await.code, 422);
+}
