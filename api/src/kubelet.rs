@@ -95,7 +95,7 @@ impl Kubelet {
     }
 
     /// What makes the calls: HTTP/1.1, so that a connection can become another protocol's.
-    pub(crate) fn client(&self) -> &Client {
+    pub(crate) fn proxying(&self) -> &Client {
         &self.upgrading
     }
 

@@ -74,10 +74,15 @@ impl Target {
     }
 }
 
+/// A name with the address that it stands for.
+type Resolved = (String, SocketAddr);
+/// The authority that a client trusts, and the one name that it knows.
+type ClientKey = (Vec<u8>, Option<Resolved>);
+
 /// Calls webhooks.
 #[derive(Default)]
 pub(crate) struct Outbound {
-    clients: Mutex<HashMap<(Vec<u8>, Option<(String, SocketAddr)>), Client>>,
+    clients: Mutex<HashMap<ClientKey, Client>>,
 }
 
 impl Outbound {
@@ -117,11 +122,7 @@ impl Outbound {
         serde_json::from_slice(&answer).map_err(|error| format!("the answer is no JSON: {error}"))
     }
 
-    fn client(
-        &self,
-        target: &Target,
-        resolved: Option<(String, SocketAddr)>,
-    ) -> Result<Client, String> {
+    fn client(&self, target: &Target, resolved: Option<Resolved>) -> Result<Client, String> {
         let key = (target.authority_pem.clone(), resolved);
         let mut clients = self.clients.lock();
         if let Some(client) = clients.get(&key) {
@@ -137,10 +138,7 @@ impl Outbound {
 }
 
 /// Where to call, and for a Service the address that its name stands for now.
-async fn locate(
-    registry: &Registry,
-    target: &Target,
-) -> Result<(Url, Option<(String, SocketAddr)>), String> {
+async fn locate(registry: &Registry, target: &Target) -> Result<(Url, Option<Resolved>), String> {
     let Place::Service { namespace, name, port, path } = &target.place else {
         return Ok((Url::parse(&target.url()).map_err(|error| error.to_string())?, None));
     };
@@ -150,7 +148,7 @@ async fn locate(
     Ok((Url::parse(&url).map_err(|error| error.to_string())?, Some((host, address))))
 }
 
-fn make(authority_pem: &[u8], resolved: Option<&(String, SocketAddr)>) -> Result<Client, String> {
+fn make(authority_pem: &[u8], resolved: Option<&Resolved>) -> Result<Client, String> {
     let mut roots = RootCertStore::empty();
     for cert in CertificateDer::pem_slice_iter(authority_pem) {
         let cert = cert.map_err(|error| format!("caBundle: {error}"))?;

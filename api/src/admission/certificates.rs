@@ -57,7 +57,7 @@ impl Plugin for Certificates {
     }
 
     async fn validate(&self, admit: &Admit<'_>, object: Option<&Object>) -> Result<(), Status> {
-        let Some(object) = object.filter(|_| std::ptr::eq(admit.kind, &KIND)) else {
+        let Some(object) = object.filter(|_| std::ptr::eq(admit.kind, &raw const KIND)) else {
             return Ok(());
         };
         let refuse = |why: String| Err(Status::forbidden(KIND.group, KIND.plural, admit.name, why));

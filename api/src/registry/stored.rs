@@ -85,7 +85,9 @@ impl Registry {
             return Ok(objects);
         }
         let mut all = crd::convert_to(self, version, objects, &version.api_version).await?;
-        all.iter_mut().for_each(|object| kind.strategy.present(object));
+        for object in &mut all {
+            kind.strategy.present(object);
+        }
         Ok(all)
     }
 

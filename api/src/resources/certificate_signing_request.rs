@@ -1,9 +1,11 @@
 //! CertificateSigningRequest: somebody asks for a certificate; somebody else approves, and a signer
 //! signs. Who asks is written down by the server.
 
+use base64::Engine as _;
 use jiff::Timestamp;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
+use x509_parser::prelude::FromDer as _;
 
 use super::{check, check_change};
 use crate::context::RequestContext;
@@ -206,13 +208,11 @@ fn check_spec(errors: &mut Errors, spec: &At<'_>) {
 
 /// Reads a request's bytes, which are base64 of PEM.
 fn parse(text: &str) -> Result<(), String> {
-    use base64::Engine as _;
     let engine = base64::engine::general_purpose::STANDARD;
     let pem = engine.decode(text).map_err(|error| error.to_string())?;
     let wrong = || "PEM block type must be CERTIFICATE REQUEST".to_owned();
     let der = rustls::pki_types::CertificateSigningRequestDer::from_pem_slice(&pem)
         .map_err(|_| wrong())?;
-    use x509_parser::prelude::FromDer as _;
     x509_parser::certification_request::X509CertificationRequest::from_der(&der)
         .map(drop)
         .map_err(|error| error.to_string())

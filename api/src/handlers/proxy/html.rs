@@ -38,9 +38,9 @@ pub(super) fn rewrite(page: &str, prefix: &str) -> String {
         };
         let (tag, after) = tag.split_at(end);
         if comment.is_some() {
-            out.push_str(tag)
+            out.push_str(tag);
         } else {
-            rewrite_tag(&mut out, tag, prefix)
+            rewrite_tag(&mut out, tag, prefix);
         }
         rest = after;
     }
@@ -82,9 +82,9 @@ fn rewrite_tag(out: &mut String, tag: &str, prefix: &str) {
         out.push_str(&rest[..open]);
         let inner = &rest[open..close];
         if is_link {
-            out.push_str(&rewritten(inner, prefix))
+            out.push_str(&rewritten(inner, prefix));
         } else {
-            out.push_str(inner)
+            out.push_str(inner);
         }
         rest = &rest[close..];
         if let Some(after) = rest.strip_prefix(quote) {

@@ -65,7 +65,7 @@ impl Place {
     /// Who makes the request.
     pub(super) fn client<'c>(&self, call: &'c Asked) -> Result<&'c Client, Status> {
         if self.is_kubelet {
-            return kubelet(call).map(Kubelet::client);
+            return kubelet(call).map(Kubelet::proxying);
         }
         Ok(&call.api.proxying)
     }
