@@ -20,6 +20,7 @@ pub mod labels;
 pub mod owners;
 pub mod pods;
 pub mod share;
+pub mod volumes;
 
 pub mod claims;
 pub mod history;
@@ -32,8 +33,10 @@ pub mod daemon_set;
 pub mod deployment;
 pub mod disruption;
 pub mod endpoints;
+pub mod ephemeral_volume;
 pub mod garbage;
 pub mod job;
+pub mod local_path;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
@@ -45,6 +48,8 @@ pub mod service_account;
 pub mod stateful_set;
 pub mod taint_eviction;
 pub mod ttl_after_finished;
+pub mod volume_binder;
+pub mod volume_protection;
 
 use std::time::Duration;
 
@@ -88,6 +93,9 @@ pub async fn run(context: LeaderContext) {
     tasks.spawn(namespace::controller(&context, begin).run());
     tasks.spawn(resource_quota::controller(&context, begin).run());
     tasks.spawn(cluster_role_aggregation::controller(&context, begin).run());
+    tasks.spawn(volume_binder::controller(&context, begin, &events).run());
+    tasks.spawn(volume_protection::controller(&context, begin).run());
+    tasks.spawn(ephemeral_volume::controller(&context, begin, &events).run());
     drop(events);
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {

@@ -25,6 +25,9 @@ use crate::{controllers, scheduler};
 
 mod dns_service;
 mod kubernetes_service;
+mod priority_classes;
+mod storage_class;
+mod volume_folders;
 
 /// How long a term's tasks may take to end before they are aborted.
 const END_OF_TERM_PATIENCE: Duration = Duration::from_millis(500);
@@ -92,6 +95,7 @@ impl Term {
             informers: api.informers(),
             token: token.clone(),
             settings: Arc::clone(settings),
+            folders: Arc::new(volume_folders::OfAgents(Arc::clone(api))),
             metrics: Arc::clone(metrics),
         };
         let mut tasks = JoinSet::new();
@@ -138,7 +142,9 @@ async fn bootstrap(api: Arc<ApiServer>, context: LeaderContext, node: Node) {
         }
         tokio::join!(
             kubernetes_service::keep(&context.client, &node),
-            dns_service::ensure(&context.client)
+            dns_service::ensure(&context.client),
+            storage_class::ensure(&context.client),
+            priority_classes::ensure(&context.client)
         );
     };
     token.run_until_cancelled(work).await;

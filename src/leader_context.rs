@@ -8,6 +8,7 @@ use kontiki_api::client::Client;
 use kontiki_api::informer::Informers;
 use tokio_util::sync::CancellationToken;
 
+use crate::controllers::local_path::VolumeFolders;
 use crate::controllers::metrics::LeaderMetrics;
 
 /// All that a leader's task works with. Made anew for each term.
@@ -22,6 +23,8 @@ pub struct LeaderContext {
     pub token: CancellationToken,
     /// What the cluster was set up with.
     pub settings: Arc<Settings>,
+    /// Removes what volumes hold from the nodes' disks.
+    pub folders: Arc<dyn VolumeFolders>,
     /// What its tasks count; the same through all terms of a server.
     pub metrics: Arc<LeaderMetrics>,
 }

@@ -17,30 +17,41 @@ pub mod resources;
 
 pub mod cache;
 pub mod cycle;
+pub mod nominate;
 pub mod plugins;
+pub mod preempt;
 pub mod queue;
+pub mod volumes;
 
 pub mod bind;
 
 #[cfg(test)]
 mod testing;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::StorageClass;
 use kontiki_api::client::Client;
 use kontiki_api::informer::{Change, Informer};
+use kontiki_api::status::Status;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use self::bind::{Act, Written};
-use self::cache::{Cache, PodInfo};
+use self::bind::{Act, Nomination, Written};
+use self::cache::{Cache, NodeInfo, PodInfo, Snapshot};
+use self::cycle::{Preempting, Unschedulable, Waiting};
 use self::framework::ClusterEvent;
+use self::nominate::Nominations;
 use self::plugins::{FILTERS, SCORES};
 use self::queue::SchedulingQueue;
+use self::volumes::{Provision, Storage, provisions};
 use crate::controllers::events::{self, EventRecorder};
+use crate::controllers::volumes::claims_of;
 use crate::controllers::{self, owners, pods};
 use crate::leader_context::LeaderContext;
 
@@ -48,6 +59,10 @@ use crate::leader_context::LeaderContext;
 const SCHEDULER_NAME: &str = "default-scheduler";
 /// How many bindings and explanations are written at the same time; the next pod waits for one.
 const WRITES_MAX: usize = 128;
+/// How many bindings wait for volumes at the same time; further ones are tried again later.
+const VOLUME_BINDS_MAX: usize = 512;
+/// How long whoever makes volumes may take, as upstream.
+const VOLUMES_DEADLINE: Duration = Duration::from_mins(10);
 /// How long one of them may take.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// The longest wait for the informers to reach the revision at which the term began.
@@ -66,9 +81,14 @@ pub async fn run(context: LeaderContext) {
         events: events.of(SCHEDULER_NAME),
         nodes: context.informers.of::<Node>(),
         pods: context.informers.of::<Pod>(),
+        budgets: context.informers.of::<PodDisruptionBudget>(),
+        nominations: Nominations::default(),
+        storage: Storage::new(&context.informers),
+        reserved: HashMap::new(),
         cache: Cache::default(),
         queue: SchedulingQueue::default(),
         writes: JoinSet::new(),
+        binds_with_volumes: JoinSet::new(),
     };
     // Dropping the scheduler anywhere is safe: what it knows is of this term only.
     let _ended = context.token.run_until_cancelled(scheduler.run(begin)).await;
@@ -83,19 +103,54 @@ struct Scheduler {
     events: EventRecorder,
     nodes: Arc<Informer<Node>>,
     pods: Arc<Informer<Pod>>,
+    budgets: Arc<Informer<PodDisruptionBudget>>,
+    nominations: Nominations,
+    storage: Storage,
+    /// Volumes that claims of assumed pods are about to get, by the pods' uids.
+    reserved: HashMap<String, Vec<String>>,
     cache: Cache,
     queue: SchedulingQueue,
     writes: JoinSet<Written>,
+    /// Bindings that wait for volumes; apart, since somebody else makes those, at leisure.
+    binds_with_volumes: JoinSet<Written>,
+}
+
+/// What the scheduler hears.
+struct Changes {
+    nodes: mpsc::Receiver<Change<Node>>,
+    pods: mpsc::Receiver<Change<Pod>>,
+    claims: mpsc::Receiver<Change<PersistentVolumeClaim>>,
+    volumes: mpsc::Receiver<Change<PersistentVolume>>,
+    classes: mpsc::Receiver<Change<StorageClass>>,
+}
+
+impl Changes {
+    /// Whether claims, volumes or classes have changed: what they are is read when a pod needs it.
+    fn storage_changed(&mut self) -> bool {
+        fn drain<T>(changes: &mut mpsc::Receiver<T>) -> bool {
+            let mut any = false;
+            while changes.try_recv().is_ok() {
+                any = true;
+            }
+            any
+        }
+        drain(&mut self.claims) | drain(&mut self.volumes) | drain(&mut self.classes)
+    }
 }
 
 impl Scheduler {
     async fn run(mut self, begin: u64) {
-        let mut node_changes = self.nodes.subscribe();
-        let mut pod_changes = self.pods.subscribe();
+        let mut changes = Changes {
+            nodes: self.nodes.subscribe(),
+            pods: self.pods.subscribe(),
+            claims: self.storage.claims.subscribe(),
+            volumes: self.storage.volumes.subscribe(),
+            classes: self.storage.classes.subscribe(),
+        };
         self.catch_up(begin).await;
         self.reset();
         loop {
-            self.take_all(&mut node_changes, &mut pod_changes);
+            self.take_all(&mut changes);
             if self.writes.len() < WRITES_MAX
                 && let Some(pod) = self.queue.pop(Instant::now())
             {
@@ -107,15 +162,19 @@ impl Scheduler {
             let wake = self.queue.next_wake().unwrap_or_else(|| Instant::now() + IDLE);
             // Each arm is cancel-safe: a change or a result that is not taken stays where it is.
             tokio::select! {
-                change = node_changes.recv() => match change {
+                change = changes.nodes.recv() => match change {
                     Some(change) => self.take_node(&change),
                     None => return,
                 },
-                change = pod_changes.recv() => match change {
+                change = changes.pods.recv() => match change {
                     Some(change) => self.take_pod(&change),
                     None => return,
                 },
+                Some(_) = changes.claims.recv() => self.wake(ClusterEvent::Volumes),
+                Some(_) = changes.volumes.recv() => self.wake(ClusterEvent::Volumes),
+                Some(_) = changes.classes.recv() => self.wake(ClusterEvent::Volumes),
                 Some(written) = self.writes.join_next(), if !self.writes.is_empty() => self.take_written(written),
+                Some(written) = self.binds_with_volumes.join_next(), if !self.binds_with_volumes.is_empty() => self.take_written(written),
                 () = tokio::time::sleep_until(wake) => {}
             }
         }
@@ -127,24 +186,30 @@ impl Scheduler {
             self.pods.synced().await;
             self.nodes.reached(begin).await;
             self.pods.reached(begin).await;
+            self.budgets.reached(begin).await;
+            self.storage.claims.reached(begin).await;
+            self.storage.volumes.reached(begin).await;
+            self.storage.classes.reached(begin).await;
         };
         if tokio::time::timeout(CATCH_UP_DEADLINE, reached).await.is_err() {
             tracing::warn!(begin, "the informers are behind; scheduling all the same");
         }
     }
 
-    fn take_all(
-        &mut self,
-        nodes: &mut mpsc::Receiver<Change<Node>>,
-        pods: &mut mpsc::Receiver<Change<Pod>>,
-    ) {
-        while let Ok(change) = nodes.try_recv() {
+    fn take_all(&mut self, changes: &mut Changes) {
+        while let Ok(change) = changes.nodes.try_recv() {
             self.take_node(&change);
         }
-        while let Ok(change) = pods.try_recv() {
+        while let Ok(change) = changes.pods.try_recv() {
             self.take_pod(&change);
         }
+        if changes.storage_changed() {
+            self.wake(ClusterEvent::Volumes);
+        }
         while let Some(written) = self.writes.try_join_next() {
+            self.take_written(written);
+        }
+        while let Some(written) = self.binds_with_volumes.try_join_next() {
             self.take_written(written);
         }
     }
@@ -153,7 +218,9 @@ impl Scheduler {
     fn reset(&mut self) {
         let all = self.pods.list();
         self.cache.reset(self.nodes.list(), &all);
-        self.queue.retain(|uid| all.iter().any(|pod| owners::uid(&pod.metadata) == uid));
+        let exists = |uid: &str| all.iter().any(|pod| owners::uid(&pod.metadata) == uid);
+        self.queue.retain(exists);
+        self.nominations.retain(exists);
         for pod in &all {
             self.apply_pod(pod);
         }
@@ -187,6 +254,9 @@ impl Scheduler {
             Change::Deleted(pod) => {
                 let uid = owners::uid(&pod.metadata);
                 self.queue.delete(uid);
+                if self.nominations.delete(uid) {
+                    self.wake(ClusterEvent::PodLeft);
+                }
                 if self.cache.has_pod(uid) {
                     self.cache.delete_pod(uid);
                     self.wake(ClusterEvent::PodLeft);
@@ -200,6 +270,7 @@ impl Scheduler {
         let uid = owners::uid(&pod.metadata);
         if pods::node_name(pod).is_some() {
             self.queue.delete(uid);
+            self.nominations.delete(uid);
             let had = self.cache.has_pod(uid);
             self.cache.apply_pod(pod);
             match (had, self.cache.has_pod(uid)) {
@@ -210,33 +281,103 @@ impl Scheduler {
         } else if is_ours(pod) {
             // One that was assumed is on its way to its node already.
             if !self.cache.has_pod(uid) {
-                self.queue.apply(Arc::new(PodInfo::new(Arc::clone(pod))));
+                let info = Arc::new(PodInfo::new(Arc::clone(pod)));
+                self.nominations.apply(&info);
+                self.queue.apply(info);
             }
         } else {
             self.queue.delete(uid);
+            self.nominations.delete(uid);
             self.cache.forget(uid);
         }
     }
 
     fn schedule(&mut self, pod: Arc<PodInfo>) {
         let snapshot = self.cache.snapshot();
-        match cycle::schedule(&pod, &snapshot, FILTERS, SCORES) {
-            Ok(node) => {
-                let node = node.name().to_owned();
-                self.cache.assume(Arc::clone(&pod), &node);
-                let write =
-                    bind::bind(self.client.clone(), self.events.clone(), Arc::clone(&pod), node);
-                self.spawn(pod.uid().to_owned(), Act::Bind, write);
-            }
-            Err(why) => {
-                let message = why.message();
-                tracing::debug!(pod = owners::name(&pod.pod.metadata), message, "no node");
-                let uid = pod.uid().to_owned();
-                self.queue.unschedulable(&uid, why.rejected_by, FILTERS, Instant::now());
-                let write = bind::explain(self.client.clone(), self.events.clone(), pod, message);
-                self.spawn(uid, Act::Explain, write);
-            }
+        let pod = self.with_claims(pod);
+        let crowded = self.nominations.crowd(&snapshot, &pod);
+        let waiting =
+            Waiting { crowded: crowded.as_ref(), nominated: self.nominations.node_of(pod.uid()) };
+        match cycle::schedule(&pod, &snapshot, &waiting, FILTERS, SCORES) {
+            Ok(node) => self.bind(pod, &node),
+            Err(why) => self.put_back(pod, why, crowded.as_ref().unwrap_or(&snapshot)),
         }
+    }
+
+    /// Puts a pod back that no node takes; others may be driven off for it.
+    fn put_back(&mut self, pod: Arc<PodInfo>, why: Unschedulable, nodes: &Snapshot) {
+        let uid = pod.uid().to_owned();
+        let nominated = self.nominations.node_of(&uid);
+        let nominated = nominated.and_then(|n| nodes.iter().find(|node| node.name() == n));
+        let refusal = preempt::refusal(&pod, nominated.map(Arc::as_ref));
+        let choice = match refusal {
+            Some(_) => None,
+            None => preempt::plan(&pod, nodes, &why.resolvable, FILTERS, &self.budgets.list()),
+        };
+        let came_of_it = match (refusal, &choice) {
+            (Some(why), _) => Preempting::Refused(why),
+            (None, Some(_)) => Preempting::Done,
+            (None, None) => Preempting::InVain,
+        };
+        let message = why.message(came_of_it);
+        tracing::debug!(pod = owners::name(&pod.pod.metadata), message, "no node");
+        self.queue.unschedulable(&uid, why.rejected_by, FILTERS, Instant::now());
+        let (client, events) = (self.client.clone(), self.events.clone());
+        let Some(choice) = choice else {
+            let nomination = match came_of_it {
+                Preempting::InVain if self.nominations.delete(&uid) => Nomination::Clear,
+                _ => Nomination::Keep,
+            };
+            let write = bind::explain(client, events, pod, message, nomination);
+            return self.spawn(uid, Act::Explain, write);
+        };
+        for displaced in self.nominations.displace(&choice.node, pod.priority()) {
+            let write = bind::displace(self.client.clone(), Arc::clone(&displaced));
+            self.spawn(displaced.uid().to_owned(), Act::Explain, write);
+        }
+        self.nominations.put(Arc::clone(&pod), choice.node.clone());
+        self.spawn(uid, Act::Explain, bind::preempt(client, events, pod, message, choice));
+    }
+
+    /// The pod with what its claims want, as that is now.
+    fn with_claims(&self, pod: Arc<PodInfo>) -> Arc<PodInfo> {
+        if claims_of(&pod.pod).is_empty() {
+            return pod;
+        }
+        let reserved: HashSet<String> = self.reserved.values().flatten().cloned().collect();
+        Arc::new(pod.with_claims(self.storage.needs(&pod.pod, &reserved)))
+    }
+
+    fn bind(&mut self, pod: Arc<PodInfo>, node: &NodeInfo) {
+        let uid = pod.uid().to_owned();
+        let claims = pod.claims.as_deref().unwrap_or_default();
+        let provisions = provisions(claims, &node.node).unwrap_or_default();
+        let node = node.name().to_owned();
+        self.cache.assume(Arc::clone(&pod), &node);
+        let bind = bind::bind(self.client.clone(), self.events.clone(), pod, node.clone());
+        if provisions.is_empty() {
+            return self.spawn(uid, Act::Bind, bind);
+        }
+        if self.binds_with_volumes.len() >= VOLUME_BINDS_MAX {
+            self.cache.forget(&uid);
+            return self.queue.failed(&uid, Instant::now());
+        }
+        let names = provisions.iter().filter_map(|(_, provision)| match provision {
+            Provision::Reserve(volume) => volume.metadata.name.clone(),
+            Provision::Select => None,
+        });
+        self.reserved.insert(uid.clone(), names.collect());
+        let (storage, client) = (self.storage.clone(), self.client.clone());
+        self.binds_with_volumes.spawn(async move {
+            let volumes = storage.bind(&client, &provisions, &node);
+            let volumes = tokio::time::timeout(VOLUMES_DEADLINE, volumes).await;
+            let outcome = match volumes {
+                Ok(Ok(())) => return within(WRITE_DEADLINE, uid, Act::Bind, bind).await,
+                Ok(Err(status)) => Err(status),
+                Err(_) => Err(Status::timeout("the pod's claims were not bound in time")),
+            };
+            Written { uid, act: Act::Bind, outcome }
+        });
     }
 
     fn spawn(
@@ -245,13 +386,7 @@ impl Scheduler {
         act: Act,
         write: impl Future<Output = Written> + Send + 'static,
     ) {
-        self.writes.spawn(async move {
-            tokio::time::timeout(WRITE_DEADLINE, write).await.unwrap_or_else(|_| Written {
-                uid,
-                act,
-                outcome: Err(kontiki_api::status::Status::timeout("the write took too long")),
-            })
-        });
+        self.writes.spawn(within(WRITE_DEADLINE, uid, act, write));
     }
 
     fn take_written(&mut self, written: Result<Written, tokio::task::JoinError>) {
@@ -259,6 +394,9 @@ impl Scheduler {
             Ok(written) => written,
             Err(error) => return tracing::error!(%error, "a write of the scheduler has ended"),
         };
+        if written.act == Act::Bind {
+            self.reserved.remove(&written.uid);
+        }
         let Err(status) = written.outcome else { return };
         if status.is_fenced() {
             return;
@@ -270,6 +408,19 @@ impl Scheduler {
             self.wake(ClusterEvent::PodLeft);
         }
     }
+}
+
+async fn within(
+    limit: Duration,
+    uid: String,
+    act: Act,
+    write: impl Future<Output = Written>,
+) -> Written {
+    tokio::time::timeout(limit, write).await.unwrap_or_else(|_| Written {
+        uid,
+        act,
+        outcome: Err(Status::timeout("the write took too long")),
+    })
 }
 
 /// Whether the pod waits for this scheduler.

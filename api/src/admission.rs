@@ -10,6 +10,7 @@ pub mod limit_ranger;
 pub mod node_restriction;
 pub mod quota;
 pub mod service_account;
+pub mod storage_in_use;
 
 mod extensions;
 mod followed;
@@ -115,6 +116,7 @@ impl Admission {
             Arc::new(service_account::ServiceAccountPlugin::new(informers.of())),
             Arc::new(node_restriction::NodeRestriction),
             Arc::new(classes::Classes::new(informers)),
+            Arc::new(storage_in_use::StorageInUse),
             Arc::new(escalation::Escalation::new(Arc::clone(rbac), Arc::clone(authorizer))),
             Arc::new(certificates::Certificates::new(Arc::clone(authorizer))),
             Arc::new(quota::Quota::new(informers.objects(&resource_quota::KIND))),

@@ -130,6 +130,21 @@ impl Kubelet {
         Ok(Answer::Upgraded(Upgrade { headers, stream }))
     }
 
+    /// Has a node remove what the path names. `limit` bounds the time to its answer.
+    pub(crate) async fn delete(
+        &self,
+        node: &Object,
+        segments: &[&str],
+        limit: Duration,
+    ) -> Result<(), Status> {
+        let request = self.client.delete(url(node, segments, &[])?);
+        let response = sent(node, request, limit).await?;
+        if response.status().is_success() {
+            return Ok(());
+        }
+        Err(refusal(node, response).await)
+    }
+
     /// Fetches a path from a node. `limit` bounds the time to the first byte of the answer.
     pub(crate) async fn get(
         &self,

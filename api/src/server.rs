@@ -248,6 +248,14 @@ impl ApiServer {
         self.api.tokens.keys().maintain().await
     }
 
+    /// Has the agent of a node remove the folder of a volume from its disk.
+    pub async fn remove_volume(&self, node: &Object, folder: &str) -> Result<(), Status> {
+        const LIMIT: Duration = Duration::from_secs(30);
+        let kubelet = self.api.kubelet.as_ref();
+        let kubelet = kubelet.ok_or_else(|| Status::unavailable("no node can be asked"))?;
+        kubelet.delete(node, &["localVolumes", folder], LIMIT).await
+    }
+
     /// Waits until the default roles and bindings are in this server's memory: then everybody who
     /// has rights by them has them here; and the definitions of custom kinds. Callers bound the wait.
     pub async fn furnished(&self) {

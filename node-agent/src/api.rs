@@ -2,7 +2,9 @@
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodStatus, Secret};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, PodStatus, Secret,
+};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
 
@@ -75,6 +77,10 @@ pub trait PodApi: Send + Sync + 'static {
     async fn config_map(&self, namespace: &str, name: &str) -> Result<ConfigMap, ApiError>;
     /// A Secret.
     async fn secret(&self, namespace: &str, name: &str) -> Result<Secret, ApiError>;
+    /// A claim.
+    async fn claim(&self, namespace: &str, name: &str) -> Result<PersistentVolumeClaim, ApiError>;
+    /// A volume.
+    async fn volume(&self, name: &str) -> Result<PersistentVolume, ApiError>;
     /// A token for a pod's service account.
     async fn token(
         &self,
@@ -156,6 +162,20 @@ impl PodApi for KubeApi {
             .get(name)
             .await
             .map_err(|error| ApiError::of(format!("secret \"{name}\""), &error))
+    }
+
+    async fn claim(&self, namespace: &str, name: &str) -> Result<PersistentVolumeClaim, ApiError> {
+        Api::namespaced(self.client.clone(), namespace)
+            .get(name)
+            .await
+            .map_err(|error| ApiError::of(format!("persistentvolumeclaim \"{name}\""), &error))
+    }
+
+    async fn volume(&self, name: &str) -> Result<PersistentVolume, ApiError> {
+        Api::all(self.client.clone())
+            .get(name)
+            .await
+            .map_err(|error| ApiError::of(format!("persistentvolume \"{name}\""), &error))
     }
 
     async fn token(

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Container, EnvFromSource, EnvVarSource, ObjectFieldSelector, Pod,
+    ConfigMap, Container, EnvFromSource, EnvVarSource, ObjectFieldSelector, PersistentVolume, Pod,
     ResourceFieldSelector, Secret,
 };
 
@@ -19,6 +19,8 @@ pub struct References {
     pub config_maps: BTreeMap<String, Option<ConfigMap>>,
     /// Secrets by name.
     pub secrets: BTreeMap<String, Option<Secret>>,
+    /// Volumes by the names of the claims that have them.
+    pub volumes: BTreeMap<String, PersistentVolume>,
     /// Variables of Services; whatever the container itself says wins over them.
     pub services: Vec<(String, String)>,
 }
@@ -271,6 +273,20 @@ pub fn resource_value(
 
 /// Replaces `$(NAME)` where NAME is known; `$$(NAME)` stands for the text `$(NAME)`.
 pub fn expand(text: &str, values: &BTreeMap<String, String>) -> String {
+    expanded(text, values).0
+}
+
+/// The same for what must not be wrong: a name that is not known is an error.
+pub fn expand_strictly(text: &str, values: &BTreeMap<String, String>) -> Result<String, String> {
+    match expanded(text, values) {
+        (text, None) => Ok(text),
+        (_, Some(missing)) => Err(format!("missing value for {missing:?}")),
+    }
+}
+
+/// The text, and the first name in it that is not known.
+fn expanded<'a>(text: &'a str, values: &BTreeMap<String, String>) -> (String, Option<&'a str>) {
+    let mut missing = None;
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -285,6 +301,7 @@ pub fn expand(text: &str, values: &BTreeMap<String, String>) -> String {
             if let Some(value) = values.get(name) {
                 out.push_str(value);
             } else {
+                missing = missing.or(Some(name));
                 out.push_str("$(");
                 out.push_str(name);
                 out.push(')');
@@ -295,7 +312,7 @@ pub fn expand(text: &str, values: &BTreeMap<String, String>) -> String {
         }
     }
     out.push_str(rest);
-    out
+    (out, missing)
 }
 
 /// Names of ConfigMaps and Secrets that environment and volumes of a pod refer to.

@@ -27,6 +27,8 @@ use crate::system::{self, Capacity, Free};
 
 /// Namespace of the nodes' Leases.
 const LEASE_NAMESPACE: &str = "kube-node-lease";
+/// Says where the control plane may make volumes on this node's disk.
+const LOCAL_VOLUMES: &str = "kontiki/local-volumes";
 /// Between two looks at the node's own state.
 const LOOK: Duration = Duration::from_millis(500);
 /// Wait after the API did not take something.
@@ -74,7 +76,9 @@ impl NodeReporter {
         let name = &self.config.node_name;
         let node = self.new_node();
         loop {
-            let labels = json!({ "metadata": { "labels": node.metadata.labels } });
+            let labels = json!({ "metadata": {
+                "labels": node.metadata.labels, "annotations": node.metadata.annotations,
+            }});
             let outcome = match api.create(&PostParams::default(), &node).await {
                 Err(kube::Error::Api(status)) if status.code == 409 => {
                     api.patch(name, &PatchParams::default(), &Patch::Merge(&labels)).await
@@ -98,11 +102,13 @@ impl NodeReporter {
         labels.insert("kubernetes.io/hostname".to_owned(), name.clone());
         labels.insert("kubernetes.io/os".to_owned(), "linux".to_owned());
         labels.insert("kubernetes.io/arch".to_owned(), system::architecture().to_owned());
+        let folder = self.paths.local_volumes().display().to_string();
         let taints = &self.config.taints;
         Node {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
                 labels: Some(labels),
+                annotations: Some([(LOCAL_VOLUMES.to_owned(), folder)].into()),
                 ..ObjectMeta::default()
             },
             spec: Some(NodeSpec {

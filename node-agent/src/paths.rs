@@ -5,6 +5,7 @@
 //! DATA/containerd/            config.toml, pid, log, root (images), state, cni, certs.d
 //! DATA/images/                the sandbox image, and which archives were imported
 //! DATA/pods/UID/              volumes, etc-hosts, containers/NAME/MESSAGE of one pod
+//! DATA/local-volumes/NAME     what claims of the class `local-path` hold; outlives its pods
 //! DATA/checkpoint/UID.json    the last known pod
 //! DATA/logs/NS_NAME_UID/CONTAINER/ATTEMPT.log
 //! ```
@@ -76,6 +77,11 @@ impl Paths {
     /// Folder of one pod's files.
     pub fn pod(&self, uid: &str) -> PathBuf {
         self.pods().join(uid)
+    }
+
+    /// Folder of the volumes that the control plane makes on this node's disk.
+    pub fn local_volumes(&self) -> PathBuf {
+        self.data.join("local-volumes")
     }
 
     /// Folder of the last known pods.

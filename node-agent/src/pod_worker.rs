@@ -29,6 +29,7 @@ use crate::spec::NodeFacts;
 use crate::status::{is_final, pod_status};
 use crate::volumes;
 
+mod claims;
 mod health;
 mod observe;
 mod start;

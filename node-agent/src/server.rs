@@ -169,6 +169,9 @@ async fn answer(
     if let ["exec" | "attach" | "portForward", ..] = parts.as_slice() {
         return connect::stream(sources, open, request, &parts).await;
     }
+    if let (&Method::DELETE, ["localVolumes", name]) = (request.method(), parts.as_slice()) {
+        return remove_volume(sources, name).await;
+    }
     if request.method() != Method::GET {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served");
     }
@@ -179,6 +182,18 @@ async fn answer(
             container_logs(sources, namespace, pod, container, query).await
         }
         _ => text(StatusCode::NOT_FOUND, "404 page not found"),
+    }
+}
+
+/// Removes what a volume holds, whose claim is gone.
+async fn remove_volume(sources: &Sources, name: &str) -> Response<Body> {
+    let (paths, name) = (sources.paths.clone(), name.to_owned());
+    let removed =
+        tokio::task::spawn_blocking(move || crate::volumes::local::remove(&paths, &name)).await;
+    match removed {
+        Ok(Ok(())) => text(StatusCode::OK, "removed"),
+        Ok(Err(error)) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }
 

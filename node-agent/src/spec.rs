@@ -211,8 +211,9 @@ fn mounts(
     message_file: std::path::PathBuf,
 ) -> Result<Vec<Mount>, SpecError> {
     let wanted = input.container.volume_mounts.as_deref().unwrap_or_default();
-    let mut mounts =
-        volumes::mounts(input.paths, input.pod, wanted, |text| env::expand(text, values))?;
+    let mut mounts = volumes::mounts(input.paths, input.pod, wanted, input.references, |text| {
+        env::expand_strictly(text, values)
+    })?;
     let taken = |path: &str, mounts: &[Mount]| mounts.iter().any(|m| m.container_path == path);
     // The runtime would copy the node's file, whose names are not the pod's.
     if !taken("/etc/hosts", &mounts) {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{HostPathVolumeSource, Pod, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{
+    HostPathVolumeSource, PersistentVolume, Pod, Volume, VolumeMount,
+};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::env::{Facts, References};
@@ -13,6 +15,7 @@ use crate::quantity;
 use crate::runtime::{Mount, Propagation};
 
 mod files;
+pub(crate) mod local;
 
 pub use files::{TokenWanted, Tokens, tokens_wanted};
 
@@ -42,11 +45,45 @@ pub struct Sources<'a> {
 }
 
 /// Where a volume of a pod stands on the node.
-pub fn host_path(paths: &Paths, pod_uid: &str, volume: &Volume) -> PathBuf {
-    match &volume.host_path {
-        Some(host_path) => PathBuf::from(&host_path.path),
-        None => paths.pod(pod_uid).join("volumes").join(&volume.name),
+fn host_path(
+    paths: &Paths,
+    pod: &Pod,
+    volume: &Volume,
+    references: &References,
+) -> Result<PathBuf, VolumeError> {
+    if let Some(host_path) = &volume.host_path {
+        return Ok(PathBuf::from(&host_path.path));
     }
+    if claim_of(pod, volume).is_some() {
+        let spec = persistent(pod, volume, references)?.spec.as_ref();
+        let local = spec.and_then(|spec| Some(spec.local.as_ref()?.path.as_str()));
+        let path =
+            local.or_else(|| spec.and_then(|spec| Some(spec.host_path.as_ref()?.path.as_str())));
+        let path = path.ok_or_else(|| {
+            VolumeError::new(&volume.name, "this kind of persistent volume is not supported")
+        })?;
+        return Ok(PathBuf::from(path));
+    }
+    Ok(paths.pod(crate::api::uid(pod)).join("volumes").join(&volume.name))
+}
+
+/// The name of the claim behind a volume: the one it names, or the one made for the pod.
+pub fn claim_of(pod: &Pod, volume: &Volume) -> Option<String> {
+    if let Some(source) = &volume.persistent_volume_claim {
+        return Some(source.claim_name.clone());
+    }
+    volume.ephemeral.as_ref()?;
+    Some(format!("{}-{}", crate::api::name(pod), volume.name))
+}
+
+fn persistent<'a>(
+    pod: &Pod,
+    volume: &Volume,
+    references: &'a References,
+) -> Result<&'a PersistentVolume, VolumeError> {
+    let claim = claim_of(pod, volume).unwrap_or_default();
+    let found = references.volumes.get(&claim);
+    found.ok_or_else(|| VolumeError::new(&volume.name, format!("claim {claim:?} has no volume")))
 }
 
 /// Whether files of the pod's volumes come from the API, and change with it.
@@ -65,12 +102,18 @@ pub fn prepare(paths: &Paths, pod: &Pod, sources: Sources<'_>) -> Result<(), Vol
     let fs_group =
         spec.and_then(|spec| spec.security_context.as_ref()).and_then(|context| context.fs_group);
     for volume in spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
-        let dir = host_path(paths, crate::api::uid(pod), volume);
+        let dir = host_path(paths, pod, volume, sources.references)?;
         let failed = |error: std::io::Error| {
             VolumeError::new(&volume.name, format!("{}: {error}", dir.display()))
         };
         if let Some(host_path) = &volume.host_path {
             check_host_path(host_path).map_err(|why| VolumeError::new(&volume.name, why))?;
+            continue;
+        }
+        if claim_of(pod, volume).is_some() {
+            let volume_object = persistent(pod, volume, sources.references)?;
+            local::prepare(paths, volume_object, &dir, fs_group)
+                .map_err(|why| VolumeError::new(&volume.name, why))?;
             continue;
         }
         std::fs::create_dir_all(&dir).map_err(failed)?;
@@ -98,7 +141,8 @@ pub fn mounts(
     paths: &Paths,
     pod: &Pod,
     mounts: &[VolumeMount],
-    expand: impl Fn(&str) -> String,
+    references: &References,
+    expand: impl Fn(&str) -> Result<String, String>,
 ) -> Result<Vec<Mount>, VolumeError> {
     let volumes: BTreeMap<&str, &Volume> = pod
         .spec
@@ -111,10 +155,12 @@ pub fn mounts(
         let volume = volumes
             .get(wanted.name.as_str())
             .ok_or_else(|| VolumeError::new(&wanted.name, "the pod has no such volume"))?;
-        let mut path = host_path(paths, crate::api::uid(pod), volume);
+        let mut path = host_path(paths, pod, volume, references)?;
         let sub_path = match (&wanted.sub_path, &wanted.sub_path_expr) {
             (Some(sub_path), _) if !sub_path.is_empty() => Some(sub_path.clone()),
-            (_, Some(expression)) if !expression.is_empty() => Some(expand(expression)),
+            (_, Some(expression)) if !expression.is_empty() => {
+                Some(expand(expression).map_err(|why| VolumeError::new(&volume.name, why))?)
+            }
             _ => None,
         };
         if let Some(sub_path) = sub_path {
@@ -123,7 +169,7 @@ pub fn mounts(
         result.push(Mount {
             container_path: wanted.mount_path.clone(),
             host_path: path,
-            read_only: wanted.read_only.unwrap_or(false),
+            read_only: wanted.read_only.unwrap_or(false) || is_read_only(volume),
             propagation: match wanted.mount_propagation.as_deref() {
                 Some("HostToContainer") => Propagation::HostToContainer,
                 Some("Bidirectional") => Propagation::Bidirectional,
@@ -132,6 +178,11 @@ pub fn mounts(
         });
     }
     Ok(result)
+}
+
+/// Whether the pod's claim, not only the container, wants it so.
+fn is_read_only(volume: &Volume) -> bool {
+    volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true))
 }
 
 /// A path below a volume. What a container put there may be a link to anywhere: it is resolved

@@ -14,6 +14,7 @@ mod nodes;
 mod quota;
 mod replication_controller;
 mod stateful_set;
+mod storage;
 
 use std::collections::BTreeSet;
 

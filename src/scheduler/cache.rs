@@ -10,6 +10,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::resources::{self, Resources};
+use super::volumes::ClaimNeed;
 use crate::controllers::{owners, pods};
 
 /// A pod with what the plugins ask of it, worked out once.
@@ -23,6 +24,8 @@ pub struct PodInfo {
     pub counted: Resources,
     /// The ports of the node it wants.
     pub host_ports: Vec<HostPort>,
+    /// What its claims want, or why it cannot be placed; filled in before it is scheduled.
+    pub claims: Result<Vec<ClaimNeed>, String>,
 }
 
 /// A port of a node.
@@ -52,7 +55,19 @@ impl PodInfo {
         let requests = resources::requests(&pod);
         let counted = requests.or_default();
         let host_ports = host_ports(&pod);
-        Self { pod, requests, counted, host_ports }
+        Self { pod, requests, counted, host_ports, claims: Ok(Vec::new()) }
+    }
+
+    /// The same with what its claims want.
+    #[must_use]
+    pub fn with_claims(&self, claims: Result<Vec<ClaimNeed>, String>) -> Self {
+        Self {
+            claims,
+            host_ports: self.host_ports.clone(),
+            pod: Arc::clone(&self.pod),
+            requests: self.requests.clone(),
+            counted: self.counted.clone(),
+        }
     }
 
     /// Its uid.

@@ -24,14 +24,30 @@ pub struct Unschedulable {
     pub resolvable: Vec<String>,
 }
 
+/// What came of driving off others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preempting {
+    /// Some leave.
+    Done,
+    /// It was not tried.
+    Refused(&'static str),
+    /// Nobody's leaving would help.
+    InVain,
+}
+
 impl Unschedulable {
     /// In Kubernetes' words: `0/3 nodes are available: 1 node(s) …, 2 Insufficient cpu.`
-    pub fn message(&self) -> String {
+    pub fn message(&self, preemption: Preempting) -> String {
         if self.nodes == 0 {
             return "no nodes available to schedule pods".to_owned();
         }
         let all = self.nodes;
         let mut message = format!("0/{all} nodes are available: {}.", listed(&self.reasons));
+        match preemption {
+            Preempting::Done => return message,
+            Preempting::Refused(why) => return format!("{message} preemption: {why}"),
+            Preempting::InVain => {}
+        }
         let hopeless = all - self.resolvable.len();
         let mut preemption: BTreeMap<Cow<'static, str>, usize> = BTreeMap::new();
         if hopeless > 0 {
@@ -62,10 +78,15 @@ fn listed(reasons: &BTreeMap<Cow<'static, str>, usize>) -> String {
 pub fn schedule(
     pod: &PodInfo,
     nodes: &Snapshot,
+    waiting: &Waiting<'_>,
     filters: &[&dyn Filter],
     scores: &[&dyn Score],
 ) -> Outcome {
-    let feasible = feasible(pod, nodes, filters)?;
+    let feasible = uncrowded(pod, nodes, waiting, filters)?;
+    let nominated = waiting.nominated.and_then(|n| feasible.iter().find(|node| node.name() == n));
+    if let Some(nominated) = nominated {
+        return Ok(Arc::clone(nominated));
+    }
     if let [only] = feasible.as_slice() {
         return Ok(Arc::clone(only));
     }
@@ -74,6 +95,42 @@ pub fn schedule(
         .max_by_key(|position| (totals[*position], lot(pod.uid(), feasible[*position].name())))
         .expect("there must be a feasible node where no reason was found against all");
     Ok(Arc::clone(&feasible[best]))
+}
+
+/// What preemption did before.
+#[derive(Debug, Default)]
+pub struct Waiting<'a> {
+    /// The nodes with the pods on them that wait for them, where there are such.
+    pub crowded: Option<&'a Snapshot>,
+    /// The node that the pod itself waits for.
+    pub nominated: Option<&'a str>,
+}
+
+/// Whether the pod fits on the node at that position.
+pub fn fits(pod: &PodInfo, nodes: &Snapshot, position: usize, filters: &[&dyn Filter]) -> bool {
+    let prepared = filters.iter().filter_map(|filter| filter.prepare(pod, nodes));
+    prepared.into_iter().all(|filter| filter(&nodes[position]).is_ok())
+}
+
+/// The nodes where the pod fits with those who wait, and without: those may yet go elsewhere.
+fn uncrowded(
+    pod: &PodInfo,
+    nodes: &Snapshot,
+    waiting: &Waiting<'_>,
+    filters: &[&dyn Filter],
+) -> Result<Snapshot, Unschedulable> {
+    let Some(crowded) = waiting.crowded else { return feasible(pod, nodes, filters) };
+    let with = feasible(pod, crowded, filters)?;
+    let without = feasible(pod, nodes, filters)?;
+    let fits = |node: &&Arc<NodeInfo>| with.iter().any(|other| other.name() == node.name());
+    let both: Snapshot = without.iter().filter(fits).cloned().collect();
+    if both.is_empty() {
+        // Nobody has said why: each node took the pod once.
+        let reasons = BTreeMap::from([("node(s) are kept for nominated pods".into(), nodes.len())]);
+        let nodes = nodes.len();
+        return Err(Unschedulable { nodes, reasons, rejected_by: vec![], resolvable: vec![] });
+    }
+    Ok(both)
 }
 
 fn feasible(
@@ -152,7 +209,7 @@ mod tests {
     use super::*;
 
     fn place(pod: &PodInfo, nodes: &Snapshot) -> Outcome {
-        schedule(pod, nodes, FILTERS, SCORES)
+        schedule(pod, nodes, &Waiting::default(), FILTERS, SCORES)
     }
 
     #[test]
@@ -165,19 +222,22 @@ mod tests {
         ];
         let why = place(&pod("p").cpu("1").info(), &nodes).unwrap_err();
         assert_eq!(
-            why.message(),
+            why.message(Preempting::InVain),
             "0/4 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/not-ready: }, \
              1 node(s) were unschedulable, 2 Insufficient cpu. preemption: 0/4 nodes are available: \
              2 No preemption victims found for incoming pod, 2 Preemption is not helpful for scheduling."
         );
         assert_eq!(why.rejected_by, ["TaintToleration", "NodeResourcesFit", "NodeUnschedulable"]);
         assert_eq!(why.resolvable, ["b", "c"]);
+        let never = why.message(Preempting::Refused("not eligible due to preemptionPolicy=Never."));
+        assert!(never.ends_with("cpu. preemption: not eligible due to preemptionPolicy=Never."));
+        assert!(why.message(Preempting::Done).ends_with("2 Insufficient cpu."));
     }
 
     #[test]
     fn without_nodes_that_is_said() {
         let why = place(&pod("p").info(), &vec![]).unwrap_err();
-        assert_eq!(why.message(), "no nodes available to schedule pods");
+        assert_eq!(why.message(Preempting::InVain), "no nodes available to schedule pods");
     }
 
     #[test]

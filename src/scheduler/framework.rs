@@ -50,6 +50,8 @@ pub enum ClusterEvent {
     PodArrived,
     /// A pod that had a node is gone.
     PodLeft,
+    /// A claim, a volume or a storage class came or changed.
+    Volumes,
 }
 
 /// Says which nodes a pod cannot have.

@@ -10,8 +10,10 @@ mod node_unschedulable;
 mod resources_fit;
 mod taint_toleration;
 mod topology_spread;
+mod volume_binding;
+mod volume_restrictions;
 
-pub use node_affinity::selects;
+pub use node_affinity::{selects, takes};
 pub use taint_toleration::{covers, tolerates};
 
 use super::framework::{Filter, Score};
@@ -23,7 +25,9 @@ pub static FILTERS: &[&dyn Filter] = &[
     &taint_toleration::TaintToleration,
     &node_affinity::NodeAffinity,
     &node_ports::NodePorts,
+    &volume_restrictions::VolumeRestrictions,
     &resources_fit::ResourcesFit,
+    &volume_binding::VolumeBinding,
     &topology_spread::TopologySpread,
     &inter_pod_affinity::InterPodAffinity,
 ];

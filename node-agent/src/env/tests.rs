@@ -33,6 +33,7 @@ fn references() -> References {
         serde_json::from_value(json!({ "data": { "color": "red" } })).unwrap();
     let login: Secret = serde_json::from_value(json!({ "data": { "pw": "c2VjcmV0" } })).unwrap();
     References {
+        volumes: BTreeMap::new(),
         config_maps: BTreeMap::from([("settings".into(), Some(settings)), ("no".into(), None)]),
         secrets: BTreeMap::from([("login".into(), Some(login))]),
         services: vec![("A".into(), "of a Service".into()), ("SHOP_PORT".into(), "80".into())],

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::tokens::Held;
-use super::{Context, Outcome, start};
+use super::{Context, Outcome, claims, start};
 use crate::api::{ApiError, namespace, uid};
 use crate::env::{self, References, referred};
 use crate::events::Kind;
@@ -137,6 +137,7 @@ impl Job {
             };
             found.secrets.insert(name, object);
         }
+        found.volumes = claims::volumes(self).await?;
         Ok(found)
     }
 

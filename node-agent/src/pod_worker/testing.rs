@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Secret};
 use parking_lot::Mutex;
 use serde_json::json;
 use tempfile::TempDir;
@@ -74,6 +74,16 @@ impl PodApi for FakeApi {
     }
 
     async fn secret(&self, _: &str, name: &str) -> Result<Secret, ApiError> {
+        self.answers()?;
+        Err(ApiError::Gone(name.to_owned()))
+    }
+
+    async fn claim(&self, _: &str, name: &str) -> Result<PersistentVolumeClaim, ApiError> {
+        self.answers()?;
+        Err(ApiError::Gone(name.to_owned()))
+    }
+
+    async fn volume(&self, name: &str) -> Result<PersistentVolume, ApiError> {
         self.answers()?;
         Err(ApiError::Gone(name.to_owned()))
     }

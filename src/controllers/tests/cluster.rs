@@ -4,15 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kontiki_api::client::{ApiType, Client};
 use kontiki_api::informer::{Change, Informer};
 use kontiki_api::registry::options::{DeleteOptions, ListOptions, Part, Patch};
 use kontiki_api::server::{ApiConfig, ApiServer};
+use kontiki_api::status::Status;
 use kontiki_storage::kv::{Kv, Term};
 use kontiki_storage::local::LocalKv;
 use parking_lot::Mutex;
@@ -20,6 +22,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::controllers::local_path::{self, VolumeFolders};
 use crate::controllers::{self, owners, pods};
 use crate::leader_context::{LeaderContext, Settings};
 use crate::scheduler;
@@ -32,6 +35,7 @@ pub(super) struct Cluster {
     pub(super) client: Client,
     server: ApiServer,
     settings: Settings,
+    pub(super) folders: Arc<Folders>,
     tasks: Option<(CancellationToken, Vec<JoinHandle<()>>)>,
     nodes: (CancellationToken, JoinHandle<()>),
     /// The uids of all pods there ever were.
@@ -63,8 +67,9 @@ impl Cluster {
         let pods = server.informers().of::<Pod>();
         let kubelets =
             tokio::spawn(run_kubelets(client.clone(), pods, Arc::clone(&created), stop.clone()));
-        let mut cluster =
-            Self { client, server, settings, tasks: None, nodes: (stop, kubelets), created };
+        let nodes = (stop, kubelets);
+        let folders = Arc::default();
+        let mut cluster = Self { client, server, settings, folders, tasks: None, nodes, created };
         if cluster.client.get::<Namespace>("", "default").await.is_err() {
             cluster.add_namespace("default").await;
         }
@@ -88,6 +93,7 @@ impl Cluster {
             informers: self.server.informers(),
             token: token.clone(),
             settings: Arc::new(self.settings.clone()),
+            folders: Arc::clone(&self.folders) as Arc<dyn VolumeFolders>,
             metrics: Arc::default(),
         };
         let tasks = vec![
@@ -128,7 +134,11 @@ impl Cluster {
         let node: Node = serde_json::from_value(json!({
             "apiVersion": "v1",
             "kind": "Node",
-            "metadata": { "name": name, "labels": { "kubernetes.io/hostname": name } },
+            "metadata": {
+                "name": name,
+                "labels": { "kubernetes.io/hostname": name },
+                "annotations": { local_path::FOLDER: "/volumes" },
+            },
         }))
         .unwrap();
         self.create(&node).await;
@@ -228,6 +238,19 @@ impl Cluster {
             is_complete.then_some(deployment)
         })
         .await
+    }
+}
+
+/// The folders that were removed, as `node:folder`.
+#[derive(Default)]
+pub(super) struct Folders(pub(super) Mutex<Vec<String>>);
+
+#[async_trait]
+impl VolumeFolders for Folders {
+    async fn remove(&self, node: &Node, volume: &PersistentVolume) -> Result<(), Status> {
+        let folder = local_path::leaf_of(volume).unwrap_or_default();
+        self.0.lock().push(format!("{}:{folder}", owners::name(&node.metadata)));
+        Ok(())
     }
 }
 

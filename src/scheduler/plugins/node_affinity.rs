@@ -77,6 +77,11 @@ fn required(spec: &PodSpec) -> Option<&NodeSelector> {
     affinity.required_during_scheduling_ignored_during_execution.as_ref()
 }
 
+/// Whether one of the terms takes the node.
+pub fn takes(selector: &NodeSelector, node: &Node) -> bool {
+    selector.node_selector_terms.iter().any(|term| term_matches(term, node))
+}
+
 /// Whether the pod's node selector and required affinity take the node.
 pub(super) fn is_selected(pod: &PodInfo, node: &NodeInfo) -> bool {
     pod.pod.spec.as_ref().is_none_or(|spec| selects(spec, &node.node))
@@ -89,10 +94,7 @@ pub fn selects(spec: &PodSpec, node: &Node) -> bool {
         .iter()
         .flatten()
         .all(|(key, value)| label(node, key) == Some(value.as_str()));
-    by_labels
-        && required(spec).is_none_or(|required| {
-            required.node_selector_terms.iter().any(|term| term_matches(term, node))
-        })
+    by_labels && required(spec).is_none_or(|required| takes(required, node))
 }
 
 fn label<'a>(node: &'a Node, key: &str) -> Option<&'a str> {
