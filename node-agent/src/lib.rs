@@ -27,6 +27,7 @@
 pub mod config;
 pub mod preflight;
 
+pub mod admit;
 pub mod agent;
 pub mod cleanup;
 

@@ -96,6 +96,10 @@ pub struct Image {
     pub digests: Vec<String>,
     /// Bytes on disk.
     pub size: u64,
+    /// The user it runs as, where that is a number.
+    pub uid: Option<i64>,
+    /// The user it runs as, where that is a name.
+    pub user: String,
 }
 
 /// One port of the node led to a pod.

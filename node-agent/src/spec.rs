@@ -13,7 +13,8 @@ use crate::env::{self, Facts, ReferenceError, References};
 use crate::paths::Paths;
 use crate::plan::all_containers;
 use crate::runtime::{
-    ContainerSpec, Dns, Mount, Namespaces, PortMapping, SandboxSpec, Security, annotations, labels,
+    ContainerSpec, Dns, Image, Mount, Namespaces, PortMapping, SandboxSpec, Security, annotations,
+    labels,
 };
 use crate::volumes::{self, VolumeError};
 
@@ -22,6 +23,8 @@ mod resolver;
 
 /// Host names end here; longer pod names are cut, as upstream.
 const HOSTNAME_BYTES_MAX: usize = 63;
+/// The kernel's own names end here.
+const KERNEL_NAME_BYTES_MAX: usize = 64;
 
 /// Why a container cannot be made from its definition.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +36,8 @@ pub enum SpecError {
     #[error(transparent)]
     Volume(#[from] VolumeError),
     /// It must not run as root, and would.
-    #[error("container has runAsNonRoot and image will run as root")]
-    Root,
+    #[error("{0}")]
+    Root(String),
     /// A file of it cannot be written.
     #[error("{0}")]
     File(String),
@@ -79,7 +82,7 @@ pub fn sandbox(pod: &Pod, node: &NodeFacts, paths: &Paths, attempt: u32) -> Sand
         namespace: namespace(pod).to_owned(),
         uid: uid(pod).to_owned(),
         attempt,
-        hostname: if namespaces.host_network { String::new() } else { hostname(pod) },
+        hostname: if namespaces.host_network { String::new() } else { own_name(pod, node) },
         log_directory: paths.pod_logs(namespace(pod), name(pod), uid(pod)),
         dns: resolver::dns(pod, node),
         port_mappings: if namespaces.host_network { Vec::new() } else { port_mappings(pod) },
@@ -113,10 +116,48 @@ fn namespaces(pod: &Pod) -> Namespaces {
 
 /// The pod's host name: the one it asks for, else its own name.
 pub fn hostname(pod: &Pod) -> String {
+    if let Some(name) = override_of(pod) {
+        return name.to_owned();
+    }
     let asked = pod.spec.as_ref().and_then(|spec| spec.hostname.as_deref());
     let full = asked.filter(|asked| !asked.is_empty()).unwrap_or_else(|| name(pod));
     let end = full.len().min(HOSTNAME_BYTES_MAX);
     full.get(..end).unwrap_or(full).trim_end_matches(['-', '.']).to_owned()
+}
+
+/// The name that goes before all others, and has no domain.
+fn override_of(pod: &Pod) -> Option<&str> {
+    let name = pod.spec.as_ref()?.hostname_override.as_deref()?;
+    Some(name).filter(|name| !name.is_empty())
+}
+
+/// What the pod's host name is below: its subdomain in the cluster's domain.
+pub fn host_domain(pod: &Pod, node: &NodeFacts) -> Option<String> {
+    let subdomain = pod.spec.as_ref()?.subdomain.as_deref().filter(|name| !name.is_empty())?;
+    let cluster = node.cluster_dns.as_ref().filter(|_| override_of(pod).is_none())?;
+    Some(format!("{subdomain}.{}.svc.{}", namespace(pod), cluster.domain))
+}
+
+/// What the pod calls itself: its host name, with its domain where it asks for that.
+fn own_name(pod: &Pod, node: &NodeFacts) -> String {
+    let wants_domain = pod.spec.as_ref().and_then(|spec| spec.set_hostname_as_fqdn) == Some(true);
+    match host_domain(pod, node).filter(|_| wants_domain) {
+        Some(domain) => format!("{}.{domain}", hostname(pod)),
+        None => hostname(pod),
+    }
+}
+
+/// Refuses a name that the kernel does not take.
+pub fn check_name(pod: &Pod, node: &NodeFacts) -> Result<(), String> {
+    let name = own_name(pod, node);
+    if name.len() <= KERNEL_NAME_BYTES_MAX {
+        return Ok(());
+    }
+    Err(format!(
+        "failed to construct FQDN from pod hostname and cluster domain, FQDN {name} is too long \
+         ({KERNEL_NAME_BYTES_MAX} characters is the max, {} characters requested)",
+        name.len()
+    ))
 }
 
 fn port_mappings(pod: &Pod) -> Vec<PortMapping> {
@@ -144,7 +185,7 @@ pub struct ContainerInput<'a> {
     /// How many instances there were before.
     pub attempt: u32,
     /// Image as the runtime knows it.
-    pub image: &'a str,
+    pub image: &'a Image,
     /// Objects the pod refers to.
     pub references: &'a References,
     /// Addresses of the pod.
@@ -158,7 +199,7 @@ pub struct ContainerInput<'a> {
 /// The container to be made.
 pub fn container(input: &ContainerInput<'_>) -> Result<ContainerSpec, SpecError> {
     let ContainerInput { pod, container, attempt, .. } = *input;
-    let mut env = vec![("HOSTNAME".to_owned(), hostname(pod))];
+    let mut env = vec![("HOSTNAME".to_owned(), own_name(pod, input.node))];
     env.extend(env::environment(
         pod,
         container,
@@ -181,7 +222,7 @@ pub fn container(input: &ContainerInput<'_>) -> Result<ContainerSpec, SpecError>
     Ok(ContainerSpec {
         name: container.name.clone(),
         attempt,
-        image: input.image.to_owned(),
+        image: input.image.id.clone(),
         command: expand_all(&container.command),
         args: expand_all(&container.args),
         working_dir: container.working_dir.clone().unwrap_or_default(),
@@ -194,7 +235,7 @@ pub fn container(input: &ContainerInput<'_>) -> Result<ContainerSpec, SpecError>
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
         resources: cgroups::resources(container, Qos::of(pod), input.node.memory_bytes),
-        security: security(pod, container)?,
+        security: security(pod, container, input.image)?,
         namespaces: namespaces(pod),
         target: input.target.clone(),
     })
@@ -238,14 +279,44 @@ fn is_privileged(container: &Container) -> bool {
     container.security_context.as_ref().and_then(|context| context.privileged).unwrap_or(false)
 }
 
+/// Refuses a container that must not run as root and would, or might.
+fn check_not_root(
+    pod: &Pod,
+    container: &Container,
+    run_as_user: Option<i64>,
+    image: &Image,
+) -> Result<(), SpecError> {
+    let whose = format!(
+        "(pod: \"{}_{}({})\", container: {})",
+        name(pod),
+        namespace(pod),
+        uid(pod),
+        container.name
+    );
+    let why = match (run_as_user, image.uid) {
+        (Some(0), _) => {
+            format!("container's runAsUser breaks non-root policy {whose}")
+        }
+        (Some(_), _) => return Ok(()),
+        (None, _) if !image.user.is_empty() => format!(
+            "container has runAsNonRoot and image has non-numeric user ({}), cannot verify user \
+             is non-root {whose}",
+            image.user
+        ),
+        (None, Some(user)) if user != 0 => return Ok(()),
+        _ => format!("container has runAsNonRoot and image will run as root {whose}"),
+    };
+    Err(SpecError::Root(why))
+}
+
 /// The container's own settings, else the pod's.
-fn security(pod: &Pod, container: &Container) -> Result<Security, SpecError> {
+fn security(pod: &Pod, container: &Container, image: &Image) -> Result<Security, SpecError> {
     let own: SecurityContext = container.security_context.clone().unwrap_or_default();
     let shared = pod.spec.as_ref().and_then(|s| s.security_context.clone()).unwrap_or_default();
     let run_as_user = own.run_as_user.or(shared.run_as_user);
     let must_not_be_root = own.run_as_non_root.or(shared.run_as_non_root).unwrap_or(false);
-    if must_not_be_root && run_as_user == Some(0) {
-        return Err(SpecError::Root);
+    if must_not_be_root {
+        check_not_root(pod, container, run_as_user, image)?;
     }
     let capabilities = own.capabilities.unwrap_or_default();
     let seccomp = own.seccomp_profile.or(shared.seccomp_profile);

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, HostIP, Pod, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::admit;
 use crate::cgroups::Qos;
 use crate::plan::ephemeral::described;
 use crate::plan::outcome::{Outcome, outcome};
@@ -42,10 +43,15 @@ pub fn pod_status(input: &Input<'_>, plan: &Plan, node_ip: IpAddr) -> PodStatus 
     let conditions =
         conditions::conditions(input, &old, phase, init_done, &init_statuses, &statuses);
     let ips = pod_ips(input, &old, node_ip);
-    let late = is_late(input);
+    let (reason, message) = match admit::refusal(input.pod) {
+        Some(refusal) => (Some(refusal.reason.to_owned()), Some(refusal.message)),
+        None if is_late(input) => (Some("DeadlineExceeded".to_owned()), Some(LATE.to_owned())),
+        None => (old.reason.clone(), old.message.clone()),
+    };
     PodStatus {
-        reason: if late { Some("DeadlineExceeded".to_owned()) } else { old.reason.clone() },
-        message: if late { Some(LATE.to_owned()) } else { old.message.clone() },
+        observed_generation: input.pod.metadata.generation,
+        reason,
+        message,
         phase: Some(phase.to_owned()),
         conditions: Some(conditions),
         container_statuses: Some(statuses),

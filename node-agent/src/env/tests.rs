@@ -2,6 +2,13 @@ use serde_json::json;
 
 use super::*;
 
+#[test]
+fn a_name_that_must_be_known_is_an_error_where_it_is_not() {
+    let values = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
+    assert_eq!(expand_strictly("$(A)/$$(B)", &values).as_deref(), Ok("1/$(B)"));
+    assert_eq!(expand_strictly("$(A)/$(B)", &values), Err("missing value for \"B\"".to_owned()));
+}
+
 fn pod() -> Pod {
     serde_json::from_value(json!({
         "metadata": { "name": "web", "namespace": "shop", "uid": "u1", "labels": { "app": "web" } },

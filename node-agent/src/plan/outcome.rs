@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{Observed, init_containers, is_sidecar, main_containers};
+use crate::admit;
 use crate::runtime::{Container, ContainerState};
 
 /// How a pod ended.
@@ -62,6 +63,9 @@ pub fn outcome(pod: &Pod, observed: &Observed) -> Option<Outcome> {
         Some("Succeeded") => return Some(Outcome::Succeeded),
         Some("Failed") => return Some(Outcome::Failed),
         _ => {}
+    }
+    if admit::refusal(pod).is_some() {
+        return Some(Outcome::Failed);
     }
     let policy = RestartPolicy::of(pod);
     if policy == RestartPolicy::Never && an_init_container_failed(pod, observed) {

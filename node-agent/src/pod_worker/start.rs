@@ -75,7 +75,7 @@ pub(super) async fn start(
         container: &definition,
         target: target(job, name).await?,
         attempt,
-        image: &image.id,
+        image: &image,
         references: &references,
         pod_ips: &job.ips,
         node: &context.node,
@@ -83,7 +83,8 @@ pub(super) async fn start(
     })
     .map_err(|error| StartError::Config(error.to_string()))?;
     let message = files::termination_message(&context.paths, &job.pod, &definition, attempt);
-    files::write(&context.paths, &job.pod, &job.ips, &message)
+    let domain = spec::host_domain(&job.pod, &context.node);
+    files::write(&context.paths, &job.pod, &job.ips, domain.as_deref(), &message)
         .map_err(|error| StartError::Config(format!("{}: {error}", message.display())))?;
     if job.cancel.is_cancelled() {
         return Err(StartError::Cancelled);

@@ -143,6 +143,7 @@ impl Job {
 
     async fn run_sandbox(&self, attempt: u32) -> Result<(), String> {
         let context = &self.context;
+        spec::check_name(&self.pod, &context.node)?;
         let sandbox = spec::sandbox(&self.pod, &context.node, &context.paths, attempt);
         // The pod's folder stands for everything the agent must clean up after it.
         for dir in [context.paths.pod(uid(&self.pod)), sandbox.log_directory.clone()] {

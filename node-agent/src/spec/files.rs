@@ -34,7 +34,13 @@ pub fn termination_message(
 }
 
 /// Writes the pod's `/etc/hosts` and an empty termination message.
-pub fn write(paths: &Paths, pod: &Pod, ips: &[IpAddr], message: &Path) -> std::io::Result<()> {
+pub fn write(
+    paths: &Paths,
+    pod: &Pod,
+    ips: &[IpAddr],
+    domain: Option<&str>,
+    message: &Path,
+) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
 
     let parent = message.parent().unwrap_or(message);
@@ -42,23 +48,44 @@ pub fn write(paths: &Paths, pod: &Pod, ips: &[IpAddr], message: &Path) -> std::i
     std::fs::write(message, "")?;
     // Any user of the container may write its last words.
     std::fs::set_permissions(message, std::fs::Permissions::from_mode(0o666))?;
-    std::fs::write(etc_hosts(paths, pod), hosts_text(pod, ips))
+    std::fs::write(etc_hosts(paths, pod), hosts_text(pod, ips, domain))
 }
 
-/// The text of the pod's `/etc/hosts`.
-pub fn hosts_text(pod: &Pod, ips: &[IpAddr]) -> String {
+/// What every pod's `/etc/hosts` begins with.
+const HOSTS: &str = "\
+# Kubernetes-managed hosts file.
+127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+fe00::0\tip6-localnet
+fe00::0\tip6-mcastprefix
+fe00::1\tip6-allnodes
+fe00::2\tip6-allrouters
+";
+/// The same for a pod in the node's network, whose file follows.
+const HOSTS_OF_NODE: &str = "# Kubernetes-managed hosts file (host network).\n";
+/// What goes before the names that the pod itself wants.
+const ALIASES: &str = "\n# Entries added by HostAliases.\n";
+
+/// The text of the pod's `/etc/hosts`; `domain` is what its host name is below.
+pub fn hosts_text(pod: &Pod, ips: &[IpAddr], domain: Option<&str>) -> String {
     let spec = pod.spec.as_ref();
     let mut text = if spec.and_then(|spec| spec.host_network).unwrap_or(false) {
-        std::fs::read_to_string("/etc/hosts").unwrap_or_default()
+        HOSTS_OF_NODE.to_owned() + &std::fs::read_to_string("/etc/hosts").unwrap_or_default()
     } else {
-        let mut text =
-            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
+        let (mut text, name) = (HOSTS.to_owned(), hostname(pod));
         for ip in ips {
-            text.push_str(&format!("{ip}\t{}\n", hostname(pod)));
+            match domain {
+                Some(domain) => text.push_str(&format!("{ip}\t{name}.{domain}\t{name}\n")),
+                None => text.push_str(&format!("{ip}\t{name}\n")),
+            }
         }
         text
     };
-    for alias in spec.iter().flat_map(|spec| spec.host_aliases.iter().flatten()) {
+    let mut aliases = spec.iter().flat_map(|spec| spec.host_aliases.iter().flatten()).peekable();
+    if aliases.peek().is_some() {
+        text.push_str(ALIASES);
+    }
+    for alias in aliases {
         let names = alias.hostnames.as_deref().unwrap_or_default().join("\t");
         text.push_str(&format!("{}\t{names}\n", alias.ip));
     }

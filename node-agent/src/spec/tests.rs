@@ -24,12 +24,16 @@ fn pod(spec: &serde_json::Value) -> Pod {
 }
 
 fn build(pod: &Pod) -> Result<ContainerSpec, SpecError> {
+    build_of(pod, &Image { id: "sha256:abc".into(), ..Image::default() })
+}
+
+fn build_of(pod: &Pod, image: &Image) -> Result<ContainerSpec, SpecError> {
     container(&ContainerInput {
         target: None,
         pod,
         container: &pod.spec.as_ref().unwrap().containers[0],
         attempt: 3,
-        image: "sha256:abc",
+        image,
         references: &References::default(),
         pod_ips: &["10.0.0.5".parse().unwrap()],
         node: &node(),
@@ -74,9 +78,32 @@ fn a_containers_security_overrides_its_pods() {
 
 #[test]
 fn root_is_refused_to_a_container_that_must_not_be_root() {
-    let pod = pod(&json!({ "containers": [{ "name": "c",
-        "securityContext": { "runAsNonRoot": true, "runAsUser": 0 } }] }));
-    assert!(matches!(build(&pod), Err(SpecError::Root)));
+    let of = |user: serde_json::Value| {
+        pod(&json!({ "containers": [{ "name": "c",
+            "securityContext": { "runAsNonRoot": true, "runAsUser": user } }] }))
+    };
+    let image = |uid: Option<i64>, user: &str| Image { uid, user: user.into(), ..Image::default() };
+    let refused = |pod: &Pod, image: &Image| build_of(pod, image).err().map(|e| e.to_string());
+    let silent = of(json!(null));
+    for (pod, image, why) in [
+        (&of(json!(0)), image(Some(5), ""), Some("container's runAsUser breaks non-root policy")),
+        (&of(json!(5)), image(Some(0), ""), None),
+        (&silent, image(Some(5), ""), None),
+        (
+            &silent,
+            image(Some(0), ""),
+            Some("container has runAsNonRoot and image will run as root"),
+        ),
+        (&silent, image(None, ""), Some("container has runAsNonRoot and image will run as root")),
+        (&silent, image(None, "www"), Some("image has non-numeric user (www), cannot verify")),
+    ] {
+        let said = refused(pod, &image);
+        let is_right = match why {
+            Some(why) => said.as_deref().is_some_and(|said| said.contains(why)),
+            None => said.is_none(),
+        };
+        assert!(is_right, "{said:?}");
+    }
 }
 
 #[test]
@@ -102,8 +129,37 @@ fn the_hosts_file_names_the_pod_and_its_aliases() {
         "containers": [{ "name": "c" }],
         "hostAliases": [{ "ip": "1.2.3.4", "hostnames": ["a", "b"] }],
     }));
-    let text = files::hosts_text(&pod, &["10.0.0.5".parse().unwrap()]);
-    assert!(text.contains("127.0.0.1\tlocalhost\n"));
-    assert!(text.contains("10.0.0.5\tweb\n"));
-    assert!(text.ends_with("1.2.3.4\ta\tb\n"));
+    let text = files::hosts_text(&pod, &["10.0.0.5".parse().unwrap()], None);
+    assert_eq!(
+        text,
+        "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n\
+         ::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
+         fe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n\
+         10.0.0.5\tweb\n\n# Entries added by HostAliases.\n1.2.3.4\ta\tb\n"
+    );
+}
+
+#[test]
+fn a_pod_below_a_subdomain_has_a_full_name_and_bears_it_where_it_asks_to() {
+    let mut node = node();
+    let address = "10.96.0.10".parse().unwrap();
+    node.cluster_dns = Some(ClusterDns { address, domain: "cluster.local".into() });
+    let of = |more: serde_json::Value| {
+        let mut spec = json!({ "containers": [{ "name": "c" }], "subdomain": "sub" });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        pod(&spec)
+    };
+    let name = |pod: &Pod| sandbox(pod, &node, &Paths::new(Path::new("/d")), 0).hostname;
+    let plain = of(json!({ "hostname": "h1" }));
+    assert_eq!(name(&plain), "h1");
+    let domain = host_domain(&plain, &node);
+    let hosts = files::hosts_text(&plain, &["10.0.0.5".parse().unwrap()], domain.as_deref());
+    assert!(hosts.ends_with("10.0.0.5\th1.sub.shop.svc.cluster.local\th1\n"), "{hosts}");
+    let full = of(json!({ "hostname": "h1", "setHostnameAsFQDN": true }));
+    assert_eq!(name(&full), "h1.sub.shop.svc.cluster.local");
+    let named = of(json!({ "hostnameOverride": "x.example", "setHostnameAsFQDN": true }));
+    assert_eq!(name(&named), "x.example");
+    let long = of(json!({ "hostname": "h".repeat(60), "setHostnameAsFQDN": true }));
+    assert!(check_name(&long, &node).unwrap_err().contains("too long"));
+    assert_eq!(check_name(&full, &node), Ok(()));
 }

@@ -218,6 +218,21 @@ fn a_pod_past_its_deadline_has_failed_for_that_reason() {
 }
 
 #[test]
+fn a_pod_that_is_not_let_in_has_failed_without_being_started() {
+    let mut pod = pod(&json!({
+        "containers": [{ "name": "c" }],
+        "securityContext": { "sysctls": [{ "name": "kernel.msgmax", "value": "1" }] },
+    }));
+    pod.metadata.generation = Some(2);
+    let status = told(&pod, &Observed::default(), &memory());
+    assert_eq!(
+        (&status["phase"], &status["reason"]),
+        (&json!("Failed"), &json!("SysctlForbidden"))
+    );
+    assert_eq!(status["observedGeneration"], 2);
+}
+
+#[test]
 fn a_stopped_pod_of_which_a_container_is_lost_says_so() {
     let mut pod = one();
     pod.metadata.deletion_timestamp = Some(Time(now()));

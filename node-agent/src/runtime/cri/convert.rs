@@ -63,7 +63,14 @@ pub(super) fn status(answer: proto::StatusResponse) -> RuntimeStatus {
 }
 
 pub(super) fn image(image: proto::Image) -> Image {
-    Image { id: image.id, tags: image.repo_tags, digests: image.repo_digests, size: image.size }
+    Image {
+        id: image.id,
+        tags: image.repo_tags,
+        digests: image.repo_digests,
+        size: image.size,
+        uid: image.uid.map(|uid| uid.value),
+        user: image.username,
+    }
 }
 
 pub(super) fn listed(
