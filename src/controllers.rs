@@ -26,12 +26,14 @@ pub mod claims;
 pub mod history;
 pub mod pod_control;
 
+pub mod certificates;
 pub mod cluster_role_aggregation;
 pub mod cron_job;
 pub mod custom_resources;
 pub mod daemon_set;
 pub mod deployment;
 pub mod disruption;
+pub mod endpoint_slice_mirroring;
 pub mod endpoints;
 pub mod ephemeral_volume;
 pub mod garbage;
@@ -96,6 +98,8 @@ pub async fn run(context: LeaderContext) {
     tasks.spawn(volume_binder::controller(&context, begin, &events).run());
     tasks.spawn(volume_protection::controller(&context, begin).run());
     tasks.spawn(ephemeral_volume::controller(&context, begin, &events).run());
+    tasks.spawn(certificates::controller(&context, begin).run());
+    tasks.spawn(endpoint_slice_mirroring::controller(&context, begin).run());
     drop(events);
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {

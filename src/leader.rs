@@ -13,7 +13,6 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kontiki_api::informer::Informers;
 use kontiki_api::server::ApiServer;
 use kontiki_raft::node::Node;
-use kontiki_raft::status::Leadership;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +20,7 @@ use tracing::{info, warn};
 
 use crate::controllers::metrics::LeaderMetrics;
 use crate::leader_context::{LeaderContext, Settings};
+use crate::pki::Certify;
 use crate::{controllers, scheduler};
 
 mod dns_service;
@@ -39,10 +39,11 @@ pub async fn run(
     node: Node,
     api: Arc<ApiServer>,
     settings: Arc<Settings>,
+    signer: Arc<dyn Certify>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     warm(&api.informers());
-    let metrics = Arc::default();
+    let metrics: Arc<LeaderMetrics> = Arc::default();
     let mut leadership = node.leadership();
     loop {
         let elected = leadership.wait_for(|now| now.is_local);
@@ -51,7 +52,16 @@ pub async fn run(
             return Ok(());
         };
         info!(term = elected.term.0, "leading: starting the leader's tasks");
-        let term = Term::begin(&node, &api, &settings, &metrics, elected, stop.child_token());
+        let context = LeaderContext {
+            client: api.client().fenced(elected.term),
+            informers: api.informers(),
+            token: stop.child_token(),
+            settings: Arc::clone(&settings),
+            folders: Arc::new(volume_folders::OfAgents(Arc::clone(&api))),
+            signer: Arc::clone(&signer),
+            metrics: Arc::clone(&metrics),
+        };
+        let term = Term::begin(&node, &api, context);
         let deposed = leadership.wait_for(|now| !now.is_local || now.term != elected.term);
         let over = stop.run_until_cancelled(deposed).await.is_none_or(|ended| ended.is_err());
         term.end().await;
@@ -82,22 +92,8 @@ struct Term {
 }
 
 impl Term {
-    fn begin(
-        node: &Node,
-        api: &Arc<ApiServer>,
-        settings: &Arc<Settings>,
-        metrics: &Arc<LeaderMetrics>,
-        elected: Leadership,
-        token: CancellationToken,
-    ) -> Self {
-        let context = LeaderContext {
-            client: api.client().fenced(elected.term),
-            informers: api.informers(),
-            token: token.clone(),
-            settings: Arc::clone(settings),
-            folders: Arc::new(volume_folders::OfAgents(Arc::clone(api))),
-            metrics: Arc::clone(metrics),
-        };
+    fn begin(node: &Node, api: &Arc<ApiServer>, context: LeaderContext) -> Self {
+        let token = context.token.clone();
         let mut tasks = JoinSet::new();
         tasks.spawn(bootstrap(Arc::clone(api), context.clone(), node.clone()));
         tasks.spawn(when_furnished(Arc::clone(api), context.clone(), controllers::run));

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::controllers::local_path::VolumeFolders;
 use crate::controllers::metrics::LeaderMetrics;
+use crate::pki::Certify;
 
 /// All that a leader's task works with. Made anew for each term.
 #[derive(Clone)]
@@ -25,6 +26,8 @@ pub struct LeaderContext {
     pub settings: Arc<Settings>,
     /// Removes what volumes hold from the nodes' disks.
     pub folders: Arc<dyn VolumeFolders>,
+    /// Certifies keys for the cluster.
+    pub signer: Arc<dyn Certify>,
     /// What its tasks count; the same through all terms of a server.
     pub metrics: Arc<LeaderMetrics>,
 }

@@ -14,8 +14,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use thiserror::Error;
 
 pub mod files;
@@ -322,13 +322,7 @@ impl Authority {
     /// A certificate for the key of a request. Only the key is taken from it: name, groups and
     /// hosts are what `profile` says, not what the requester wishes.
     pub fn sign(&self, request_pem: &str, profile: &Profile) -> Result<String, PkiError> {
-        let mut request =
-            CertificateSigningRequestParams::from_pem(request_pem).map_err(|error| {
-                PkiError::Malformed {
-                    what: "the signing request".into(),
-                    reason: error.to_string(),
-                }
-            })?;
+        let mut request = parse_request(request_pem)?;
         let mut make = || {
             request.params = profile.params()?;
             request.signed_by(&self.issuer)
@@ -337,12 +331,140 @@ impl Authority {
         Ok(self.chain(&cert.pem()))
     }
 
+    /// A certificate for the key, the subject and the hosts of a request, for no longer than one of
+    /// the cluster's own. The certificate alone, without its authority's.
+    pub fn certify(
+        &self,
+        request_pem: &str,
+        usages: &[Usage],
+        asked: Option<Duration>,
+    ) -> Result<String, PkiError> {
+        let mut request = parse_request(request_pem)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = request.params.distinguished_name.clone();
+        params.subject_alt_names = std::mem::take(&mut request.params.subject_alt_names);
+        for usage in usages {
+            match usage {
+                Usage::DigitalSignature => {
+                    params.key_usages.push(KeyUsagePurpose::DigitalSignature);
+                }
+                Usage::KeyEncipherment => params.key_usages.push(KeyUsagePurpose::KeyEncipherment),
+                Usage::ClientAuth => {
+                    params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+                }
+                Usage::ServerAuth => {
+                    params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+                }
+            }
+        }
+        params.use_authority_key_identifier_extension = true;
+        let left = inspect(&self.name, self.cert_pem())?.left();
+        set_validity(&mut params, asked.unwrap_or(LEAF_VALIDITY).min(LEAF_VALIDITY).min(left));
+        request.params = params;
+        let cert = request.signed_by(&self.issuer).map_err(|source| PkiError::Make {
+            subject: format!("a request (by {})", self.name),
+            source,
+        })?;
+        Ok(cert.pem())
+    }
+
     fn chain(&self, cert_pem: &str) -> String {
         format!("{cert_pem}{}", self.identity.cert_pem)
     }
 
     fn make_error(&self, profile: &Profile, source: rcgen::Error) -> PkiError {
         PkiError::Make { subject: format!("{} (by {})", profile.common_name, self.name), source }
+    }
+}
+
+fn parse_request(pem: &str) -> Result<CertificateSigningRequestParams, PkiError> {
+    CertificateSigningRequestParams::from_pem(pem).map_err(|error| PkiError::Malformed {
+        what: "the signing request".into(),
+        reason: error.to_string(),
+    })
+}
+
+/// What a certified key is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usage {
+    /// To sign what is said.
+    DigitalSignature,
+    /// To be given keys.
+    KeyEncipherment,
+    /// To prove who calls.
+    ClientAuth,
+    /// To prove who is called.
+    ServerAuth,
+}
+
+/// Certifies keys, as their requests say.
+pub trait Certify: Send + Sync {
+    /// See [`Authority::certify`].
+    fn certify(
+        &self,
+        request_pem: &str,
+        usages: &[Usage],
+        asked: Option<Duration>,
+    ) -> Result<String, PkiError>;
+}
+
+impl Certify for Authority {
+    fn certify(
+        &self,
+        request_pem: &str,
+        usages: &[Usage],
+        asked: Option<Duration>,
+    ) -> Result<String, PkiError> {
+        Self::certify(self, request_pem, usages, asked)
+    }
+}
+
+/// What a request wants to be certified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Requested {
+    /// CN: the user's name.
+    pub common_name: String,
+    /// O: the user's groups.
+    pub organizations: Vec<String>,
+    /// How many names and addresses it wants to serve.
+    pub hosts: usize,
+    /// Whether it wants names of other sorts, too: of mail or of resources.
+    pub has_other_names: bool,
+}
+
+impl Requested {
+    /// Reads a request; the error says what is wrong with it.
+    pub fn read(pem: &str) -> Result<Self, String> {
+        use x509_parser::certification_request::X509CertificationRequest;
+        use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension};
+        let der = CertificateSigningRequestDer::from_pem_slice(pem.as_bytes())
+            .map_err(|error| error.to_string())?;
+        let (_, request) =
+            X509CertificationRequest::from_der(&der).map_err(|error| error.to_string())?;
+        let subject = &request.certification_request_info.subject;
+        let text = |name: &x509_parser::x509::AttributeTypeAndValue<'_>| {
+            name.as_str().unwrap_or_default().to_owned()
+        };
+        let names: Vec<&GeneralName<'_>> = request
+            .requested_extensions()
+            .into_iter()
+            .flatten()
+            .filter_map(|extension| match extension {
+                ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        let is_host = |name: &&&GeneralName<'_>| {
+            matches!(name, GeneralName::DNSName(_) | GeneralName::IPAddress(_))
+        };
+        let hosts = names.iter().filter(is_host).count();
+        Ok(Self {
+            common_name: subject.iter_common_name().next().map(text).unwrap_or_default(),
+            organizations: subject.iter_organization().map(text).collect(),
+            hosts,
+            has_other_names: hosts < names.len(),
+        })
     }
 }
 

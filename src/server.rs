@@ -27,6 +27,7 @@ use tracing::{error, info};
 
 use crate::enroll::server::Enroller;
 use crate::leader_context::Settings;
+use crate::pki::{Certify, PkiError, Usage};
 use crate::{leader, shutdown};
 
 pub mod config;
@@ -139,7 +140,8 @@ impl Server {
         ));
         let settings =
             Settings { root_ca_pem: identity.pki.ca.cert_pem().to_owned(), ..Settings::default() };
-        upper.tasks.spawn(leader::run(node.clone(), api, Arc::new(settings), token));
+        let signer = Arc::new(ClusterCa(Arc::clone(&identity)));
+        upper.tasks.spawn(leader::run(node.clone(), api, Arc::new(settings), signer, token));
         info!(
             name = config.name,
             id = identity.record.node_id,
@@ -266,4 +268,18 @@ fn serve_api(
         api.serve(listener, Arc::new(tls), token).await.context("serve the API")
     });
     Ok(())
+}
+
+/// The cluster's authority, for requests to certify keys.
+struct ClusterCa(Arc<Identity>);
+
+impl Certify for ClusterCa {
+    fn certify(
+        &self,
+        request_pem: &str,
+        usages: &[Usage],
+        asked: Option<Duration>,
+    ) -> Result<String, PkiError> {
+        self.0.pki.ca.certify(request_pem, usages, asked)
+    }
 }

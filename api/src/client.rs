@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::authn::User;
-use crate::authz::{Attributes, Authorizer, ResourceAttributes};
+use crate::authz::{Attributes, Authorizer, ResourceAttributes, decide};
 use crate::context::RequestContext;
 use crate::object::Object;
 use crate::registry::Registry;
@@ -169,6 +169,11 @@ impl Client {
         .expect("a literal object must be one");
         let ctx = self.context(kind, Verb::Create, "binding", namespace, pod).await?;
         self.registry.bind(&ctx, kind, namespace, pod, &binding).await
+    }
+
+    /// Whether somebody may do that; what was written before the call counts.
+    pub async fn lets(&self, user: &User, attributes: &Attributes) -> bool {
+        decide(&*self.authorizer, user, attributes).await.is_ok()
     }
 
     /// One object of a kind.

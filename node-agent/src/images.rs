@@ -12,6 +12,7 @@ use crate::preflight::find_program;
 use crate::runtime::Runtime;
 
 pub mod archive;
+pub mod credentials;
 pub mod pause;
 
 /// containerd keeps what CRI sees in this namespace.

@@ -102,6 +102,26 @@ pub struct Image {
     pub user: String,
 }
 
+/// What a registry is shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// The registry they are for.
+    pub server: String,
+    /// The user.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+    /// A token in place of both.
+    pub identity_token: String,
+}
+
+/// Secrets go into no log.
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "credentials of {:?} at {}", self.user, self.server)
+    }
+}
+
 /// One port of the node led to a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortMapping {
@@ -395,8 +415,8 @@ pub trait Runtime: Send + Sync + 'static {
     async fn image(&self, name: &str) -> Result<Option<Image>, RuntimeError>;
     /// All images.
     async fn images(&self) -> Result<Vec<Image>, RuntimeError>;
-    /// Fetches an image from its registry.
-    async fn pull(&self, name: &str) -> Result<(), RuntimeError>;
+    /// Fetches an image from its registry, which may want to be shown something.
+    async fn pull(&self, name: &str, shown: Option<&Credentials>) -> Result<(), RuntimeError>;
     /// All sandboxes and containers, cheaply.
     async fn list(&self) -> Result<Vec<Listed>, RuntimeError>;
     /// Sandboxes of one pod, or of all; with addresses.

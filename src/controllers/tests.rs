@@ -1,6 +1,7 @@
 //! The scheduler and the controllers together, over a store in memory and the API in process, with
 //! nodes whose pods run as soon as they are bound.
 
+mod certificates;
 mod cluster;
 mod cron_job;
 mod custom;
@@ -11,6 +12,7 @@ mod garbage;
 mod job;
 mod namespaces;
 mod nodes;
+mod preemption;
 mod quota;
 mod replication_controller;
 mod stateful_set;

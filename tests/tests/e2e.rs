@@ -5,6 +5,8 @@
 mod network;
 #[path = "e2e/node.rs"]
 mod node;
+#[path = "e2e/storage.rs"]
+mod storage;
 #[path = "e2e/streams.rs"]
 mod streams;
 

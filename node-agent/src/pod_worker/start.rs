@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Container as ContainerDef;
 
 use super::steps::Job;
+use crate::api::namespace;
 use crate::events::Kind;
+use crate::images::credentials;
 use crate::plan::{definition, ephemeral_containers};
-use crate::runtime::{ContainerState, Image};
+use crate::runtime::{ContainerState, Image, RuntimeError};
 use crate::spec::{self, ContainerInput, files};
 
 /// Longest wait for a hook that runs after the start.
@@ -169,7 +171,7 @@ async fn ensure_image(job: &Job, definition: &ContainerDef) -> Result<Image, Sta
     let pulled = async {
         let _turn = context.pulls.acquire().await;
         let turn = Instant::now();
-        context.runtime.pull(name).await.map(|()| turn.elapsed())
+        pull(job, name).await.map(|()| turn.elapsed())
     };
     let pulled = tokio::select! {
         pulled = pulled => pulled,
@@ -194,6 +196,27 @@ async fn ensure_image(job: &Job, definition: &ContainerDef) -> Result<Image, Sta
         ),
     );
     Ok(image)
+}
+
+/// Pulls with each of the pod's secrets that is for the image, or with none where there is none.
+async fn pull(job: &Job, name: &str) -> Result<(), RuntimeError> {
+    let mut secrets = Vec::new();
+    for secret in credentials::names(&job.pod) {
+        // One that is not there is no reason not to try, as upstream.
+        match job.context.api.secret(namespace(&job.pod), secret).await {
+            Ok(secret) => secrets.push(secret),
+            Err(error) => tracing::debug!(%error, "a pull secret is left out"),
+        }
+    }
+    let shown = credentials::for_image(&secrets, name);
+    let runtime = &job.context.runtime;
+    let Some((last, others)) = shown.split_last() else { return runtime.pull(name, None).await };
+    for credentials in others {
+        if runtime.pull(name, Some(credentials)).await.is_ok() {
+            return Ok(());
+        }
+    }
+    runtime.pull(name, Some(last)).await
 }
 
 fn millis(duration: Duration) -> String {

@@ -28,6 +28,7 @@ pub(crate) struct FakeApi {
     /// Every status written, in order.
     pub(crate) written: Mutex<Vec<PodStatus>>,
     pub(crate) config_maps: Mutex<BTreeMap<String, ConfigMap>>,
+    pub(crate) secrets: Mutex<BTreeMap<String, Secret>>,
     tokens: AtomicUsize,
     /// What happened, in order.
     pub(crate) calls: Mutex<Vec<&'static str>>,
@@ -75,7 +76,8 @@ impl PodApi for FakeApi {
 
     async fn secret(&self, _: &str, name: &str) -> Result<Secret, ApiError> {
         self.answers()?;
-        Err(ApiError::Gone(name.to_owned()))
+        let found = self.secrets.lock().get(name).cloned();
+        found.ok_or_else(|| ApiError::Gone(name.to_owned()))
     }
 
     async fn claim(&self, _: &str, name: &str) -> Result<PersistentVolumeClaim, ApiError> {

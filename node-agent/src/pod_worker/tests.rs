@@ -124,6 +124,29 @@ async fn a_missing_image_is_told_in_two_words_and_pulled_when_it_appears() {
 }
 
 #[tokio::test]
+async fn a_registry_is_shown_the_pods_secret_for_it() {
+    let spec = json!({
+        "containers": [{ "name": "c", "image": "example.com/i:1" }],
+        "imagePullSecrets": [{ "name": "missing" }, { "name": "pull" }],
+    });
+    let lab = Lab::with(&[], &spec);
+    let entry = json!({ "username": "ann", "password": "p" });
+    let config = json!({ "auths": { "example.com": entry } }).to_string();
+    let secret = json!({ "data": { ".dockerconfigjson": base64(&config) } });
+    lab.api.secrets.lock().insert("pull".to_owned(), serde_json::from_value(secret).unwrap());
+    lab.runtime.publish("example.com/i:1");
+    let _worker = lab.start();
+    lab.until("it runs", || lab.phase() == "Running").await;
+    let shown = lab.runtime.shown();
+    assert_eq!((shown[0].user.as_str(), shown[0].password.as_str()), ("ann", "p"));
+}
+
+fn base64(text: &str) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(text)
+}
+
+#[tokio::test]
 async fn each_pull_policy_asks_the_registry_as_often_as_it_must() {
     // Policy, the image is there, pulls.
     for (policy, present, pulls) in [

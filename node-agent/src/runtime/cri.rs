@@ -10,8 +10,8 @@ use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 use super::{
-    Container, ContainerSpec, ExecOutput, Image, Listed, Runtime, RuntimeError, RuntimeErrorKind,
-    RuntimeStatus, RuntimeVersion, Sandbox, SandboxSpec, Streams,
+    Container, ContainerSpec, Credentials, ExecOutput, Image, Listed, Runtime, RuntimeError,
+    RuntimeErrorKind, RuntimeStatus, RuntimeVersion, Sandbox, SandboxSpec, Streams,
 };
 
 mod convert;
@@ -134,10 +134,10 @@ impl Runtime for Cri {
         Ok(answer.images.into_iter().map(convert::image).collect())
     }
 
-    async fn pull(&self, name: &str) -> Result<(), RuntimeError> {
+    async fn pull(&self, name: &str, shown: Option<&Credentials>) -> Result<(), RuntimeError> {
         let message = proto::PullImageRequest {
             image: Some(convert::image_spec(name)),
-            auth: None,
+            auth: shown.map(convert::auth),
             sandbox_config: None,
         };
         let mut client = self.image_service();

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::{
-    Container, ContainerSpec, ContainerState, ExecOutput, Image, Listed, Runtime, RuntimeError,
-    RuntimeErrorKind, RuntimeStatus, RuntimeVersion, Sandbox, SandboxSpec, Streams,
+    Container, ContainerSpec, ContainerState, Credentials, ExecOutput, Image, Listed, Runtime,
+    RuntimeError, RuntimeErrorKind, RuntimeStatus, RuntimeVersion, Sandbox, SandboxSpec, Streams,
 };
 
 /// A runtime in memory.
@@ -26,6 +26,7 @@ struct State {
     images: BTreeSet<String>,
     registry: BTreeSet<String>,
     pulls: u32,
+    shown: Vec<Credentials>,
     exit_at_once: BTreeMap<String, i32>,
     exec_exit: i32,
     calls: Vec<String>,
@@ -84,6 +85,11 @@ impl FakeRuntime {
     /// How often anything was pulled, or tried to be.
     pub fn pulls(&self) -> u32 {
         self.state.lock().pulls
+    }
+
+    /// What was shown to the registry so far.
+    pub fn shown(&self) -> Vec<Credentials> {
+        self.state.lock().shown.clone()
     }
 
     /// Makes each instance of the container end as soon as it starts.
@@ -162,8 +168,9 @@ impl Runtime for FakeRuntime {
         Ok(Vec::new())
     }
 
-    async fn pull(&self, name: &str) -> Result<(), RuntimeError> {
+    async fn pull(&self, name: &str, shown: Option<&Credentials>) -> Result<(), RuntimeError> {
         let mut state = self.state.lock();
+        state.shown.extend(shown.cloned());
         state.call(Some(format!("pull {name}")))?;
         state.pulls += 1;
         if !state.registry.contains(name) {

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::controllers::local_path::{self, VolumeFolders};
 use crate::controllers::{self, owners, pods};
 use crate::leader_context::{LeaderContext, Settings};
+use crate::pki::Authority;
 use crate::scheduler;
 
 /// How long a condition is waited for.
@@ -94,6 +95,7 @@ impl Cluster {
             token: token.clone(),
             settings: Arc::new(self.settings.clone()),
             folders: Arc::clone(&self.folders) as Arc<dyn VolumeFolders>,
+            signer: Arc::new(Authority::create("test").unwrap()),
             metrics: Arc::default(),
         };
         let tasks = vec![

@@ -2,6 +2,7 @@
 //! and that neither the agent's death nor containerd's stops anything.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use kontiki_tests::kubectl::Kubectl;
@@ -80,6 +81,16 @@ impl Node {
     pub(super) fn ended(&self, pod: &str) -> Value {
         let ended = |status: &Value| status["state"]["terminated"].is_object();
         self.container(pod, "ended", ended)["state"]["terminated"].clone()
+    }
+
+    /// Waits until the pod's first container waits for that reason.
+    pub(super) fn waiting(&self, pod: &str, reason: &str) -> Value {
+        self.container(pod, reason, |status| status["state"]["waiting"]["reason"] == reason)
+    }
+
+    /// Where the agent keeps its files.
+    pub(super) fn data_dir(&self) -> PathBuf {
+        self.up.cluster().agents.remove(0).data_dir
     }
 
     /// Reasons and messages of the events about an object.

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use super::proto;
 use crate::runtime::{
-    Container, ContainerSpec, ContainerState, ExecOutput, Image, Listed, Mount, Namespaces,
-    PortMapping, Propagation, RuntimeStatus, Sandbox, SandboxSpec, Security, labels,
+    Container, ContainerSpec, ContainerState, Credentials, ExecOutput, Image, Listed, Mount,
+    Namespaces, PortMapping, Propagation, RuntimeStatus, Sandbox, SandboxSpec, Security, labels,
 };
 
 /// States of sandboxes are listed beside those of containers: they must not collide.
@@ -60,6 +60,17 @@ pub(super) fn status(answer: proto::StatusResponse) -> RuntimeStatus {
         }
     }
     status
+}
+
+pub(super) fn auth(shown: &Credentials) -> proto::AuthConfig {
+    // The server's name is left out: the runtime would take it for that of another registry where
+    // pulls go by way of a mirror.
+    proto::AuthConfig {
+        username: shown.user.clone(),
+        password: shown.password.clone(),
+        identity_token: shown.identity_token.clone(),
+        ..proto::AuthConfig::default()
+    }
 }
 
 pub(super) fn image(image: proto::Image) -> Image {
