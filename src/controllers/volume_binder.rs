@@ -348,10 +348,8 @@ impl Binder {
         if !matches!(volume_phase(&volume), "Released" | "Failed") {
             volume = self.write_phase(&volume, "Released", None).await?;
         }
-        if volume.metadata.deletion_timestamp.is_some() {
-            return Ok(Next::OnChange);
-        }
         match plan::policy(&volume) {
+            // Also where the volume itself goes already: its folder would be left behind.
             "Delete" => self.remove(&volume).await,
             "Recycle" => {
                 self.fail(

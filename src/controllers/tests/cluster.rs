@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, Pod, Service};
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kontiki_api::client::{ApiType, Client};
 use kontiki_api::informer::{Change, Informer};
@@ -314,6 +315,18 @@ pub(super) fn deployment(name: &str, replicas: i32, image: &str) -> Deployment {
                 "spec": { "containers": [{ "name": "main", "image": image }] },
             },
         },
+    }))
+    .unwrap()
+}
+
+/// The class that claims have where nothing else is said.
+pub(super) fn local_path_class() -> StorageClass {
+    serde_json::from_value(json!({
+        "metadata": {
+            "name": "local-path",
+            "annotations": { "storageclass.kubernetes.io/is-default-class": "true" },
+        },
+        "provisioner": local_path::PROVISIONER, "volumeBindingMode": "WaitForFirstConsumer",
     }))
     .unwrap()
 }

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kontiki_api::registry::options::DeleteOptions;
 use serde_json::{Value, json};
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, local_path_class};
 use crate::controllers::{owners, pods};
 
 fn set(spec: Value) -> StatefulSet {
@@ -77,6 +77,7 @@ async fn a_set_is_made_updated_scaled_and_carried_over_to_the_next_leader() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn claims_come_before_their_pods_and_go_as_the_policy_says() {
     let cluster = Cluster::with_nodes(&["n1"]).await;
+    cluster.create(&local_path_class()).await;
     let spec = json!({
         "replicas": 2, "podManagementPolicy": "Parallel",
         "persistentVolumeClaimRetentionPolicy": { "whenScaled": "Delete", "whenDeleted": "Retain" },
