@@ -258,9 +258,14 @@ impl Worker {
         let status = pod_status(&self.input(pod, gone, now), plan, self.context.node.ip);
         let known = self.written.as_ref().or(pod.status.as_ref());
         let unchanged = known == Some(&status);
+        let is_busy = self.busy.contains(KEY);
         self.memory.final_status_written =
-            unchanged && is_final(pod, gone, &self.observed) && !self.busy.contains(KEY);
-        if unchanged || self.busy.contains(KEY) {
+            unchanged && is_final(pod, gone, &self.observed) && !is_busy;
+        if self.memory.final_status_written {
+            // What waited for it is planned at once: news of the write may have come before it ended.
+            return Some(now);
+        }
+        if unchanged || is_busy {
             return None;
         }
         self.busy.insert(KEY.to_owned());

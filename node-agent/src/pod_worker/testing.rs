@@ -123,6 +123,13 @@ impl Drop for Running {
     }
 }
 
+impl Running {
+    /// The runtime is silent from now on.
+    pub(crate) fn hear_nothing(&self) {
+        self.nudges.abort();
+    }
+}
+
 impl Lab {
     /// With a runtime that has these images, and a pod with the one container `c` of `i:1`.
     pub(crate) fn new(images: &[&str]) -> Self {

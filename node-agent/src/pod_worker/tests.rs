@@ -123,6 +123,19 @@ async fn a_missing_image_is_told_in_two_words_and_pulled_when_it_appears() {
     assert_eq!(lab.runtime.pulls(), 2);
 }
 
+/// The victims of preemption stood for a minute, since news of their last status came before the
+/// write of it had ended.
+#[tokio::test]
+async fn a_deleted_pod_goes_though_nothing_more_is_heard_of_it() {
+    let lab = Lab::new(&["i:1"]);
+    let mut worker = lab.start();
+    lab.until("it runs", || lab.phase() == "Running").await;
+    worker.hear_nothing();
+    worker.delete(1);
+    worker.finished().await;
+    assert!(lab.api.deleted());
+}
+
 #[tokio::test]
 async fn a_registry_is_shown_the_pods_secret_for_it() {
     let spec = json!({
