@@ -20,11 +20,12 @@ use crate::error::NodeError;
 use crate::forward::{self, Forward};
 use crate::grpc::{self, GrpcTransport};
 use crate::lessor::Lessor;
-use crate::log_store::{LogStore, next_incarnation};
+use crate::log_store::{LogLine, LogStore, next_incarnation};
 use crate::network::Network;
 use crate::peer::PeerService;
 use crate::proposals::Proposals;
 use crate::read_index::{self, ReadIndex};
+use crate::runtime;
 use crate::state_machine::StateMachine;
 use crate::status::{Corruption, Leadership, MemberStatus, NodeStatus, Role};
 use crate::transport::{PeerClient, Transport};
@@ -220,6 +221,11 @@ impl Node {
         &self.inner.store
     }
 
+    /// What this member's log holds, for comparing it with that of others.
+    pub async fn log_lines(&self) -> Result<Vec<LogLine>, NodeError> {
+        self.inner.log.lines().await.map_err(stopped)
+    }
+
     /// This node's number.
     pub fn id(&self) -> NodeId {
         self.inner.config.node_id
@@ -252,6 +258,7 @@ impl Node {
         let serving = grpc::serve(peer, cluster_id, listener, tls.as_ref(), stop.clone());
         let mut serving = std::pin::pin!(serving);
         tokio::select! {
+            biased;
             served = &mut serving => return served,
             () = token.cancelled() => stop.cancel(),
         }
@@ -379,7 +386,7 @@ fn members(membership: &crate::types::Membership) -> Vec<MemberStatus> {
 
 impl Inner {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(task);
+        self.tasks.spawn(runtime::hosted(task));
     }
 
     fn me(&self) -> NodeId {

@@ -40,6 +40,7 @@ pub(super) async fn run(raft: Raft, sender: watch::Sender<Leadership>, token: Ca
         let is_waiting_to_apply = now.leader == Some(*raft.node_id()) && !now.is_local;
         // Cancel-safe: what is missed here is read from `all` in the next turn.
         let changed = tokio::select! {
+            biased;
             () = token.cancelled() => break,
             changed = server.changed() => changed,
             changed = data.changed(), if is_waiting_to_apply => changed,
