@@ -2,12 +2,13 @@
 
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::{RaftMetrics, ServerState};
-use tokio::sync::watch;
+
 use tokio_util::sync::CancellationToken;
 
 use crate::status::Leadership;
 use crate::types::{Raft, TypeConfig};
 use kontiki_storage::kv::Term;
+use kontiki_storage::latest;
 
 /// What the metrics say of leadership. A leader is ready once it has applied an entry of its own
 /// term: its first, and with it all that earlier leaders acknowledged.
@@ -26,7 +27,7 @@ fn of(metrics: &RaftMetrics<TypeConfig>) -> Leadership {
 }
 
 /// Publishes until `token` is cancelled or Raft ends.
-pub(super) async fn run(raft: Raft, sender: watch::Sender<Leadership>, token: CancellationToken) {
+pub(super) async fn run(raft: Raft, sender: latest::Sender<Leadership>, token: CancellationToken) {
     let mut server = raft.server_metrics();
     let mut data = raft.data_metrics();
     let all = raft.metrics();
