@@ -74,6 +74,8 @@ impl Clients {
             let request = choose(&mut rng, &last_seen, &format!("{number}.{count}"));
             let Some(member) = self.pick(&mut rng) else { continue };
             let called = self.history.now();
+            let wait = (called, member.node.id(), format!("{:?}", request.success));
+            self.history.waits.lock().insert(number, wait);
             let is_read = matches!(&request.success[..], [Do::Get(_)]);
             let told = if is_read {
                 self.read(&member, &request).await
@@ -81,6 +83,7 @@ impl Clients {
                 self.write(&member, &request, called).await
             };
             let returned = self.history.now();
+            self.history.waits.lock().remove(&number);
             let silence = Duration::from_micros(returned - called);
             let mut longest = self.history.silence.lock();
             *longest = longest.max(silence);

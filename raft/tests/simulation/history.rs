@@ -70,6 +70,8 @@ pub(super) struct History {
     pub(super) held: Mutex<Vec<Held>>,
     /// When keys of leases were first seen to be gone.
     pub(super) gone: Mutex<BTreeMap<String, u64>>,
+    /// What each writer waits for: since when, at which member, and what it asked.
+    pub(super) waits: Mutex<BTreeMap<u64, (u64, u64, String)>>,
     /// The longest that a member was silent towards a client (R11).
     pub(super) silence: Mutex<Duration>,
 }
@@ -85,6 +87,7 @@ impl History {
             watched: Mutex::default(),
             held: Mutex::default(),
             gone: Mutex::default(),
+            waits: Mutex::default(),
             silence: Mutex::default(),
         }
     }

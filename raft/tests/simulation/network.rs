@@ -6,17 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::{StreamExt as _, future};
+use futures_util::future::Either;
+use futures_util::{StreamExt as _, future, stream};
 use kontiki_raft::peer::PeerService;
 use kontiki_raft::proto;
 use kontiki_raft::runtime::Host;
 use kontiki_raft::transport::{CallError, Messages, PeerClient, Probe, Transport};
 use kontiki_raft::types::{Member, NodeId};
+use kontiki_storage::latest;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tokio::sync::watch;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
 
 /// How long a cut connection is believed in.
 const KEEP_ALIVE: Duration = Duration::from_millis(1000);
@@ -45,11 +48,25 @@ struct State {
 struct Place {
     service: Arc<PeerService>,
     host: Host,
-    end: watch::Sender<()>,
+    end: latest::Sender<()>,
 }
 
 /// How long a message takes at most while nothing is wrong, in microseconds.
 const DELAY_US_MAX: u64 = 4000;
+
+/// How many messages a connection holds that the other end has not read.
+const UNDER_WAY: usize = 16;
+
+impl Place {
+    /// Ends when this machine has crashed, and whoever was connected has noticed.
+    fn is_gone(&self) -> impl Future<Output = ()> + use<> {
+        let mut end = self.end.subscribe();
+        async move {
+            while end.changed().await.is_ok() {}
+            tokio::time::sleep(KEEP_ALIVE).await;
+        }
+    }
+}
 
 impl Net {
     pub(super) fn new(seed: u64) -> Arc<Self> {
@@ -66,7 +83,7 @@ impl Net {
     }
 
     pub(super) fn join(&self, id: NodeId, service: Arc<PeerService>, host: Host) {
-        let place = Place { service, host, end: watch::Sender::new(()) };
+        let place = Place { service, host, end: latest::Sender::new(()) };
         self.state.lock().running.insert(id, place);
     }
 
@@ -139,6 +156,7 @@ impl Net {
         let mut state = self.state.lock();
         let mut noted = state.trace;
         let us = u64::try_from(self.begun.elapsed().as_micros()).unwrap();
+        tracing::trace!(target: "simulation", from, to, us, "passed");
         for part in [from, to, us] {
             noted = (noted ^ part).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
         }
@@ -183,9 +201,35 @@ impl SimClient {
         self.net.note(from, to);
     }
 
+    /// [`SimClient::pass`], unless the connection is given up meanwhile: whether it passed.
+    async fn pass_in_time(&self, from: NodeId, to: NodeId) -> bool {
+        tokio::time::timeout(KEEP_ALIVE, self.pass(from, to)).await.is_ok()
+    }
+
+    /// Sends one message after another. What is lost breaks the connection: nothing later arrives.
+    async fn send_on(
+        self,
+        mut requests: Messages<proto::AppendRequest>,
+        sender: mpsc::Sender<proto::AppendRequest>,
+    ) {
+        while let Either::Left((Some(request), _)) =
+            future::select(requests.next(), Box::pin(sender.closed())).await
+        {
+            if !self.pass_in_time(self.me, self.target).await || sender.send(request).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+
     fn place(&self) -> Result<Place, CallError> {
         let gone = || CallError::Unreachable("nobody listens there".to_owned());
         self.net.place(self.target).ok_or_else(gone)
+    }
+
+    fn here(&self) -> Result<Place, CallError> {
+        let gone = || CallError::Unreachable("this machine is gone".to_owned());
+        self.net.place(self.me).ok_or_else(gone)
     }
 
     async fn call<T, F>(
@@ -224,31 +268,29 @@ impl PeerClient for SimClient {
         &self,
         requests: Messages<proto::AppendRequest>,
     ) -> Result<Messages<Result<proto::AppendReply, CallError>>, CallError> {
-        let place = self.place()?;
-        let there = self.clone();
-        let requests = requests.then(move |request| {
-            let there = there.clone();
-            async move {
-                let passing = there.pass(there.me, there.target);
-                tokio::time::timeout(KEEP_ALIVE, passing).await.ok().map(|()| request)
-            }
-        });
-        // What is lost breaks the connection: nothing later may arrive.
-        let requests = requests.take_while(|request| future::ready(request.is_some()));
-        let requests = requests.filter_map(future::ready);
-        let replies = place.host.run(place.service.append(Box::pin(requests)));
+        let (here, place) = (self.here()?, self.place()?);
+        let (sender, received) = mpsc::channel(UNDER_WAY);
+        tokio::spawn(here.host.run(self.clone().send_on(requests, sender)));
+        let (service, gone) = (Arc::clone(&place.service), place.is_gone());
+        let taken = async move { service.append(Box::pin(ReceiverStream::new(received))) };
+        let replies = Box::pin(place.host.run(stream::once(taken).flatten()));
+        let gone = Box::pin(gone);
         let back = self.clone();
-        let replies = replies.then(move |reply| {
+        Ok(Box::pin(stream::unfold(Some((replies, gone)), move |open| {
             let back = back.clone();
             async move {
-                let passing = back.pass(back.target, back.me);
-                match tokio::time::timeout(KEEP_ALIVE, passing).await {
-                    Ok(()) => reply,
-                    Err(_) => Err(lost()),
+                let (mut replies, gone) = open?;
+                let (reply, gone) = match future::select(replies.next(), gone).await {
+                    Either::Left((reply, gone)) => (reply?, gone),
+                    Either::Right(_) => return Some((Err(lost()), None)),
+                };
+                if back.pass_in_time(back.target, back.me).await {
+                    Some((reply, Some((replies, gone))))
+                } else {
+                    Some((Err(lost()), None))
                 }
             }
-        });
-        Ok(Box::pin(replies))
+        })))
     }
 
     async fn heartbeat(
@@ -284,6 +326,7 @@ impl PeerClient for SimClient {
         chunks: Messages<proto::SnapshotChunk>,
     ) -> Result<proto::SnapshotReply, CallError> {
         // Not doubled: it is a stream, of one connection.
+        let chunks: Messages<_> = Box::pin(self.here()?.host.run(chunks));
         let calling = async {
             self.pass(self.me, self.target).await;
             let place = self.place()?;

@@ -16,18 +16,21 @@ use super::world::{World, virtual_time};
 use super::{faults, invariants, observer};
 
 /// The seeds that are always run.
-const SEEDS: u64 = 3;
+const SEEDS: u64 = 8;
+
+/// For how many simulated seconds fresh seeds are run.
+const FRESH: f64 = 120.0;
 
 /// How many things go wrong in one run.
 const FAULTS: usize = 10;
 
 /// What a run came to.
-#[derive(Debug)]
-#[allow(dead_code, reason = "it is printed")]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Summary {
     operations: usize,
     unknown: usize,
     revision: Revision,
+    simulated: Duration,
     /// A checksum of the messages: another run of the seed that has it as well went the same way.
     trace: u64,
 }
@@ -48,6 +51,14 @@ async fn converge(world: &World) -> Revision {
     panic!("R6: the members did not become equal: {all:#?}");
 }
 
+/// What is there to be seen where nothing goes on after the faults have ended.
+fn standstill(world: &World, clients: &Clients, written: usize) -> String {
+    let statuses: Vec<_> = world.all().iter().map(|one| one.node.status()).collect();
+    let waits = clients.history.waits.lock();
+    let now = clients.history.now();
+    format!("{written} writes in the calm; at {now} µs clients wait: {waits:#?}, {statuses:?}")
+}
+
 /// What a task came to; its panic goes on here.
 fn broken<T>(task: Result<T, tokio::task::JoinError>) -> T {
     task.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
@@ -55,6 +66,7 @@ fn broken<T>(task: Result<T, tokio::task::JoinError>) -> T {
 
 /// One run. All that it does follows from `seed`.
 pub(super) async fn simulate(seed: u64, bug: Option<Bug>) -> Summary {
+    let begun = tokio::time::Instant::now();
     let mut rng = StdRng::seed_from_u64(seed);
     let members = if seed % 4 == 3 { 5 } else { 3 };
     let world = World::of(seed, members, bug).await;
@@ -84,8 +96,7 @@ pub(super) async fn simulate(seed: u64, bug: Option<Bug>) -> Summary {
         broken(observer.await);
         unreachable!("the observer ends by a broken promise only");
     }
-    let all = || world.all().iter().map(|one| one.node.status()).collect::<Vec<_>>();
-    assert!(after > before + 20, "liveness: no progress after the faults have ended: {:#?}", all());
+    assert!(after > before + 20, "liveness: {}", standstill(&world, &clients, after - before));
     clients.stop.cancel();
     while let Some(client) = working.join_next().await {
         client.unwrap();
@@ -113,7 +124,27 @@ pub(super) async fn simulate(seed: u64, bug: Option<Bug>) -> Summary {
     let operations = clients.history.operations.lock();
     let unknown = operations.iter().filter(|one| one.returned.is_none()).count();
     assert!(operations.len() > 200, "too little was done to judge");
-    Summary { operations: operations.len(), unknown, revision, trace: world.net.trace() }
+    let simulated = begun.elapsed();
+    Summary { operations: operations.len(), unknown, revision, simulated, trace: world.net.trace() }
+}
+
+/// Message by message: whoever looks into a failure sees the same one again.
+#[test]
+fn a_seed_repeats_itself() {
+    for seed in [0, 3] {
+        let [first, second] = [(), ()].map(|()| virtual_time(simulate(seed, None)));
+        assert_eq!(first, second, "seed {seed}");
+    }
+}
+
+/// Runs one seed, and says how to run it again.
+fn run(seed: u64) -> Summary {
+    eprintln!(
+        "to repeat: KONTIKI_SEED={seed} cargo test -p kontiki-raft --test simulation no_fault"
+    );
+    let summary = virtual_time(simulate(seed, None));
+    eprintln!("seed {seed}: {summary:?}");
+    summary
 }
 
 #[test]
@@ -122,24 +153,26 @@ fn no_fault_breaks_a_promise() {
         let lines = tracing_subscriber::fmt().with_env_filter(filter);
         lines.with_ansi(false).with_writer(std::io::stderr).init();
     }
-    let only = std::env::var("KONTIKI_SEED").ok().map(|seed| seed.parse().unwrap());
-    let hours = std::env::var("KONTIKI_HOURS").ok().map(|hours| hours.parse::<f64>().unwrap());
-    let seeds = match (only, hours) {
-        (Some(seed), _) => seed..seed + 1,
-        (None, Some(_)) => rand::random_range(1000..u64::MAX / 2)..u64::MAX,
-        (None, None) => 0..SEEDS,
-    };
-    let began = std::time::Instant::now();
-    for seed in seeds {
-        eprintln!("to repeat: KONTIKI_SEED={seed} cargo test -p kontiki-raft --test simulation");
-        let (summary, simulated) = virtual_time(async {
-            let begun = tokio::time::Instant::now();
-            let summary = simulate(seed, None).await;
-            (summary, begun.elapsed())
-        });
-        eprintln!("seed {seed}: {simulated:?} simulated: {summary:?}");
-        if hours.is_some_and(|hours| began.elapsed().as_secs_f64() > hours * 3600.0) {
+    match std::env::var("KONTIKI_SEED") {
+        Ok(seed) => {
+            run(seed.parse().unwrap());
+        }
+        Err(_) => (0..SEEDS).for_each(|seed| {
+            run(seed);
+        }),
+    }
+}
+
+#[test]
+fn no_fault_breaks_a_promise_in_a_run_that_never_was() {
+    let hours = std::env::var("KONTIKI_HOURS").map(|hours| hours.parse::<f64>().unwrap());
+    let first = rand::random_range(1000..u64::MAX / 2);
+    let mut simulated = Duration::ZERO;
+    for seed in first.. {
+        simulated += run(seed).simulated;
+        if simulated.as_secs_f64() >= hours.as_ref().map_or(FRESH, |hours| hours * 3600.0) {
             break;
         }
     }
+    eprintln!("{simulated:?} simulated");
 }
