@@ -47,8 +47,7 @@ pub async fn run(
     let mut leadership = node.leadership();
     loop {
         let elected = leadership.wait_for(|now| now.is_local);
-        let Some(Ok(elected)) = stop.run_until_cancelled(elected).await.map(|e| e.map(|e| *e))
-        else {
+        let Some(Ok(elected)) = stop.run_until_cancelled(elected).await else {
             return Ok(());
         };
         info!(term = elected.term.0, "leading: starting the leader's tasks");

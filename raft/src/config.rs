@@ -91,6 +91,7 @@ pub enum Blocking {
     /// On threads of their own: the right choice with a disk.
     #[default]
     Threads,
-    /// In place: for an engine in memory under virtual time, where threads would not be seen.
+    /// In place, and the log in a task: for an engine in memory under virtual time, where threads
+    /// would not be seen.
     Inline,
 }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::command::Command;
 use crate::local::Attempt;
 use crate::proto;
+use crate::runtime;
 use crate::transport::{CallError, PeerClient};
 use crate::types::NodeId;
 
@@ -53,6 +54,7 @@ pub(crate) async fn run(mut queue: mpsc::Receiver<Forward>, token: CancellationT
         } else {
             // Cancel-safe: a proposal is either received or still queued.
             let next = tokio::select! {
+                biased;
                 () = token.cancelled() => return,
                 next = queue.recv() => next,
             };
@@ -61,7 +63,7 @@ pub(crate) async fn run(mut queue: mpsc::Receiver<Forward>, token: CancellationT
         };
         let (batch, next) = gather(first, &mut queue);
         held = next;
-        calls.spawn(send(batch));
+        calls.spawn(runtime::hosted(send(batch)));
     }
 }
 

@@ -44,6 +44,7 @@ pub mod log_store;
 pub mod member_ids;
 pub mod peer;
 pub mod proposals;
+pub mod runtime;
 pub mod snapshot;
 pub mod state_machine;
 pub mod transport;

@@ -21,10 +21,12 @@ use kontiki_storage::engine::Engine;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
+use prost::Message as _;
 
 use crate::config::Blocking;
 use crate::error::NodeError;
 use crate::types::{Entry, LogId, TypeConfig, Vote};
+use crate::wire;
 
 mod memory;
 mod records;
@@ -74,6 +76,12 @@ impl LogStore {
         self.shared.durable_applied.store(index, Ordering::Release);
     }
 
+    /// What the log holds, for inspection: of each entry its index, its term and a checksum.
+    pub(crate) async fn lines(&self) -> io::Result<Vec<LogLine>> {
+        let entries = self.read(0, u64::MAX, usize::MAX).await?;
+        Ok(entries.iter().map(LogLine::of).collect())
+    }
+
     /// Ends the writer once everything queued is written, and waits for it.
     pub(crate) async fn close(&self) {
         self.queue.close().await;
@@ -101,6 +109,24 @@ impl LogStore {
             entries.extend(tail);
         }
         Ok(entries)
+    }
+}
+
+/// One entry of a log, as far as two logs are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogLine {
+    /// Its place.
+    pub index: u64,
+    /// The term that it was proposed in.
+    pub term: u64,
+    /// A checksum of what it says.
+    pub checksum: u32,
+}
+
+impl LogLine {
+    fn of(entry: &Entry) -> Self {
+        let checksum = crc32fast::hash(&wire::entry_to(entry).encode_to_vec());
+        Self { index: entry.log_id.index, term: entry.log_id.leader_id.term, checksum }
     }
 }
 

@@ -5,26 +5,29 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use kontiki_storage::kv::{Kv, KvError};
+use kontiki_storage::latest;
 use kontiki_storage::layout::Identity;
 use kontiki_storage::store::Store;
+use kontiki_storage::watch::Replay;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{InitializeError, RaftError};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::blocking;
-use crate::config::NodeConfig;
+use crate::config::{Blocking, NodeConfig};
 use crate::error::NodeError;
 use crate::forward::{self, Forward};
 use crate::grpc::{self, GrpcTransport};
 use crate::lessor::Lessor;
-use crate::log_store::{LogStore, next_incarnation};
+use crate::log_store::{LogLine, LogStore, next_incarnation};
 use crate::network::Network;
 use crate::peer::PeerService;
 use crate::proposals::Proposals;
 use crate::read_index::{self, ReadIndex};
+use crate::runtime;
 use crate::state_machine::StateMachine;
 use crate::status::{Corruption, Leadership, MemberStatus, NodeStatus, Role};
 use crate::transport::{PeerClient, Transport};
@@ -61,8 +64,8 @@ pub(crate) struct Inner {
     lessor: Arc<Lessor>,
     forwards: mpsc::Sender<Forward>,
     reads: ReadIndex,
-    applied: watch::Receiver<u64>,
-    leadership: watch::Receiver<Leadership>,
+    applied: latest::Receiver<u64>,
+    leadership: latest::Receiver<Leadership>,
     /// Set once, when this member's state is found to differ from its peers' (R6).
     corruption: OnceLock<Corruption>,
     token: CancellationToken,
@@ -73,6 +76,8 @@ pub(crate) struct Inner {
 struct Opened {
     incarnation: u64,
     store: Store,
+    /// What serves watchers that start in the past, where no thread does.
+    replay: Option<Replay>,
     log: LogStore,
     machine: StateMachine,
 }
@@ -81,10 +86,16 @@ impl Opened {
     fn open(config: &NodeConfig) -> Result<Self, NodeError> {
         check_identity(config)?;
         let incarnation = next_incarnation(&*config.engine)?;
-        let store = Store::open(Arc::clone(&config.engine))?;
+        let engine = Arc::clone(&config.engine);
+        let (store, replay) = match config.blocking {
+            Blocking::Threads => (Store::open(engine)?, None),
+            Blocking::Inline => {
+                Store::open_with_replay(engine).map(|(store, replay)| (store, Some(replay)))?
+            }
+        };
         let log = LogStore::open(Arc::clone(&config.engine), config.blocking)?;
         let machine = StateMachine::open(store.clone(), log.clone(), config.blocking)?;
-        Ok(Self { incarnation, store, log, machine })
+        Ok(Self { incarnation, store, replay, log, machine })
     }
 }
 
@@ -123,7 +134,7 @@ impl Node {
     ) -> Result<Self, NodeError> {
         let opening = config.clone();
         let opened = blocking::offload(config.blocking, move || Opened::open(&opening)).await;
-        let Opened { incarnation, store, log, machine } =
+        let Opened { incarnation, store, replay, log, machine } =
             opened.ok_or_else(|| stopped("opening was interrupted"))??;
         let applied = machine.subscribe_applied();
         let network = Network {
@@ -148,7 +159,7 @@ impl Node {
         });
         let (forwards, forward_queue) = forward::channel();
         let (reads, read_queue) = ReadIndex::channel();
-        let (leadership_sender, leadership) = watch::channel(Leadership::default());
+        let (leadership_sender, leadership) = latest::channel(Leadership::default());
         let inner = Arc::new(Inner {
             proposals: Proposals::new(config.node_id, incarnation),
             token: CancellationToken::new(),
@@ -166,6 +177,12 @@ impl Node {
             leadership,
             corruption: OnceLock::new(),
         });
+        if let Some(replay) = replay {
+            let token = inner.token.clone();
+            inner.spawn(async move {
+                token.run_until_cancelled_owned(replay.run()).await;
+            });
+        }
         inner.spawn(forward::run(forward_queue, inner.token.clone()));
         inner.spawn(leadership::run(inner.raft.clone(), leadership_sender, inner.token.clone()));
         inner.spawn(campaign::run(Arc::clone(&inner)));
@@ -220,6 +237,11 @@ impl Node {
         &self.inner.store
     }
 
+    /// What this member's log holds, for comparing it with that of others.
+    pub async fn log_lines(&self) -> Result<Vec<LogLine>, NodeError> {
+        self.inner.log.lines().await.map_err(stopped)
+    }
+
     /// This node's number.
     pub fn id(&self) -> NodeId {
         self.inner.config.node_id
@@ -236,7 +258,7 @@ impl Node {
     }
 
     /// Follows who leads.
-    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+    pub fn leadership(&self) -> latest::Receiver<Leadership> {
         self.inner.leadership.clone()
     }
 
@@ -252,6 +274,7 @@ impl Node {
         let serving = grpc::serve(peer, cluster_id, listener, tls.as_ref(), stop.clone());
         let mut serving = std::pin::pin!(serving);
         tokio::select! {
+            biased;
             served = &mut serving => return served,
             () = token.cancelled() => stop.cancel(),
         }
@@ -379,7 +402,7 @@ fn members(membership: &crate::types::Membership) -> Vec<MemberStatus> {
 
 impl Inner {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(task);
+        self.tasks.spawn(runtime::hosted(task));
     }
 
     fn me(&self) -> NodeId {

@@ -46,6 +46,7 @@ pub(crate) async fn run<F>(
     loop {
         // Cancel-safe: a waiter is either received or still queued.
         let count = tokio::select! {
+            biased;
             () = token.cancelled() => return,
             count = queue.recv_many(&mut waiters, WAITING_MAX) => count,
         };
@@ -53,6 +54,7 @@ pub(crate) async fn run<F>(
             return;
         }
         let index = tokio::select! {
+            biased;
             () = token.cancelled() => return,
             index = round() => index,
         };

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use kontiki_storage::engine::Engine;
+use kontiki_storage::latest;
 use kontiki_storage::snapshot::Installer;
 use kontiki_storage::store::{ApplyBatch, Store};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use crate::blocking::Runner;
 use crate::codec;
@@ -55,7 +55,7 @@ pub(crate) struct Core {
     pub(crate) store: Store,
     state: Mutex<State>,
     log: LogStore,
-    applied_index: watch::Sender<u64>,
+    applied_index: latest::Sender<u64>,
     pub(crate) blocking: Blocking,
 }
 
@@ -71,13 +71,13 @@ impl StateMachine {
     pub fn open(store: Store, log: LogStore, blocking: Blocking) -> Result<Self, NodeError> {
         let state = State::load(&store)?;
         log.set_durable_applied(state.applied.map_or(0, |id| id.index));
-        let applied_index = watch::Sender::new(state.applied.map_or(0, |id| id.index));
+        let applied_index = latest::Sender::new(state.applied.map_or(0, |id| id.index));
         let core = Core { store, state: Mutex::new(state), log, applied_index, blocking };
         Ok(Self { core: Arc::new(core), runner: Runner::start("raft-apply", blocking)? })
     }
 
     /// Follows the index up to which the log is applied.
-    pub(crate) fn subscribe_applied(&self) -> watch::Receiver<u64> {
+    pub(crate) fn subscribe_applied(&self) -> latest::Receiver<u64> {
         self.core.applied_index.subscribe()
     }
 

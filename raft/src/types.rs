@@ -38,6 +38,7 @@ openraft::declare_raft_types!(
         R = Outcome,
         NodeId = NodeId,
         Node = Member,
+        AsyncRuntime = crate::runtime::Runtime,
         LeaderId = openraft::impls::leader_id_std::LeaderId<u64, NodeId>,
 );
 

@@ -42,6 +42,7 @@ pub mod kv;
 
 pub mod lease;
 
+pub mod latest;
 pub mod local;
 
 // How it is done.

@@ -13,15 +13,15 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch as latest;
 use tokio::time::Instant;
 
 use crate::engine::{Batch, Engine};
 use crate::error::StoreError;
 use crate::kv::{KvError, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, WatchRequest};
+use crate::latest;
 use crate::lease::{Lease, LeaseTerms};
 use crate::snapshot::Pins;
-use crate::watch::{WatchHub, Watcher};
+use crate::watch::{Replay, ReplayThread, WatchHub, Watcher};
 
 pub(crate) mod apply;
 mod history;
@@ -89,8 +89,8 @@ pub struct ApplyBatch {
 #[derive(Clone)]
 pub struct Store {
     pub(crate) shared: Arc<Shared>,
-    /// Serves watchers that start in the past; ends with the last clone of the store.
-    _replay: Arc<crate::watch::ReplayThread>,
+    /// Serves watchers that start in the past, where a thread does; ends with the last clone of the store.
+    _replay: Option<Arc<ReplayThread>>,
 }
 
 /// What the store's clones, its watchers and its snapshots share.
@@ -113,10 +113,24 @@ impl Store {
     /// Opens the store in `engine`: checks its format and every record, and rebuilds the index and
     /// the latest state in memory. An engine that is empty becomes an empty store.
     pub fn open(engine: Arc<dyn Engine>) -> Result<Self, StoreError> {
+        let shared = Self::load(engine)?;
+        let replay = ReplayThread::start(&shared)?;
+        Ok(Self { shared, _replay: Some(Arc::new(replay)) })
+    }
+
+    /// [`Store::open`] without a thread of its own: the caller must run [`Replay`], or no watcher
+    /// that starts in the past is served.
+    pub fn open_with_replay(engine: Arc<dyn Engine>) -> Result<(Self, Replay), StoreError> {
+        let shared = Self::load(engine)?;
+        let replay = Replay::new(&shared);
+        Ok((Self { shared, _replay: None }, replay))
+    }
+
+    fn load(engine: Arc<dyn Engine>) -> Result<Arc<Shared>, StoreError> {
         let state = open::load(&*engine)?;
         // What is read at open was written before a sync or survived a crash: make sure of it.
         engine.sync()?;
-        let shared = Arc::new(Shared {
+        Ok(Arc::new(Shared {
             hub: WatchHub::new(state.head.revision),
             revision: latest::Sender::new(state.head.revision),
             leases: latest::Sender::new(0),
@@ -126,9 +140,7 @@ impl Store {
             pins: Pins::default(),
             failed: OnceLock::new(),
             engine,
-        });
-        let replay = crate::watch::ReplayThread::start(&shared)?;
-        Ok(Self { shared, _replay: Arc::new(replay) })
+        }))
     }
 
     /// Applies commands in order and returns what each came to, in their order. It is

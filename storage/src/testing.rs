@@ -1,5 +1,7 @@
 //! The contract of [`Engine`] as checks that every engine must pass.
 
+pub mod linearizability;
+
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 

@@ -30,6 +30,7 @@ mod recent;
 mod replay;
 
 pub(crate) use hub::WatchHub;
+pub use replay::Replay;
 pub(crate) use replay::ReplayThread;
 
 /// How many messages a watcher may lag behind before it is closed as [`KvError::SlowWatcher`].

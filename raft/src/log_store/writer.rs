@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Shared, memory, records};
 use crate::config::Blocking;
 use crate::error::NodeError;
+use crate::runtime;
 use crate::types::{Entry, TypeConfig, Vote};
 
 /// How many jobs wait for the writer; beyond that the log makes openraft wait.
@@ -41,16 +42,17 @@ pub(super) enum Job {
 #[derive(Clone)]
 pub(super) enum Queue {
     Thread { jobs: mpsc::Sender<Job>, thread: Arc<Mutex<Option<JoinHandle<()>>>> },
-    Inline(Arc<Mutex<Writer>>),
+    Task { jobs: mpsc::Sender<Job> },
 }
 
 impl Queue {
     pub(super) fn start(shared: &Arc<Shared>, blocking: Blocking) -> Result<Self, NodeError> {
         let mut writer = Writer { shared: Arc::clone(shared) };
-        if blocking == Blocking::Inline {
-            return Ok(Self::Inline(Arc::new(Mutex::new(writer))));
-        }
         let (jobs, queue) = mpsc::channel(QUEUE);
+        if blocking == Blocking::Inline {
+            tokio::spawn(runtime::hosted(writer.run_as_task(queue)));
+            return Ok(Self::Task { jobs });
+        }
         let thread = std::thread::Builder::new()
             .name("raft-log".to_owned())
             .spawn(move || writer.run(queue))
@@ -61,22 +63,13 @@ impl Queue {
     pub(super) fn blocking(&self) -> Blocking {
         match self {
             Self::Thread { .. } => Blocking::Threads,
-            Self::Inline(_) => Blocking::Inline,
+            Self::Task { .. } => Blocking::Inline,
         }
     }
 
     pub(super) async fn submit(&self, job: Job) -> io::Result<()> {
-        match self {
-            Self::Thread { jobs, .. } => {
-                jobs.send(job).await.map_err(|_| io::Error::other("the log's writer has stopped"))
-            }
-            Self::Inline(writer) => {
-                let mut writer = writer.lock();
-                writer.write(vec![job]);
-                while writer.purge_slice() {}
-                Ok(())
-            }
-        }
+        let (Self::Thread { jobs, .. } | Self::Task { jobs }) = self;
+        jobs.send(job).await.map_err(|_| io::Error::other("the log's writer has stopped"))
     }
 
     pub(super) async fn submit_and_wait(
@@ -89,9 +82,10 @@ impl Queue {
     }
 
     pub(super) async fn close(&self) {
-        let Self::Thread { jobs, thread } = self else { return };
+        let (Self::Thread { jobs, .. } | Self::Task { jobs }) = self;
         // A failure means that it has stopped already.
         let _ = jobs.send(Job::Stop).await;
+        let Self::Thread { thread, .. } = self else { return jobs.closed().await };
         let Some(thread) = thread.lock().take() else { return };
         if tokio::task::spawn_blocking(move || thread.join()).await.is_err() {
             tracing::error!("the log's writer did not end in order");
@@ -182,6 +176,20 @@ impl Writer {
             }
             let is_last = jobs.iter().any(|job| matches!(job, Job::Stop));
             self.write(std::mem::take(&mut jobs));
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    /// The same for virtual time, in which a sync takes as long as the host says.
+    async fn run_as_task(mut self, mut queue: mpsc::Receiver<Job>) {
+        let mut jobs = Vec::new();
+        while queue.recv_many(&mut jobs, QUEUE).await > 0 {
+            let is_last = jobs.iter().any(|job| matches!(job, Job::Stop));
+            runtime::sync_time().await;
+            self.write(std::mem::take(&mut jobs));
+            while self.purge_slice() {}
             if is_last {
                 return;
             }

@@ -21,6 +21,7 @@ use rand::RngExt as _;
 
 use super::Inner;
 use crate::proto;
+use crate::runtime::Randomness;
 use crate::status::Leadership;
 use crate::transport::{PeerClient, Probe};
 use crate::types::{LogId, NodeId};
@@ -122,7 +123,7 @@ impl Inner {
         let mut leadership = self.leadership.clone();
         let mut wait = STAGGER * self.place_after(dead).await;
         for attempt in 0..ATTEMPTS {
-            let jitter = Duration::from_millis(rand::rng().random_range(0..JITTER_MS));
+            let jitter = Duration::from_millis(Randomness.random_range(0..JITTER_MS));
             let another = leadership.wait_for(|now| {
                 now.leader.is_some_and(|leader| leader != dead || now.term > gone.term)
             });

@@ -86,6 +86,7 @@ impl Inner {
             let Some(id) = leader.leader else { continue };
             // Dropping an attempt is harmless: the next one carries the same identity.
             let attempt = tokio::select! {
+                biased;
                 attempt = self.attempt(id, command.clone(), deadline) => attempt,
                 () = self.other_leader(leader) => Attempt::Unknown("the leader changed".to_owned()),
             };
@@ -131,6 +132,7 @@ impl Inner {
             tried = Some(leader);
             let Some(id) = leader.leader else { continue };
             let index = tokio::select! {
+                biased;
                 index = self.read_index_of(id) => index,
                 () = self.other_leader(leader) => Err("the leader changed".to_owned()),
             };

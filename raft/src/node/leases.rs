@@ -7,12 +7,14 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream};
 use kontiki_storage::kv::{KvError, Revision, Term};
 use kontiki_storage::lease::Lease;
+use rand::RngExt as _;
 use tokio::time::Instant;
 
 use super::{Inner, Node};
 use crate::command::{Act, Done};
 use crate::lessor::Due;
 use crate::proto;
+use crate::runtime::Randomness;
 use crate::types::NodeId;
 
 /// The least that is granted, in seconds: as etcd's, one and a half of its election timeouts.
@@ -51,7 +53,7 @@ impl Node {
         id: Option<i64>,
         ttl_seconds: i64,
     ) -> Result<(i64, i64, Revision), KvError> {
-        let id = id.unwrap_or_else(|| rand::random_range(1..=i64::MAX));
+        let id = id.unwrap_or_else(|| Randomness.random_range(1..=i64::MAX));
         let ttl_seconds = ttl_seconds.max(TTL_SECONDS_MIN);
         let act = Act::LeaseGrant { id, ttl_seconds };
         let revision = self.inner.lease_act(act, None).await?;
@@ -124,6 +126,7 @@ impl Inner {
             tried = Some(leader);
             let Some(id) = leader.leader else { continue };
             let asked = tokio::select! {
+                biased;
                 reply = self.ask_leases_of(id, request.clone()) => reply,
                 () = self.other_leader(leader) => Err("the leader changed".to_owned()),
             };
@@ -180,6 +183,7 @@ impl Inner {
             let next = due.next;
             self.carry_out(due).await;
             tokio::select! {
+                biased;
                 () = at(next) => {}
                 changed = changes.changed() => match changed {
                     Ok(()) => tokio::time::sleep(GATHER).await,
@@ -209,6 +213,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
         }
         // Cancel-safe: what was due and not done is due for whoever leads next.
         tokio::select! {
+            biased;
             () = inner.token.cancelled() => return inner.lessor.leave_office(),
             changed = leadership.changed() => if changed.is_err() { return },
             () = inner.watch_deadlines(), if now.is_local => {}

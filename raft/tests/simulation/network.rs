@@ -6,31 +6,66 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::{StreamExt as _, future};
+use futures_util::future::Either;
+use futures_util::{StreamExt as _, future, stream};
 use kontiki_raft::peer::PeerService;
 use kontiki_raft::proto;
+use kontiki_raft::runtime::Host;
 use kontiki_raft::transport::{CallError, Messages, PeerClient, Probe, Transport};
 use kontiki_raft::types::{Member, NodeId};
+use kontiki_storage::latest;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tokio::sync::watch;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
 
 /// How long a cut connection is believed in.
 const KEEP_ALIVE: Duration = Duration::from_millis(1000);
 
 pub(super) struct Net {
+    begun: Instant,
     state: Mutex<State>,
 }
 
 struct State {
     rng: StdRng,
     /// Members that run, with what ends when they crash.
-    running: BTreeMap<NodeId, (Arc<PeerService>, watch::Sender<()>)>,
-    /// Pairs between which nothing passes.
+    running: BTreeMap<NodeId, Place>,
+    /// From whom to whom nothing passes.
     cut: BTreeSet<(NodeId, NodeId)>,
-    /// How many of a thousand calls are lost.
+    /// How many of a thousand messages are lost, and how many come twice.
     lost_per_mille: u32,
+    doubled_per_mille: u32,
+    /// How long a message takes at most, in microseconds.
+    delay_us_max: u64,
+    /// A checksum of all that passed, and when.
+    trace: u64,
+}
+
+#[derive(Clone)]
+struct Place {
+    service: Arc<PeerService>,
+    host: Host,
+    end: latest::Sender<()>,
+}
+
+/// How long a message takes at most while nothing is wrong, in microseconds.
+const DELAY_US_MAX: u64 = 4000;
+
+/// How many messages a connection holds that the other end has not read.
+const UNDER_WAY: usize = 16;
+
+impl Place {
+    /// Ends when this machine has crashed, and whoever was connected has noticed.
+    fn is_gone(&self) -> impl Future<Output = ()> + use<> {
+        let mut end = self.end.subscribe();
+        async move {
+            while end.changed().await.is_ok() {}
+            tokio::time::sleep(KEEP_ALIVE).await;
+        }
+    }
 }
 
 impl Net {
@@ -40,12 +75,16 @@ impl Net {
             running: BTreeMap::new(),
             cut: BTreeSet::new(),
             lost_per_mille: 0,
+            doubled_per_mille: 0,
+            delay_us_max: DELAY_US_MAX,
+            trace: 0,
         };
-        Arc::new(Self { state: Mutex::new(state) })
+        Arc::new(Self { begun: Instant::now(), state: Mutex::new(state) })
     }
 
-    pub(super) fn join(&self, id: NodeId, service: Arc<PeerService>) {
-        self.state.lock().running.insert(id, (service, watch::Sender::new(())));
+    pub(super) fn join(&self, id: NodeId, service: Arc<PeerService>, host: Host) {
+        let place = Place { service, host, end: latest::Sender::new(()) };
+        self.state.lock().running.insert(id, place);
     }
 
     pub(super) fn leave(&self, id: NodeId) {
@@ -60,14 +99,35 @@ impl Net {
         }
     }
 
+    /// Cuts one direction only.
+    pub(super) fn cut(&self, from: NodeId, to: NodeId) {
+        self.state.lock().cut.insert((from, to));
+    }
+
     pub(super) fn lose(&self, per_mille: u32) {
         self.state.lock().lost_per_mille = per_mille;
+    }
+
+    pub(super) fn double(&self, per_mille: u32) {
+        self.state.lock().doubled_per_mille = per_mille;
+    }
+
+    pub(super) fn delay_upto(&self, longest: Duration) {
+        let us = u64::try_from(longest.as_micros()).unwrap();
+        self.state.lock().delay_us_max = us;
+    }
+
+    /// A checksum of every message that passed, and when: equal where two runs went the same way.
+    pub(super) fn trace(&self) -> u64 {
+        self.state.lock().trace
     }
 
     pub(super) fn heal(&self) {
         let mut state = self.state.lock();
         state.cut.clear();
         state.lost_per_mille = 0;
+        state.doubled_per_mille = 0;
+        state.delay_us_max = DELAY_US_MAX;
     }
 
     fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
@@ -80,12 +140,31 @@ impl Net {
         state.rng.random_range(0..1000) < per_mille
     }
 
-    fn delay(&self) -> Duration {
-        Duration::from_micros(self.state.lock().rng.random_range(50..4000))
+    fn doubles(&self) -> bool {
+        let mut state = self.state.lock();
+        let per_mille = state.doubled_per_mille;
+        state.rng.random_range(0..1000) < per_mille
     }
 
-    fn service(&self, id: NodeId) -> Option<Arc<PeerService>> {
-        self.state.lock().running.get(&id).map(|(service, _)| Arc::clone(service))
+    fn delay(&self) -> Duration {
+        let mut state = self.state.lock();
+        let longest = state.delay_us_max;
+        Duration::from_micros(state.rng.random_range(50..longest))
+    }
+
+    fn note(&self, from: NodeId, to: NodeId) {
+        let mut state = self.state.lock();
+        let mut noted = state.trace;
+        let us = u64::try_from(self.begun.elapsed().as_micros()).unwrap();
+        tracing::trace!(target: "simulation", from, to, us, "passed");
+        for part in [from, to, us] {
+            noted = (noted ^ part).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
+        }
+        state.trace = noted;
+    }
+
+    fn place(&self, id: NodeId) -> Option<Place> {
+        self.state.lock().running.get(&id).cloned()
     }
 }
 
@@ -119,24 +198,61 @@ impl SimClient {
         if self.net.is_cut(from, to) || self.net.loses() {
             future::pending::<()>().await;
         }
+        self.net.note(from, to);
     }
 
-    fn service(&self) -> Result<Arc<PeerService>, CallError> {
+    /// [`SimClient::pass`], unless the connection is given up meanwhile: whether it passed.
+    async fn pass_in_time(&self, from: NodeId, to: NodeId) -> bool {
+        tokio::time::timeout(KEEP_ALIVE, self.pass(from, to)).await.is_ok()
+    }
+
+    /// Sends one message after another. What is lost breaks the connection: nothing later arrives.
+    async fn send_on(
+        self,
+        mut requests: Messages<proto::AppendRequest>,
+        sender: mpsc::Sender<proto::AppendRequest>,
+    ) {
+        while let Either::Left((Some(request), _)) =
+            future::select(requests.next(), Box::pin(sender.closed())).await
+        {
+            if !self.pass_in_time(self.me, self.target).await || sender.send(request).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    fn place(&self) -> Result<Place, CallError> {
         let gone = || CallError::Unreachable("nobody listens there".to_owned());
-        self.net.service(self.target).ok_or_else(gone)
+        self.net.place(self.target).ok_or_else(gone)
+    }
+
+    fn here(&self) -> Result<Place, CallError> {
+        let gone = || CallError::Unreachable("this machine is gone".to_owned());
+        self.net.place(self.me).ok_or_else(gone)
     }
 
     async fn call<T, F>(
         &self,
         timeout: Duration,
-        act: impl FnOnce(Arc<PeerService>) -> F,
+        act: impl Fn(Arc<PeerService>) -> F,
     ) -> Result<T, CallError>
     where
-        F: Future<Output = Result<T, CallError>>,
+        F: Future<Output = Result<T, CallError>> + Send + 'static,
+        T: Send + 'static,
     {
         let calling = async {
             self.pass(self.me, self.target).await;
-            let reply = act(self.service()?).await;
+            let place = self.place()?;
+            if self.net.doubles() {
+                // It comes a second time, later, and nobody waits for that answer.
+                let (again, late) = (place.host.run(act(place.service.clone())), self.net.delay());
+                tokio::spawn(async move {
+                    tokio::time::sleep(late * 10).await;
+                    again.await.map(drop)
+                });
+            }
+            let reply = place.host.run(act(place.service.clone())).await;
             self.pass(self.target, self.me).await;
             reply
         };
@@ -152,30 +268,29 @@ impl PeerClient for SimClient {
         &self,
         requests: Messages<proto::AppendRequest>,
     ) -> Result<Messages<Result<proto::AppendReply, CallError>>, CallError> {
-        let service = self.service()?;
-        let there = self.clone();
-        let requests = requests.then(move |request| {
-            let there = there.clone();
-            async move {
-                let passing = there.pass(there.me, there.target);
-                tokio::time::timeout(KEEP_ALIVE, passing).await.ok().map(|()| request)
-            }
-        });
-        // What is lost breaks the connection: nothing later may arrive.
-        let requests = requests.take_while(|request| future::ready(request.is_some()));
-        let replies = service.append(Box::pin(requests.filter_map(future::ready)));
+        let (here, place) = (self.here()?, self.place()?);
+        let (sender, received) = mpsc::channel(UNDER_WAY);
+        tokio::spawn(here.host.run(self.clone().send_on(requests, sender)));
+        let (service, gone) = (Arc::clone(&place.service), place.is_gone());
+        let taken = async move { service.append(Box::pin(ReceiverStream::new(received))) };
+        let replies = Box::pin(place.host.run(stream::once(taken).flatten()));
+        let gone = Box::pin(gone);
         let back = self.clone();
-        let replies = replies.then(move |reply| {
+        Ok(Box::pin(stream::unfold(Some((replies, gone)), move |open| {
             let back = back.clone();
             async move {
-                let passing = back.pass(back.target, back.me);
-                match tokio::time::timeout(KEEP_ALIVE, passing).await {
-                    Ok(()) => reply,
-                    Err(_) => Err(lost()),
+                let (mut replies, gone) = open?;
+                let (reply, gone) = match future::select(replies.next(), gone).await {
+                    Either::Left((reply, gone)) => (reply?, gone),
+                    Either::Right(_) => return Some((Err(lost()), None)),
+                };
+                if back.pass_in_time(back.target, back.me).await {
+                    Some((reply, Some((replies, gone))))
+                } else {
+                    Some((Err(lost()), None))
                 }
             }
-        });
-        Ok(Box::pin(replies))
+        })))
     }
 
     async fn heartbeat(
@@ -183,7 +298,11 @@ impl PeerClient for SimClient {
         request: proto::AppendRequest,
         timeout: Duration,
     ) -> Result<proto::AppendReply, CallError> {
-        self.call(timeout, |peer| async move { peer.heartbeat(request).await }).await
+        self.call(timeout, move |peer| {
+            let request = request.clone();
+            async move { peer.heartbeat(request).await }
+        })
+        .await
     }
 
     async fn vote(
@@ -191,7 +310,7 @@ impl PeerClient for SimClient {
         request: proto::VoteRequest,
         timeout: Duration,
     ) -> Result<proto::VoteReply, CallError> {
-        self.call(timeout, |peer| async move { peer.vote(request).await }).await
+        self.call(timeout, move |peer| async move { peer.vote(request).await }).await
     }
 
     async fn transfer_leader(
@@ -199,14 +318,23 @@ impl PeerClient for SimClient {
         request: proto::TransferRequest,
         timeout: Duration,
     ) -> Result<proto::TransferReply, CallError> {
-        self.call(timeout, |peer| async move { peer.transfer_leader(request).await }).await
+        self.call(timeout, move |peer| async move { peer.transfer_leader(request).await }).await
     }
 
     async fn install_snapshot(
         &self,
         chunks: Messages<proto::SnapshotChunk>,
     ) -> Result<proto::SnapshotReply, CallError> {
-        self.call(KEEP_ALIVE, |peer| async move { peer.install_snapshot(chunks).await }).await
+        // Not doubled: it is a stream, of one connection.
+        let chunks: Messages<_> = Box::pin(self.here()?.host.run(chunks));
+        let calling = async {
+            self.pass(self.me, self.target).await;
+            let place = self.place()?;
+            let reply = place.host.run(place.service.install_snapshot(chunks)).await;
+            self.pass(self.target, self.me).await;
+            reply
+        };
+        tokio::time::timeout(KEEP_ALIVE, calling).await.unwrap_or_else(|_| Err(lost()))
     }
 
     async fn propose(
@@ -214,7 +342,11 @@ impl PeerClient for SimClient {
         request: proto::ProposeRequest,
         timeout: Duration,
     ) -> Result<proto::ProposeReply, CallError> {
-        self.call(timeout, |peer| async move { Ok(peer.propose(request).await) }).await
+        self.call(timeout, move |peer| {
+            let request = request.clone();
+            async move { Ok(peer.propose(request).await) }
+        })
+        .await
     }
 
     async fn read_index(&self, timeout: Duration) -> Result<proto::ReadIndexReply, CallError> {
@@ -226,7 +358,11 @@ impl PeerClient for SimClient {
         request: proto::MemberRequest,
         timeout: Duration,
     ) -> Result<proto::MemberReply, CallError> {
-        self.call(timeout, |peer| async move { Ok(peer.change_member(request).await) }).await
+        self.call(timeout, move |peer| {
+            let request = request.clone();
+            async move { Ok(peer.change_member(request).await) }
+        })
+        .await
     }
 
     async fn lease(
@@ -234,7 +370,11 @@ impl PeerClient for SimClient {
         request: proto::LeaseRequest,
         timeout: Duration,
     ) -> Result<proto::LeaseReply, CallError> {
-        self.call(timeout, |peer| async move { Ok(peer.leases(&request).await) }).await
+        self.call(timeout, move |peer| {
+            let request = request.clone();
+            async move { Ok(peer.leases(&request).await) }
+        })
+        .await
     }
 
     async fn status(
@@ -242,13 +382,13 @@ impl PeerClient for SimClient {
         request: proto::StatusRequest,
         timeout: Duration,
     ) -> Result<proto::StatusReply, CallError> {
-        self.call(timeout, |peer| async move { Ok(peer.status(request)) }).await
+        self.call(timeout, move |peer| async move { Ok(peer.status(request)) }).await
     }
 
     async fn presence(&self) -> bool {
         let end = {
             let state = self.net.state.lock();
-            state.running.get(&self.target).map(|(_, end)| end.subscribe())
+            state.running.get(&self.target).map(|place| place.end.subscribe())
         };
         let Some(mut end) = end else { return false };
         while end.changed().await.is_ok() {}
@@ -257,7 +397,7 @@ impl PeerClient for SimClient {
 
     async fn probe(&self) -> Probe {
         tokio::time::sleep(self.net.delay()).await;
-        match self.net.service(self.target) {
+        match self.net.place(self.target) {
             _ if self.net.is_cut(self.me, self.target) => Probe::Silent,
             Some(_) => Probe::Reachable,
             None => Probe::Gone,

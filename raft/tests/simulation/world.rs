@@ -1,35 +1,48 @@
-//! The members of a simulated cluster.
+//! The members of a simulated cluster, each on a machine of its own.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kontiki_raft::config::{Blocking, LogPolicy, NodeConfig, Timers};
 use kontiki_raft::node::Node;
+use kontiki_raft::runtime::Host;
 use kontiki_raft::types::{Member, NodeId};
 use kontiki_storage::engine::memory::MemoryEngine;
-use kontiki_storage::kv::Kv;
+use kontiki_storage::kv::{Kv, KvError};
 use parking_lot::Mutex;
 
 use super::network::{Net, SimTransport};
+use super::seeded::{Bug, Seeded};
 
 /// How long, in virtual time, what must happen is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The first members of a cluster of three.
 pub(super) const MEMBERS: [NodeId; 3] = [1, 2, 3];
 
-struct Running {
-    node: Node,
+/// How long a sync of a disk takes with which nothing is wrong.
+pub(super) const SYNC: Range<Duration> = Duration::from_micros(100)..Duration::from_millis(4);
+
+#[derive(Clone)]
+pub(super) struct Running {
+    pub(super) node: Node,
+    pub(super) host: Host,
     engine: Arc<MemoryEngine>,
 }
 
 /// The members, on their network.
 pub(super) struct World {
     pub(super) net: Arc<Net>,
+    pub(super) bug: Option<Bug>,
+    seed: u64,
     running: Mutex<BTreeMap<NodeId, Running>>,
+    /// How many lives of members there were, and the last number that was given to one.
+    lives: Mutex<(u64, NodeId)>,
 }
 
-fn member(id: NodeId) -> Member {
+pub(super) fn member(id: NodeId) -> Member {
     Member { name: format!("server-{id}"), raft_addr: format!("sim:{id}"), ..Member::default() }
 }
 
@@ -42,45 +55,85 @@ pub(super) fn virtual_time<T>(story: impl Future<Output = T>) -> T {
 }
 
 impl World {
+    /// Three members.
     pub(super) async fn new(seed: u64) -> Arc<Self> {
-        let world = Arc::new(Self { net: Net::new(seed), running: Mutex::default() });
-        for id in MEMBERS {
+        Self::of(seed, 3, None).await
+    }
+
+    /// The first `count` members, in which there may be a bug.
+    pub(super) async fn of(seed: u64, count: u64, bug: Option<Bug>) -> Arc<Self> {
+        let net = Net::new(seed);
+        let lives = Mutex::new((0, count));
+        let world = Arc::new(Self { net, bug, seed, running: Mutex::default(), lives });
+        for id in 1..=count {
             world.start(id, Arc::new(MemoryEngine::new())).await;
         }
-        let members = MEMBERS.map(|id| (id, member(id))).into();
-        let first = world.node(1).unwrap();
-        first.bootstrap(members).await.unwrap();
+        let members = (1..=count).map(|id| (id, member(id))).collect();
+        let first = world.running(1).unwrap();
+        first.host.run(first.node.bootstrap(members)).await.unwrap();
         world
     }
 
+    /// A number that no member has had (R8).
+    pub(super) fn new_id(&self) -> NodeId {
+        let mut lives = self.lives.lock();
+        lives.1 += 1;
+        lives.1
+    }
+
     pub(super) async fn start(&self, id: NodeId, engine: Arc<MemoryEngine>) {
+        let life = {
+            let mut lives = self.lives.lock();
+            lives.0 += 1;
+            lives.0
+        };
+        let host = Host::new(self.seed.wrapping_mul(1_000_003).wrapping_add(life));
         let config = NodeConfig {
             node_id: id,
             cluster_id: "simulation".to_owned(),
             member: member(id),
-            engine: engine.clone(),
+            engine: Seeded::engine(engine.clone(), self.bug),
             tls: None,
             timers: Timers::default(),
             log: LogPolicy { snapshot_every: 100, keep: 40 },
             blocking: Blocking::Inline,
         };
+        host.set_sync_time(SYNC);
         let transport = SimTransport { net: Arc::clone(&self.net), me: id };
-        let node = Node::start_on(config, Arc::new(transport)).await.unwrap();
-        self.net.join(id, node.peer_service());
-        self.running.lock().insert(id, Running { node, engine });
+        let node = host.run(Node::start_on(config, Arc::new(transport))).await.unwrap();
+        self.net.join(id, node.peer_service(), host.clone());
+        self.running.lock().insert(id, Running { node, host, engine });
     }
 
-    /// Crashes a member: what it had not synced is lost but for the first `kept` batches.
-    pub(super) async fn crash(&self, id: NodeId, kept: usize) -> Option<Arc<MemoryEngine>> {
+    /// Crashes a member's machine: what it had not synced is lost but for the first `kept` batches.
+    pub(super) fn crash(&self, id: NodeId, kept: usize) -> Option<Arc<MemoryEngine>> {
         let running = self.running.lock().remove(&id)?;
+        running.host.end();
         self.net.leave(id);
-        let survivor = Arc::new(running.engine.after_crash(kept));
-        running.node.stop().await;
-        Some(survivor)
+        Some(Arc::new(running.engine.after_crash(kept)))
+    }
+
+    /// Makes a member's disk fail.
+    pub(super) fn fail_disk(&self, id: NodeId) {
+        if let Some(running) = self.running(id) {
+            running.engine.stop("the sync of the simulated disk failed");
+        }
+    }
+
+    pub(super) fn running(&self, id: NodeId) -> Option<Running> {
+        self.running.lock().get(&id).cloned()
+    }
+
+    pub(super) fn all(&self) -> Vec<Running> {
+        self.running.lock().values().cloned().collect()
+    }
+
+    pub(super) fn ids(&self) -> Vec<NodeId> {
+        self.running.lock().keys().copied().collect()
     }
 
     pub(super) fn node(&self, id: NodeId) -> Option<Node> {
-        self.running.lock().get(&id).map(|running| running.node.clone())
+        self.running(id).map(|running| running.node)
     }
 
     pub(super) fn kv(&self, id: NodeId) -> Option<Arc<dyn Kv>> {
@@ -94,13 +147,11 @@ impl World {
 
     /// The member other than `gone` that leads and can serve, once there is one.
     pub(super) async fn lead_without(&self, gone: NodeId) -> NodeId {
-        let is_other = |id: &NodeId| *id != gone;
         for _ in 0..PATIENCE.as_millis() {
-            let leads = |id: &NodeId| {
-                self.node(*id).is_some_and(|node| node.leadership().borrow().is_local)
-            };
-            if let Some(leader) = MEMBERS.into_iter().filter(is_other).find(leads) {
-                return leader;
+            let all = self.all();
+            let mut others = all.iter().filter(|one| one.node.id() != gone);
+            if let Some(leader) = others.find(|one| one.node.leadership().borrow().is_local) {
+                return leader.node.id();
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -108,8 +159,19 @@ impl World {
     }
 
     pub(super) fn leader(&self) -> Option<NodeId> {
-        let running = self.running.lock();
-        let mut all = running.iter();
-        all.find(|(_, running)| running.node.leadership().borrow().is_local).map(|(id, _)| *id)
+        let all = self.all();
+        all.iter().find(|one| one.node.leadership().borrow().is_local).map(|one| one.node.id())
     }
+}
+
+/// The longest that a member may leave a client without an answer (R11).
+pub(super) const ANSWER: Duration = Duration::from_secs(10);
+
+/// What a client is told that waits no longer than that: a machine that crashed answers nothing.
+pub(super) async fn answered<T>(
+    host: &Host,
+    call: impl Future<Output = Result<T, KvError>>,
+) -> Result<T, KvError> {
+    let unknown = || KvError::Unknown { reason: "no answer".to_owned() };
+    tokio::time::timeout(ANSWER, host.run(call)).await.unwrap_or_else(|_| Err(unknown()))
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Notify, mpsc};
 
 use super::audience::{Audience, WatcherId};
 use super::recent::Recent;
@@ -17,8 +17,9 @@ use crate::kv::{Event, KeyRange, KvError, Revision, WatchMessage, WatchRequest};
 #[derive(Debug)]
 pub(crate) struct WatchHub {
     inner: Mutex<Hub>,
-    /// Wakes the replay thread.
+    /// Wakes the replay's thread, or its task.
     work: Condvar,
+    task_work: Notify,
 }
 
 #[derive(Debug)]
@@ -80,7 +81,7 @@ impl WatchHub {
             next_id: 0,
             stopped: false,
         };
-        Self { inner: Mutex::new(hub), work: Condvar::new() }
+        Self { inner: Mutex::new(hub), work: Condvar::new(), task_work: Notify::new() }
     }
 
     pub(super) fn add(
@@ -100,7 +101,7 @@ impl WatchHub {
         hub.watchers.insert(id, subscription);
         hub.behind.insert(id);
         if !hub.become_live(id) {
-            self.work.notify_one();
+            self.wake();
         }
         id
     }
@@ -140,17 +141,17 @@ impl WatchHub {
                 one.next = one.next.max(unsent); // a live one has been sent all before
             }
         }
-        let all: Vec<_> = hub.watchers.keys().copied().collect();
+        let all = hub.ids();
         for id in all {
             hub.become_live(id);
         }
-        self.work.notify_one();
+        self.wake();
     }
 
     /// Ends every watch: the store has failed.
     pub(crate) fn close_all(&self, error: &KvError) {
         let mut hub = self.inner.lock();
-        let all: Vec<_> = hub.watchers.keys().copied().collect();
+        let all = hub.ids();
         for id in all {
             hub.close(id, error.clone());
         }
@@ -170,12 +171,13 @@ impl WatchHub {
         let revision = hub.revision;
         // Progress that was asked for while the queue was full is due as well.
         let idle = hub.watchers.iter_mut().filter(|(_, one)| one.told < revision || one.progress);
-        let ids: Vec<_> = idle
+        let mut ids: Vec<_> = idle
             .map(|(id, one)| {
                 one.progress = true;
                 *id
             })
             .collect();
+        ids.sort_unstable(); // a simulation repeats itself
         for id in ids {
             hub.send_progress(id);
         }
@@ -196,9 +198,25 @@ impl WatchHub {
         hub.stopped
     }
 
+    /// [`WatchHub::wait`] for a task.
+    pub(super) async fn wait_as_task(&self, most: Duration, wants_work: bool) -> bool {
+        let has_work = |hub: &Hub| hub.stopped || (wants_work && !hub.behind.is_empty());
+        if !self.locked(|hub| has_work(hub)) {
+            // Cancel-safe: that it was woken or that it was not, it looks itself what there is to do.
+            let _ = tokio::time::timeout(most, self.task_work.notified()).await;
+        }
+        self.locked(|hub| hub.stopped)
+    }
+
     pub(super) fn stop(&self) {
         self.inner.lock().stopped = true;
         self.work.notify_all();
+        self.task_work.notify_one();
+    }
+
+    fn wake(&self) {
+        self.work.notify_one();
+        self.task_work.notify_one();
     }
 }
 
@@ -209,6 +227,13 @@ impl Hub {
 
     pub(super) fn watcher_mut(&mut self, id: WatcherId) -> Option<&mut Subscription> {
         self.watchers.get_mut(&id)
+    }
+
+    /// All watchers, in the order in which they came.
+    fn ids(&self) -> Vec<WatcherId> {
+        let mut ids: Vec<_> = self.watchers.keys().copied().collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// Moves a watcher that has been sent all there is to those that the hub sends to itself.

@@ -1,4 +1,4 @@
-//! [`ReplayThread`]: brings watchers that start in the past up to the present.
+//! [`ReplayThread`], or [`Replay`] as a task: brings watchers that start in the past up to the present.
 //!
 //! It goes round those that are behind and gives each one message at a time, as long as it has room,
 //! so that none waits for another. What the hub still has in memory comes from there; what is older
@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::Instant;
 
 use super::audience::WatcherId;
 use super::hub::Subscription;
@@ -65,19 +66,61 @@ impl Drop for ReplayThread {
 }
 
 fn run(shared: &Weak<Shared>) {
-    let mut progress_at = Instant::now() + PROGRESS_EVERY;
-    let mut found_room = true;
+    let mut rounds = Rounds::new();
     loop {
         let Some(shared) = shared.upgrade() else { return };
-        let idle = progress_at.saturating_duration_since(Instant::now());
-        let most = if found_room { idle } else { idle.min(ROOM_WAIT) };
-        if shared.hub.wait(most, found_room) {
+        if shared.hub.wait(rounds.pause(), rounds.found_room) {
             return;
         }
-        found_room = round(&shared);
-        if Instant::now() >= progress_at {
+        rounds.go(&shared);
+    }
+}
+
+/// What the thread does, for whoever opened a store by [`Store::open_with_replay`] to run as a task:
+/// under its runtime's clock, and where a simulation can stop it.
+///
+/// [`Store::open_with_replay`]: crate::store::Store::open_with_replay
+pub struct Replay {
+    shared: Arc<Shared>,
+}
+
+impl Replay {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::clone(shared) }
+    }
+
+    /// Serves watchers that start in the past for as long as it is polled.
+    pub async fn run(self) {
+        let mut rounds = Rounds::new();
+        while !self.shared.hub.wait_as_task(rounds.pause(), rounds.found_room).await {
+            rounds.go(&self.shared);
+        }
+    }
+}
+
+/// One round after another.
+struct Rounds {
+    progress_at: Instant,
+    /// Whether the last one could send something, or had nothing to send.
+    found_room: bool,
+}
+
+impl Rounds {
+    fn new() -> Self {
+        Self { progress_at: Instant::now() + PROGRESS_EVERY, found_room: true }
+    }
+
+    /// How long to wait at most before the next.
+    fn pause(&self) -> Duration {
+        let idle = self.progress_at.saturating_duration_since(Instant::now());
+        if self.found_room { idle } else { idle.min(ROOM_WAIT) }
+    }
+
+    fn go(&mut self, shared: &Shared) {
+        self.found_room = round(shared);
+        if Instant::now() >= self.progress_at {
             shared.hub.tick();
-            progress_at = Instant::now() + PROGRESS_EVERY;
+            self.progress_at = Instant::now() + PROGRESS_EVERY;
         }
     }
 }

@@ -1,0 +1,12 @@
+//! R4: reads and writes are linearizable.
+
+use kontiki_storage::testing::linearizability;
+
+use crate::simulation::history::History;
+
+pub(super) fn judge(history: &History) {
+    let operations = history.operations.lock();
+    if let Err(failure) = linearizability::check(&operations) {
+        panic!("R4: {failure}");
+    }
+}
