@@ -59,6 +59,7 @@ impl World {
             cluster_id: "simulation".to_owned(),
             member: member(id),
             engine: engine.clone(),
+            peer_source: None,
             tls: None,
             timers: Timers::default(),
             log: LogPolicy { snapshot_every: 100, keep: 40 },
