@@ -144,7 +144,6 @@ impl AsciiChart {
 
     /// Adds a histogram under a name.
     #[must_use]
-    #[expect(clippy::should_implement_trait, reason = "the original's name")]
     pub fn add<T>(mut self, name: &str, histogram: Histogram<T>) -> Self {
         self.lines.push((name.to_owned(), histogram.percentile_stats()));
         self
