@@ -19,6 +19,7 @@ pub mod config;
 pub mod shutdown;
 pub mod telemetry;
 
+pub mod picture;
 pub mod pki;
 pub mod token;
 

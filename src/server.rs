@@ -10,6 +10,7 @@
 //!    ▼  leader's tasks, while leading          │  first: leadership is handed over
 //! ```
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -194,6 +195,11 @@ fn member(config: &ServerConfig) -> Member {
     }
 }
 
+/// An address of this machine, rather than all of them.
+fn specific(address: IpAddr) -> Option<IpAddr> {
+    (!address.is_unspecified()).then_some(address)
+}
+
 async fn start_node(config: &ServerConfig, identity: &Identity) -> anyhow::Result<Node> {
     let engine = open_engine(&config.data_dir.join("store")).await?;
     let peer = identity.dir.read("peer")?;
@@ -202,6 +208,7 @@ async fn start_node(config: &ServerConfig, identity: &Identity) -> anyhow::Resul
         cluster_id: identity.record.cluster_id.clone(),
         member: member(config),
         engine,
+        peer_source: specific(config.raft_listen.ip()),
         tls: Some(PeerTls {
             ca_pem: identity.pki.peer_ca.cert_pem().into(),
             cert_pem: peer.cert_pem.into(),

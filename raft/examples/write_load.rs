@@ -32,6 +32,7 @@ async fn start(id: NodeId, listener: TcpListener, directory: &Path) -> Result<No
         cluster_id: "load".to_owned(),
         member,
         engine,
+        peer_source: None,
         tls: None,
         timers: Timers::default(),
         log: LogPolicy::default(),

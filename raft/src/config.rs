@@ -1,5 +1,6 @@
 //! What a node is started with.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ pub struct NodeConfig {
     pub member: Member,
     /// Where log, vote and state are kept.
     pub engine: Arc<dyn Engine>,
+    /// The address that connections to peers come from, where it matters: firewalls and fault tests
+    /// tell members apart by it.
+    pub peer_source: Option<IpAddr>,
     /// How members prove who they are to one another; `None` speaks plain text, for tests.
     pub tls: Option<PeerTls>,
     /// How long things may take.

@@ -4,6 +4,7 @@
 //! cluster together: one for the log, one for heartbeats, votes and read indexes, one for
 //! everything else. A connection that fails is dropped and the next call makes a new one (R11).
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, ServerTlsConfig};
@@ -35,10 +36,16 @@ const CLUSTER_HEADER: &str = "kontiki-cluster";
 /// Why a certificate cannot be used is only known to the TLS library in words.
 type TlsResult<T> = Result<T, tonic::transport::Error>;
 
-fn endpoint(addr: &str, tls: Option<&PeerTls>, connect_timeout: Duration) -> TlsResult<Endpoint> {
+fn endpoint(
+    addr: &str,
+    source: Option<IpAddr>,
+    tls: Option<&PeerTls>,
+    connect_timeout: Duration,
+) -> TlsResult<Endpoint> {
     let scheme = if tls.is_some() { "https" } else { "http" };
     let endpoint = Endpoint::from_shared(format!("{scheme}://{addr}"))?
         .connect_timeout(connect_timeout)
+        .local_address(source.filter(|source| same_family(addr, *source)))
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -51,6 +58,11 @@ fn endpoint(addr: &str, tls: Option<&PeerTls>, connect_timeout: Duration) -> Tls
         .identity(Identity::from_pem(&tls.cert_pem, &tls.key_pem))
         .domain_name(PEER_DNS_NAME);
     endpoint.tls_config(config)
+}
+
+/// A socket of one family cannot connect to an address of the other.
+fn same_family(addr: &str, source: IpAddr) -> bool {
+    addr.parse().is_ok_and(|addr: SocketAddr| addr.is_ipv4() == source.is_ipv4())
 }
 
 fn server_tls(tls: &PeerTls) -> ServerTlsConfig {

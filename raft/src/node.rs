@@ -122,8 +122,7 @@ impl Node {
     /// Starts a member over gRPC. It takes part once [`Node::serve`] runs and it is a member:
     /// through [`Node::bootstrap`], or added by another.
     pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
-        let transport =
-            GrpcTransport::new(&config.cluster_id, config.tls.clone(), config.timers.connect)?;
+        let transport = GrpcTransport::new(&config)?;
         Self::start_on(config, Arc::new(transport)).await
     }
 

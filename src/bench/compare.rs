@@ -18,7 +18,7 @@ use super::load;
 use super::report::Measured;
 use super::usage::Usage;
 use crate::up::Cluster;
-use crate::up::plan::{Runtime, UpConfig};
+use crate::up::plan::{Hosts, Runtime, UpConfig};
 
 /// How long a cluster may take to acknowledge its first write.
 const BOOT_DEADLINE: Duration = Duration::from_secs(30);
@@ -162,6 +162,7 @@ fn up_config(config: &CompareConfig, data_dir: &Path) -> UpConfig {
         restart: false,
         runtime_threads: None,
         node_ip: [127, 0, 0, 1].into(),
+        hosts: Hosts::Shared,
         log: config.log.clone(),
     }
 }

@@ -7,6 +7,8 @@ use std::time::Instant;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
+use super::scenario::FaultKind;
+
 /// When an operation ran, on the one clock of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
@@ -133,12 +135,23 @@ pub enum Record {
         /// What it was told instead.
         reason: String,
     },
-    /// A leader was killed.
-    Kill {
+    /// Something was done to a server.
+    Fault {
+        /// When.
+        at_us: u64,
+        /// What.
+        fault: FaultKind,
+        /// Whom.
+        server: String,
+    },
+    /// What was done is over.
+    Heal {
         /// When.
         at_us: u64,
         /// Whom.
         server: String,
+        /// What was seen.
+        detail: String,
     },
 }
 
@@ -149,7 +162,7 @@ impl Record {
             Self::Write { span, .. } | Self::Read { span, .. } | Self::List { span, .. } => {
                 span.end_us
             }
-            Self::Kill { at_us, .. } => *at_us,
+            Self::Fault { at_us, .. } | Self::Heal { at_us, .. } => *at_us,
             Self::WatchStart { .. } | Self::Event { .. } | Self::WatchGap { .. } => 0,
         }
     }

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::Global;
 use crate::up::boot::check_count;
-use crate::up::plan::{AGENTS_MAX, Runtime, SERVERS_MAX, UpConfig, base_port_max};
+use crate::up::plan::{AGENTS_MAX, Hosts, Runtime, SERVERS_MAX, UpConfig, base_port_max};
 
 /// Flags of `kontiki up`.
 #[derive(Debug, Args)]
@@ -70,6 +70,7 @@ impl Flags {
             install_packages: self.install_packages,
             restart: !self.no_restart,
             runtime_threads: self.runtime_threads,
+            hosts: Hosts::Shared,
             node_ip: self.node_ip.unwrap_or_else(|| default_node_ip(agents)),
             log: log.into(),
         })

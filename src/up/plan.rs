@@ -24,6 +24,26 @@ pub enum Runtime {
     None,
 }
 
+/// The addresses of servers on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Hosts {
+    /// One for all, and a port for each.
+    #[default]
+    Shared,
+    /// A loopback address for each, so that a firewall can tell them apart.
+    Own,
+}
+
+impl Hosts {
+    fn of(self, number: u16) -> IpAddr {
+        let last = u8::try_from(number).unwrap_or(u8::MAX);
+        match self {
+            Self::Shared => LOOPBACK,
+            Self::Own => IpAddr::V4(Ipv4Addr::new(127, 77, 0, last)),
+        }
+    }
+}
+
 /// The flags of `kontiki up`, validated.
 #[derive(Debug, Clone)]
 pub struct UpConfig {
@@ -49,6 +69,8 @@ pub struct UpConfig {
     pub runtime_threads: Option<usize>,
     /// The address of this machine that pods reach servers at.
     pub node_ip: IpAddr,
+    /// The addresses of the servers.
+    pub hosts: Hosts,
     /// What the children log.
     pub log: String,
 }
@@ -107,15 +129,18 @@ impl Plan {
     /// The plan for a configuration.
     pub fn new(config: &UpConfig) -> Self {
         let at = |offset: u16| SocketAddr::new(LOOPBACK, config.base_port + offset);
+        let of_server = |number: u16, kind: u16| {
+            SocketAddr::new(config.hosts.of(number), config.base_port + kind + number)
+        };
         let log = |name: &str| config.data_dir.join("logs").join(format!("{name}.log"));
         let server = |number: u16| {
             let name = format!("server-{number}");
             ServerPlan {
                 data_dir: config.data_dir.join(&name),
                 log: log(&name),
-                api: at(number),
-                raft: at(RAFT_PORTS + number),
-                etcd: at(ETCD_PORTS + number),
+                api: of_server(number, 0),
+                raft: of_server(number, RAFT_PORTS),
+                etcd: of_server(number, ETCD_PORTS),
                 name,
             }
         };
@@ -168,16 +193,22 @@ pub fn server_args(
     token_file: &Path,
 ) -> Vec<OsString> {
     // Pods reach the API at the machine's own address; peers of one machine need none but loopback.
-    let api_host =
-        if config.runtime == Runtime::None { LOOPBACK } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+    let api_host = match config.runtime {
+        Runtime::None => server.api.ip(),
+        Runtime::Containerd => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    };
+    let advertise = match config.hosts {
+        Hosts::Shared => config.node_ip,
+        Hosts::Own => server.api.ip(),
+    };
     let mut args = Args::new("server", config);
     args.flag("--name", &server.name);
     args.flag("--data-dir", &server.data_dir);
     args.flag("--api-listen", SocketAddr::new(api_host, server.api.port()).to_string());
     args.flag("--raft-listen", server.raft.to_string());
     args.flag("--etcd-listen", server.etcd.to_string());
-    args.flag("--advertise", config.node_ip.to_string());
-    args.flag("--peer-advertise", LOOPBACK.to_string());
+    args.flag("--advertise", advertise.to_string());
+    args.flag("--peer-advertise", server.raft.ip().to_string());
     if let Some(threads) = config.runtime_threads {
         args.flag("--runtime-threads", threads.to_string());
     }
@@ -249,6 +280,7 @@ pub(super) mod tests {
             restart: true,
             runtime_threads: None,
             node_ip: LOOPBACK,
+            hosts: Hosts::Shared,
             log: "info".into(),
         }
     }
@@ -262,6 +294,19 @@ pub(super) mod tests {
         assert_eq!(distinct.len(), addresses.len());
         let within = config.base_port..config.base_port + PORTS;
         assert!(addresses.iter().all(|address| within.contains(&address.port())));
+    }
+
+    #[test]
+    fn servers_with_addresses_of_their_own_share_none() {
+        let config = UpConfig { hosts: Hosts::Own, ..config(Path::new("/data")) };
+        let plan = Plan::new(&config);
+        let hosts: HashSet<IpAddr> = plan.servers.iter().map(|server| server.raft.ip()).collect();
+        assert_eq!(hosts.len(), 3);
+        for server in &plan.servers {
+            let args = server_args(&config, server, &Origin::Init, Path::new("/token"));
+            let at = args.iter().position(|arg| arg == "--peer-advertise").unwrap();
+            assert_eq!(args[at + 1], server.raft.ip().to_string().as_str());
+        }
     }
 
     #[test]

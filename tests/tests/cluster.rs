@@ -1,12 +1,14 @@
 //! Real processes on real disks: three servers under `kontiki up`, killed, paused, started again.
 //! Each test is one story, told from the start of a cluster to its end.
 
+use std::process::Command;
 use std::time::Duration;
 
-use kontiki_tests::requirements;
 use kontiki_tests::up::{self, Up};
 use kontiki_tests::wait;
+use kontiki_tests::{ports, requirements};
 use rustix::process::{Pid, Signal, test_kill_process};
+use serde_json::Value;
 
 /// Three servers, and no pods: what needs no root.
 const SERVERS: &[&str] = &["--servers", "3", "--agents", "0", "--runtime", "none"];
@@ -40,7 +42,7 @@ fn a_cluster_comes_back_with_its_objects_after_ctrl_c() {
 
 #[test]
 fn a_reader_that_stops_early_is_no_error() {
-    use std::process::{Command, Stdio};
+    use std::process::Stdio;
     let mut version = Command::new(up::binary());
     let (reader, writer) = std::io::pipe().expect("a pipe must be had");
     drop(reader);
@@ -58,6 +60,31 @@ fn leaders_killed_again_and_again_lose_nothing() {
     let complaint = String::from_utf8_lossy(&chaos.stderr);
     assert!(chaos.status.success(), "{printed}{complaint}");
     all_members_agree(&up);
+}
+
+#[test]
+fn every_fault_in_turn_breaks_no_promise() {
+    if !requirements::met(&["nft", "strace"], true) {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder must be had");
+    let history = folder.path().join("history.jsonl");
+    let base_port = ports::free().to_string();
+    let chaos = Command::new(up::binary())
+        .args(["chaos", "all", "--count", "10", "--interval", "0.5", "--hold", "1.5"])
+        .args(["--base-port", &base_port, "-o", "json", "--history"])
+        .arg(&history)
+        .output()
+        .expect("kontiki must start");
+    let printed = String::from_utf8_lossy(&chaos.stdout);
+    let complaint = String::from_utf8_lossy(&chaos.stderr);
+    assert!(chaos.status.success(), "{printed}{complaint}");
+    let outcome: Value = serde_json::from_str(&printed).expect("it must be JSON");
+    let faults = outcome["faults"].as_array().expect("it must name its faults");
+    assert_eq!(faults.len(), 10, "{printed}");
+    assert!(faults.iter().all(|fault| fault["first_write_ms"].is_number()), "{printed}");
+    assert!(history.with_extension("svg").exists(), "the picture must be there");
+    assert!(history.exists(), "the history must be there");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 /// Rule 1: what each of our crates may depend on among ours.
 const OURS: &[(&str, &[&str])] = &[
     ("kontiki-storage", &[]),
+    ("base2histogram", &[]),
     ("kontiki-raft", &["kontiki-storage"]),
     ("kontiki-api", &["kontiki-storage"]),
     ("kontiki-node-agent", &[]),

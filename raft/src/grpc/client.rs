@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use tonic::{Request, Status};
 
 use super::lane::Lane;
 use super::{CLUSTER_HEADER, endpoint};
-use crate::config::PeerTls;
+use crate::config::{NodeConfig, PeerTls};
 use crate::error::NodeError;
 use crate::proto;
 use crate::transport::{CallError, Messages, PeerClient, Probe, Transport};
@@ -36,22 +37,25 @@ impl Interceptor for MarkCluster {
 /// Clients of peers over gRPC; one for each address, however often it is asked for.
 pub struct GrpcTransport {
     mark: MarkCluster,
+    source: Option<IpAddr>,
     tls: Option<PeerTls>,
     connect: Duration,
     clients: Mutex<HashMap<String, Arc<GrpcClient>>>,
 }
 
 impl GrpcTransport {
-    /// The transport of a member of `cluster`.
-    pub fn new(cluster: &str, tls: Option<PeerTls>, connect: Duration) -> Result<Self, NodeError> {
-        let mark = MetadataValue::try_from(cluster).map_err(|_| NodeError::Log {
-            reason: format!("the cluster's name {cluster:?} must be plain ASCII"),
+    /// The transport of the member that `config` describes.
+    pub fn new(config: &NodeConfig) -> Result<Self, NodeError> {
+        let NodeConfig { cluster_id, tls, peer_source: source, .. } = config;
+        let (tls, source, connect) = (tls.clone(), *source, config.timers.connect);
+        let mark = MetadataValue::try_from(cluster_id).map_err(|_| NodeError::Log {
+            reason: format!("the cluster's name {cluster_id:?} must be plain ASCII"),
         })?;
         // Found now, and not at the first call.
-        endpoint("localhost:1", tls.as_ref(), connect)
+        endpoint("localhost:1", source, tls.as_ref(), connect)
             .map_err(|error| NodeError::Tls { reason: describe(&error) })?;
         let clients = Mutex::new(HashMap::new());
-        Ok(Self { mark: MarkCluster(mark), tls, connect, clients })
+        Ok(Self { mark: MarkCluster(mark), source, tls, connect, clients })
     }
 }
 
@@ -66,7 +70,7 @@ impl Transport for GrpcTransport {
         if let Some(client) = clients.get(&member.raft_addr) {
             return Ok(Arc::clone(client) as Arc<dyn PeerClient>);
         }
-        let endpoint = endpoint(&member.raft_addr, self.tls.as_ref(), self.connect)
+        let endpoint = endpoint(&member.raft_addr, self.source, self.tls.as_ref(), self.connect)
             .map_err(|error| CallError::Unreachable(describe(&error)))?;
         let lane = || Lane::new(endpoint.clone(), self.mark.clone(), self.connect);
         let client = Arc::new(GrpcClient {

@@ -70,6 +70,7 @@ impl Cluster {
             cluster_id: "test".to_owned(),
             member: self.member(id),
             engine: engine.clone(),
+            peer_source: None,
             tls: self.tls.clone(),
             timers: Timers::default(),
             log: self.log,

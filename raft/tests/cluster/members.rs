@@ -51,6 +51,7 @@ fn config(id: u64, cluster: &str, engine: Arc<dyn Engine>) -> NodeConfig {
         cluster_id: cluster.to_owned(),
         member: Member::default(),
         engine,
+        peer_source: None,
         tls: None,
         timers: Timers::default(),
         log: LogPolicy::default(),

@@ -93,6 +93,7 @@ impl World {
             cluster_id: "simulation".to_owned(),
             member: member(id),
             engine: Seeded::engine(engine.clone(), self.bug),
+            peer_source: None,
             tls: None,
             timers: Timers::default(),
             log: LogPolicy { snapshot_every: 100, keep: 40 },

@@ -1,6 +1,7 @@
 //! Each promise is broken on purpose: a checker that finds nothing in these proves nothing.
 
 use super::*;
+use crate::chaos::scenario::FaultKind;
 
 const fn at(start_us: u64, end_us: u64) -> Span {
     Span { start_us, end_us }
@@ -205,7 +206,7 @@ fn a_watch_that_could_not_be_resumed_is_found() {
 fn a_history_is_the_same_after_a_way_over_disk() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let mut history = good();
-    history.push(Record::Kill { at_us: 7, server: "server-1".into() });
+    history.push(Record::Fault { at_us: 7, fault: FaultKind::Kill, server: "server-1".into() });
     crate::chaos::history::write(file.path(), &history).unwrap();
     assert_eq!(crate::chaos::history::read(file.path()).unwrap(), history);
 }

@@ -21,6 +21,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("conntrack", "conntrack"),
     ("iptables", "iptables"),
     ("ip", "iproute2"),
+    ("strace", "strace"),
     ("/bin/busybox", "busybox-static"),
     ("etcd", "etcd-server"),
     ("etcdctl", "etcd-client"),
