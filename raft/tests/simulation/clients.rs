@@ -31,6 +31,9 @@ const LEASE: i64 = 4;
 /// How long a watcher waits for news before it goes to another member.
 const NEWS: Duration = Duration::from_secs(3);
 
+/// An answer that takes longer is worth a line in the log.
+const SLOW_US: u64 = 1_000_000;
+
 /// What the clients share.
 #[derive(Clone)]
 pub(super) struct Clients {
@@ -83,7 +86,11 @@ impl Clients {
                 self.write(&member, &request, called).await
             };
             let returned = self.history.now();
-            self.history.waits.lock().remove(&number);
+            let wait = self.history.waits.lock().remove(&number);
+            if returned - called > SLOW_US {
+                let is_told = told.is_ok();
+                tracing::debug!(target: "simulation", number, returned, is_told, ?wait, "was slow");
+            }
             let silence = Duration::from_micros(returned - called);
             let mut longest = self.history.silence.lock();
             *longest = longest.max(silence);

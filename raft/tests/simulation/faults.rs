@@ -27,24 +27,56 @@ fn victim(world: &World, rng: &mut StdRng) -> NodeId {
     }
 }
 
+/// What can go wrong.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Crash,
+    Isolate,
+    CutOutgoing,
+    CutIncoming,
+    Lose,
+    Double,
+    Delay,
+    Pause,
+    SlowDisk,
+    FailDisk,
+}
+
+const FAULTS: [Fault; 11] = [
+    Fault::Crash,
+    Fault::Crash,
+    Fault::Isolate,
+    Fault::CutOutgoing,
+    Fault::CutIncoming,
+    Fault::Lose,
+    Fault::Double,
+    Fault::Delay,
+    Fault::Pause,
+    Fault::SlowDisk,
+    Fault::FailDisk,
+];
+
 /// Does one thing and undoes it.
 pub(super) async fn one(world: &Arc<World>, rng: &mut StdRng) {
     let victim = victim(world, rng);
     let others: Vec<NodeId> = world.ids().into_iter().filter(|id| *id != victim).collect();
-    match rng.random_range(0..11) {
-        0 | 1 => crash(world, rng, victim).await,
-        2 => world.net.isolate(victim, others.into_iter()),
-        3 => others.into_iter().for_each(|other| world.net.cut(victim, other)),
-        4 => others.into_iter().for_each(|other| world.net.cut(other, victim)),
-        5 => world.net.lose(rng.random_range(20..250)),
-        6 => world.net.double(rng.random_range(100..500)),
-        7 => world.net.delay_upto(millis(rng, 20, 200)),
-        8 => pause(world, rng, victim).await,
-        9 => slow_disk(world, rng, victim).await,
-        _ => fail_disk(world, rng, victim).await,
+    let fault = FAULTS[rng.random_range(0..FAULTS.len())];
+    tracing::debug!(target: "simulation", at_us = world.net.now(), ?fault, victim, "goes wrong");
+    match fault {
+        Fault::Crash => crash(world, rng, victim).await,
+        Fault::Isolate => world.net.isolate(victim, others.into_iter()),
+        Fault::CutOutgoing => others.into_iter().for_each(|other| world.net.cut(victim, other)),
+        Fault::CutIncoming => others.into_iter().for_each(|other| world.net.cut(other, victim)),
+        Fault::Lose => world.net.lose(rng.random_range(20..250)),
+        Fault::Double => world.net.double(rng.random_range(100..500)),
+        Fault::Delay => world.net.delay_upto(millis(rng, 20, 200)),
+        Fault::Pause => pause(world, rng, victim).await,
+        Fault::SlowDisk => slow_disk(world, rng, victim).await,
+        Fault::FailDisk => fail_disk(world, rng, victim).await,
     }
     tokio::time::sleep(millis(rng, 100, 2500)).await;
     world.net.heal();
+    tracing::debug!(target: "simulation", at_us = world.net.now(), "healed");
     tokio::time::sleep(millis(rng, 0, 800)).await;
 }
 
@@ -84,6 +116,7 @@ pub(super) async fn replace(world: &Arc<World>, rng: &mut StdRng) {
     let old = ids[rng.random_range(0..ids.len())];
     let new = world.new_id();
     world.start(new, Arc::new(MemoryEngine::new())).await;
+    tracing::debug!(target: "simulation", at_us = world.net.now(), old, new, "is being replaced");
     let Some(at) = world.running(world.leader().unwrap_or(ids[0])) else { return };
     let node = at.node.clone();
     let changing = at.host.run(async move {
@@ -91,7 +124,9 @@ pub(super) async fn replace(world: &Arc<World>, rng: &mut StdRng) {
         node.promote(new).await?;
         node.remove(old).await
     });
-    if let Ok(Ok(())) = tokio::time::timeout(CHANGE, changing).await {
+    let changed = tokio::time::timeout(CHANGE, changing).await;
+    tracing::debug!(target: "simulation", at_us = world.net.now(), ?changed, "replaced");
+    if let Ok(Ok(())) = changed {
         world.crash(old, 0);
     }
 }

@@ -31,8 +31,11 @@ pub(super) struct Net {
 
 struct State {
     rng: StdRng,
-    /// Members that run, with what ends when they crash.
+    /// Members that run.
     running: BTreeMap<NodeId, Place>,
+    /// What closes when they crash. Kept nowhere else: the tasks of a machine that crashed are not
+    /// dropped, nor what they hold.
+    ends: BTreeMap<NodeId, latest::Sender<()>>,
     /// From whom to whom nothing passes.
     cut: BTreeSet<(NodeId, NodeId)>,
     /// How many of a thousand messages are lost, and how many come twice.
@@ -48,7 +51,8 @@ struct State {
 struct Place {
     service: Arc<PeerService>,
     host: Host,
-    end: latest::Sender<()>,
+    /// Closed when it crashes.
+    end: latest::Receiver<()>,
 }
 
 /// How long a message takes at most while nothing is wrong, in microseconds.
@@ -60,7 +64,7 @@ const UNDER_WAY: usize = 16;
 impl Place {
     /// Ends when this machine has crashed, and whoever was connected has noticed.
     fn is_gone(&self) -> impl Future<Output = ()> + use<> {
-        let mut end = self.end.subscribe();
+        let mut end = self.end.clone();
         async move {
             while end.changed().await.is_ok() {}
             tokio::time::sleep(KEEP_ALIVE).await;
@@ -73,6 +77,7 @@ impl Net {
         let state = State {
             rng: StdRng::seed_from_u64(seed),
             running: BTreeMap::new(),
+            ends: BTreeMap::new(),
             cut: BTreeSet::new(),
             lost_per_mille: 0,
             doubled_per_mille: 0,
@@ -83,12 +88,19 @@ impl Net {
     }
 
     pub(super) fn join(&self, id: NodeId, service: Arc<PeerService>, host: Host) {
-        let place = Place { service, host, end: latest::Sender::new(()) };
-        self.state.lock().running.insert(id, place);
+        let (sender, end) = latest::channel(());
+        let mut state = self.state.lock();
+        state.running.insert(id, Place { service, host, end });
+        state.ends.insert(id, sender);
     }
 
     pub(super) fn leave(&self, id: NodeId) {
-        self.state.lock().running.remove(&id);
+        let mut state = self.state.lock();
+        state.running.remove(&id);
+        let end = state.ends.remove(&id);
+        drop(state);
+        // Those that are woken by it look at who runs.
+        drop(end);
     }
 
     pub(super) fn isolate(&self, id: NodeId, others: impl Iterator<Item = NodeId>) {
@@ -152,10 +164,15 @@ impl Net {
         Duration::from_micros(state.rng.random_range(50..longest))
     }
 
+    /// Microseconds of virtual time since the beginning.
+    pub(super) fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_micros()).unwrap()
+    }
+
     fn note(&self, from: NodeId, to: NodeId) {
+        let us = self.now();
         let mut state = self.state.lock();
         let mut noted = state.trace;
-        let us = u64::try_from(self.begun.elapsed().as_micros()).unwrap();
         tracing::trace!(target: "simulation", from, to, us, "passed");
         for part in [from, to, us] {
             noted = (noted ^ part).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
@@ -388,7 +405,7 @@ impl PeerClient for SimClient {
     async fn presence(&self) -> bool {
         let end = {
             let state = self.net.state.lock();
-            state.running.get(&self.target).map(|place| place.end.subscribe())
+            state.running.get(&self.target).map(|place| place.end.clone())
         };
         let Some(mut end) = end else { return false };
         while end.changed().await.is_ok() {}
