@@ -142,5 +142,5 @@ async fn bootstrap(api: Arc<ApiServer>, context: LeaderContext, node: Node) {
             priority_classes::ensure(&context.client)
         );
     };
-    token.run_until_cancelled(work).await;
+    token.run_until_cancelled(Box::pin(work)).await;
 }

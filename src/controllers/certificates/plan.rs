@@ -171,6 +171,7 @@ mod tests {
         .unwrap()
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as reading a request gives it")]
     fn subject(name: &str, groups: &[&str], hosts: usize) -> Result<Requested, String> {
         Ok(Requested {
             common_name: name.to_owned(),

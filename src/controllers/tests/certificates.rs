@@ -7,7 +7,7 @@ use k8s_openapi::api::certificates::v1::{
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kontiki_api::object::Object;
-use kontiki_api::registry::options::Part;
+use kontiki_api::registry::options::{DeleteOptions, Part};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use serde_json::json;
 
@@ -93,7 +93,7 @@ async fn endpoints_by_hand_are_mirrored_while_they_are_there() {
         (slice.endpoints[0].addresses == ["192.0.2.8"]).then_some(())
     };
     cluster.until("the mirror follows", follows).await;
-    cluster.client.delete::<Endpoints>("default", "db", &Default::default()).await.unwrap();
+    cluster.client.delete::<Endpoints>("default", "db", &DeleteOptions::default()).await.unwrap();
     cluster.until("the mirror goes", async || mirrors().await.is_empty().then_some(())).await;
     cluster.stop().await;
 }
