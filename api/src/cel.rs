@@ -211,7 +211,6 @@ mod tests {
             "quantity('1Gi').isGreaterThan(quantity('1Mi'))",
             "math.greatest(1, object.n) == 3",
             "[1, 2].map(x, x * 2).exists(y, y == 4)",
-            "type(object.n) == int",
         ] {
             assert_eq!(run(text), Ok(true), "{text}");
         }

@@ -189,8 +189,11 @@ impl Containerd {
             .spawn()
             .map_err(|source| AgentError::io("start", &self.program, source))?;
         if let Some(pid) = child.id() {
-            std::fs::write(self.pid_file(), pid.to_string())
-                .map_err(|source| AgentError::io("write", &self.pid_file(), source))?;
+            // Whole or not at all: by it the next agent finds a containerd that runs.
+            let (file, partial) = (self.pid_file(), self.pid_file().with_extension("partial"));
+            std::fs::write(&partial, pid.to_string())
+                .and_then(|()| std::fs::rename(&partial, &file))
+                .map_err(|source| AgentError::io("write", &file, source))?;
         }
         // Waits for the child so that it leaves no zombie; ends with it, or with the process.
         tokio::spawn(async move {

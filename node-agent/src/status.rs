@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, HostIP, Pod, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, HostIP, Pod, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::admit;
@@ -43,7 +43,13 @@ pub fn pod_status(input: &Input<'_>, plan: &Plan, node_ip: IpAddr) -> PodStatus 
     let conditions =
         conditions::conditions(input, &old, phase, init_done, &init_statuses, &statuses);
     let ips = pod_ips(input, &old, node_ip);
-    let (reason, message) = match admit::refusal(input.pod) {
+    let refusal = admit::refusal(input.pod);
+    // As the kubelet: a pod that is refused has no containers to tell of, or clients would show that
+    // they are still being created.
+    let is_refused = refusal.is_some();
+    let told =
+        |statuses: Vec<ContainerStatus>| (!is_refused && !statuses.is_empty()).then_some(statuses);
+    let (reason, message) = match refusal {
         Some(refusal) => (Some(refusal.reason.to_owned()), Some(refusal.message)),
         None if is_late(input) => (Some("DeadlineExceeded".to_owned()), Some(LATE.to_owned())),
         None => (old.reason.clone(), old.message.clone()),
@@ -54,10 +60,9 @@ pub fn pod_status(input: &Input<'_>, plan: &Plan, node_ip: IpAddr) -> PodStatus 
         message,
         phase: Some(phase.to_owned()),
         conditions: Some(conditions),
-        container_statuses: Some(statuses),
-        ephemeral_container_statuses: (!ephemeral_statuses.is_empty())
-            .then_some(ephemeral_statuses),
-        init_container_statuses: (!init_statuses.is_empty()).then_some(init_statuses),
+        container_statuses: (!is_refused).then_some(statuses),
+        ephemeral_container_statuses: told(ephemeral_statuses),
+        init_container_statuses: told(init_statuses),
         host_ip: Some(node_ip.to_string()),
         host_ips: Some(vec![HostIP { ip: node_ip.to_string() }]),
         pod_ip: ips.first().map(ToString::to_string),

@@ -34,7 +34,8 @@ use super::owners::{self, ObjectKey};
 use super::runtime::{Controller, During, Next, Reconcile, ReconcileError};
 use super::volumes::{
     BETA_PROVISIONER, BIND_COMPLETED, BOUND_BY_CONTROLLER, PROVISIONED_BY, PROVISIONER,
-    SELECTED_NODE, annotation, claim_phase, claim_ref, class_of_claim, volume_name, volume_phase,
+    SELECTED_NODE, annotation, claim_phase, claim_ref, class_of_claim, default_class, is_default,
+    lacks_class, volume_name, volume_phase,
 };
 use crate::leader_context::LeaderContext;
 
@@ -94,7 +95,10 @@ pub fn controller(
         .watch(&volumes, move |volume| of_volume(&all, volume))
         .watch(&classes, move |class| {
             let name = owners::name(&class.metadata).to_owned();
-            waiting(&of_class, |claim| class_of_claim(claim) == name)
+            let by_default = is_default(class);
+            waiting(&of_class, |claim| {
+                class_of_claim(claim) == name || (by_default && lacks_class(claim))
+            })
         })
 }
 
@@ -154,6 +158,13 @@ impl Reconcile for Binder {
 
 impl Binder {
     async fn claim(&self, claim: &PersistentVolumeClaim) -> Result<Next, ReconcileError> {
+        if lacks_class(claim)
+            && volume_name(claim).is_empty()
+            && let Some(name) = default_class(&self.classes.list())
+        {
+            // Its change comes back here.
+            return self.give_class(claim, name).await;
+        }
         let class = self.classes.get("", class_of_claim(claim));
         match plan::claim(claim, &self.volumes.list(), class.as_ref()) {
             ClaimStep::Wait(note) => {
@@ -173,6 +184,20 @@ impl Binder {
             ClaimStep::Lost(_) => {}
         }
         Ok(Next::OnChange)
+    }
+
+    /// Gives a claim the class that became the default after the claim was made.
+    async fn give_class(
+        &self,
+        claim: &PersistentVolumeClaim,
+        class: &str,
+    ) -> Result<Next, ReconcileError> {
+        let mut claim = claim.clone();
+        claim.spec.get_or_insert_default().storage_class_name = Some(class.to_owned());
+        let written = self.client.update(&claim).await;
+        written
+            .map(|_| Next::OnChange)
+            .during(|| format!("giving claim {} the class {class}", ObjectKey::of(&claim)))
     }
 
     fn tell(&self, claim: &PersistentVolumeClaim, note: Note) {

@@ -29,6 +29,8 @@ pub const PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 pub const BETA_PROVISIONER: &str = "volume.beta.kubernetes.io/storage-provisioner";
 /// The class of claims and volumes, by its older name.
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+/// On a class: claims get it that say nothing of any.
+const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 /// Classes whose volumes somebody makes by hand.
 pub const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
@@ -42,6 +44,27 @@ pub fn annotation<'a, K: Metadata<Ty = ObjectMeta>>(object: &'a K, name: &str) -
 pub fn class_of_claim(claim: &PersistentVolumeClaim) -> &str {
     let field = claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref());
     annotation(claim, BETA_CLASS).or(field).unwrap_or_default()
+}
+
+/// Whether a claim says nothing of a class, not even that it wants none.
+pub fn lacks_class(claim: &PersistentVolumeClaim) -> bool {
+    let field = claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_ref());
+    field.is_none() && annotation(claim, BETA_CLASS).is_none()
+}
+
+/// Whether claims get the class that say nothing of any.
+pub fn is_default(class: &StorageClass) -> bool {
+    annotation(class, DEFAULT_CLASS) == Some("true")
+}
+
+/// The class of claims that say nothing of any: of several the newest.
+pub fn default_class(classes: &[Arc<StorageClass>]) -> Option<&str> {
+    let defaults = classes.iter().filter(|class| is_default(class));
+    let age = |class: &StorageClass| {
+        let created = class.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        (std::cmp::Reverse(created), owners::name(&class.metadata).to_owned())
+    };
+    defaults.min_by_key(|class| age(class)).map(|class| owners::name(&class.metadata))
 }
 
 /// The class of a volume; empty for none.
@@ -247,6 +270,28 @@ mod tests {
 
     fn chosen(volumes: &[Arc<PersistentVolume>], choose: Choose<'_>) -> Option<String> {
         best(&claim(json!({})), volumes, choose)?.metadata.name.clone()
+    }
+
+    #[test]
+    fn of_several_default_classes_the_newest_counts_and_only_for_who_names_none() {
+        let class = |name: &str, created: &str, default: &str| -> Arc<StorageClass> {
+            let metadata = json!({
+                "name": name, "creationTimestamp": created,
+                "annotations": { "storageclass.kubernetes.io/is-default-class": default },
+            });
+            let class = json!({ "metadata": metadata, "provisioner": "disks" });
+            Arc::new(serde_json::from_value(class).unwrap())
+        };
+        let classes = [
+            class("old", "2026-01-01T00:00:00Z", "true"),
+            class("other", "2026-03-01T00:00:00Z", "false"),
+            class("new", "2026-02-01T00:00:00Z", "true"),
+        ];
+        assert_eq!(default_class(&classes), Some("new"));
+        assert_eq!(default_class(&classes[1..2]), None);
+        assert!(!lacks_class(&claim(json!({}))));
+        assert!(!lacks_class(&claim(json!({ "storageClassName": "" }))));
+        assert!(lacks_class(&claim(json!({ "storageClassName": null }))));
     }
 
     #[test]

@@ -16,6 +16,9 @@ use crate::validation::labels::label_selector;
 use crate::validation::names;
 use crate::validation::numbers::quantity;
 
+/// The name by which claims said their class before there was a field for it.
+const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+
 /// The kind.
 pub static KIND: Kind = Kind {
     group: "",
@@ -101,6 +104,11 @@ impl Strategy for PersistentVolumeClaim {
             let mut rest = new.value().clone();
             if old.at("volumeName").str().is_empty() {
                 put_back(&mut rest, old.value(), "volumeName");
+            }
+            // Who said nothing of a class may be given the default one later on.
+            if old.value()["storageClassName"].is_null() && object.annotation(BETA_CLASS).is_none()
+            {
+                put_back(&mut rest, old.value(), "storageClassName");
             }
             if bound {
                 put_back(&mut rest, old.value(), "resources");
