@@ -19,6 +19,7 @@ const OURS: &[(&str, &[&str])] = &[
         "kontiki-tests",
         &["kontiki", "kontiki-storage", "kontiki-raft", "kontiki-api", "kontiki-node-agent"],
     ),
+    ("kontiki-simulation", &["kontiki-storage", "kontiki-raft"]),
     ("kontiki-benches", &["kontiki", "kontiki-storage", "kontiki-raft", "kontiki-api"]),
 ];
 

@@ -10,40 +10,44 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::clients::Clients;
-use super::history::History;
+use super::history::{History, Told};
 use super::seeded::Bug;
 use super::world::{World, virtual_time};
 use super::{faults, invariants, observer};
 
-/// The seeds that are always run.
-const SEEDS: u64 = 8;
-
-/// For how many simulated seconds fresh seeds are run.
-const FRESH: f64 = 120.0;
+/// How long it is calm in the end, and how many writes must succeed in it.
+const CALM: Duration = Duration::from_secs(5);
+const CALM_WRITES: usize = 20;
 
 /// How many things go wrong in one run.
 const FAULTS: usize = 10;
 
 /// What a run came to.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Summary {
-    operations: usize,
-    unknown: usize,
-    revision: Revision,
-    simulated: Duration,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// How many requests of clients were judged, and of how many the outcome was not known.
+    pub operations: usize,
+    /// See `operations`.
+    pub unknown: usize,
+    /// Where the store stood in the end, and the hash of what it held.
+    pub revision: Revision,
+    /// See `revision`.
+    pub hash: u64,
+    /// How long it took by the cluster's clock.
+    pub simulated: Duration,
     /// A checksum of the messages: another run of the seed that has it as well went the same way.
-    trace: u64,
+    pub trace: u64,
 }
 
 /// Waits, in virtual time, for all members to stand at the same state (R6).
-async fn converge(world: &World) -> Revision {
+async fn converge(world: &World) -> (Revision, u64) {
     for _ in 0..6000 {
         let hashes: Vec<_> = world.all().iter().map(|one| one.node.store().hash()).collect();
         let applied: Vec<_> =
             world.all().iter().map(|one| one.node.status().applied_index).collect();
         let equal = hashes.iter().all(|hash| *hash == hashes[0]);
         if equal && applied.iter().all(|index| *index == applied[0]) {
-            return hashes[0].0;
+            return hashes[0];
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -64,8 +68,13 @@ fn broken<T>(task: Result<T, tokio::task::JoinError>) -> T {
     task.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
+/// Runs a seed, in a cluster with `bug` if one is put in. Panics where an invariant does not hold.
+pub fn run(seed: u64, bug: Option<Bug>) -> Summary {
+    virtual_time(simulate(seed, bug))
+}
+
 /// One run. All that it does follows from `seed`.
-pub(super) async fn simulate(seed: u64, bug: Option<Bug>) -> Summary {
+async fn simulate(seed: u64, bug: Option<Bug>) -> Summary {
     let begun = tokio::time::Instant::now();
     let mut rng = StdRng::seed_from_u64(seed);
     let members = if seed % 4 == 3 { 5 } else { 3 };
@@ -81,38 +90,19 @@ pub(super) async fn simulate(seed: u64, bug: Option<Bug>) -> Summary {
     world.lead().await;
     let (mut working, mut watching) = (JoinSet::new(), JoinSet::new());
     clients.begin(&mut rng, &mut working, &mut watching);
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    for number in 0..FAULTS {
-        if seed % 2 == 1 && number % 4 == 2 {
-            faults::replace(&world, &mut rng).await;
-        }
-        faults::one(&world, &mut rng).await;
-    }
-    // Calm: everybody must make progress again.
-    let before = clients.history.written.lock().len();
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let after = clients.history.written.lock().len();
+    trouble(seed, &world, &mut rng).await;
+    let written = calm(&clients).await;
     if observer.is_finished() {
         broken(observer.await);
         unreachable!("the observer ends by a broken promise only");
     }
-    assert!(after > before + 20, "liveness: {}", standstill(&world, &clients, after - before));
+    assert!(written > CALM_WRITES, "liveness: {}", standstill(&world, &clients, written));
     clients.stop.cancel();
     while let Some(client) = working.join_next().await {
-        client.unwrap();
+        broken(client);
     }
-    let revision = converge(&world).await;
-    let is_told = || {
-        let watched = clients.history.watched.lock();
-        let reached = |told: &super::history::Told| told.revision >= revision.get();
-        watched.values().all(|one| one.told.last().is_some_and(reached))
-    };
-    for _ in 0..2000 {
-        if is_told() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let (revision, hash) = converge(&world).await;
+    catch_up(&clients, revision).await;
     observing.cancel();
     let live = broken(observer.await);
     assert!(live.sights > 100, "too little was looked at");
@@ -124,55 +114,40 @@ pub(super) async fn simulate(seed: u64, bug: Option<Bug>) -> Summary {
     let operations = clients.history.operations.lock();
     let unknown = operations.iter().filter(|one| one.returned.is_none()).count();
     assert!(operations.len() > 200, "too little was done to judge");
-    let simulated = begun.elapsed();
-    Summary { operations: operations.len(), unknown, revision, simulated, trace: world.net.trace() }
+    let (operations, simulated, trace) = (operations.len(), begun.elapsed(), world.net.trace());
+    Summary { operations, unknown, revision, hash, simulated, trace }
 }
 
-/// Message by message: whoever looks into a failure sees the same one again.
-#[test]
-fn a_seed_repeats_itself() {
-    for seed in [0, 3] {
-        let [first, second] = [(), ()].map(|()| virtual_time(simulate(seed, None)));
-        assert_eq!(first, second, "seed {seed}");
-    }
-}
-
-/// Runs one seed, and says how to run it again.
-fn run(seed: u64) -> Summary {
-    eprintln!(
-        "to repeat: KONTIKI_SEED={seed} cargo test -p kontiki-raft --test simulation no_fault"
-    );
-    let summary = virtual_time(simulate(seed, None));
-    eprintln!("seed {seed}: {summary:?}");
-    summary
-}
-
-#[test]
-fn no_fault_breaks_a_promise() {
-    if let Ok(filter) = std::env::var("KONTIKI_LOG") {
-        let lines = tracing_subscriber::fmt().with_env_filter(filter);
-        lines.with_ansi(false).with_writer(std::io::stderr).init();
-    }
-    match std::env::var("KONTIKI_SEED") {
-        Ok(seed) => {
-            run(seed.parse().unwrap());
+/// Everything that goes wrong. With an odd seed members are replaced besides.
+async fn trouble(seed: u64, world: &Arc<World>, rng: &mut StdRng) {
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for number in 0..FAULTS {
+        if seed % 2 == 1 && number % 4 == 2 {
+            faults::replace(world, rng).await;
         }
-        Err(_) => (0..SEEDS).for_each(|seed| {
-            run(seed);
-        }),
+        faults::one(world, rng).await;
     }
 }
 
-#[test]
-fn no_fault_breaks_a_promise_in_a_run_that_never_was() {
-    let hours = std::env::var("KONTIKI_HOURS").map(|hours| hours.parse::<f64>().unwrap());
-    let first = rand::random_range(1000..u64::MAX / 2);
-    let mut simulated = Duration::ZERO;
-    for seed in first.. {
-        simulated += run(seed).simulated;
-        if simulated.as_secs_f64() >= hours.as_ref().map_or(FRESH, |hours| hours * 3600.0) {
-            break;
+/// Nothing goes wrong for a while: how much was written meanwhile.
+async fn calm(clients: &Clients) -> usize {
+    let written = || clients.history.written.lock().len();
+    let before = written();
+    tokio::time::sleep(CALM).await;
+    written() - before
+}
+
+/// Waits for all watchers to be told of `revision`; that they were is judged later.
+async fn catch_up(clients: &Clients, revision: Revision) {
+    let is_told = || {
+        let watched = clients.history.watched.lock();
+        let reached = |told: &Told| told.revision >= revision.get();
+        watched.values().all(|one| one.told.last().is_some_and(reached))
+    };
+    for _ in 0..2000 {
+        if is_told() {
+            return;
         }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    eprintln!("{simulated:?} simulated");
 }

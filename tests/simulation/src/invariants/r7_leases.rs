@@ -1,6 +1,6 @@
 //! R7: a lease lives for as long as was promised with its last renewal.
 
-use crate::simulation::history::History;
+use crate::history::History;
 
 pub(super) fn judge(history: &History) {
     let gone = history.gone.lock();

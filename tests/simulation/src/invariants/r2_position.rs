@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::simulation::observer::Sight;
+use crate::observer::Sight;
 
 #[derive(Default)]
 pub(super) struct Positions(BTreeMap<u64, (u64, u64)>);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kontiki_raft::status::Role;
 use kontiki_raft::types::NodeId;
 
-use crate::simulation::observer::Sight;
+use crate::observer::Sight;
 
 /// The voters that leaders acted upon, by term, in the order in which they were seen.
 #[derive(Default)]

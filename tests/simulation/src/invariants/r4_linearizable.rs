@@ -2,7 +2,7 @@
 
 use kontiki_storage::testing::linearizability;
 
-use crate::simulation::history::History;
+use crate::history::History;
 
 pub(super) fn judge(history: &History) {
     let operations = history.operations.lock();

@@ -1,7 +1,7 @@
 //! R5: a watch tells of every change once, in order, transactions whole; its bookmarks are never
 //! ahead; and it goes on at another member where it broke off.
 
-use crate::simulation::history::{History, Watched};
+use crate::history::{History, Watched};
 
 pub(super) fn judge(history: &History) {
     let watched = history.watched.lock();

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::simulation::observer::Sight;
+use crate::observer::Sight;
 
 /// Of an entry, by place and term: its checksum, and the term before it where it was seen.
 #[derive(Default)]

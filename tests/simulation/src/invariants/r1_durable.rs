@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::simulation::history::{History, Told};
+use crate::history::{History, Told};
 
 pub(super) fn judge(history: &History, changes: &BTreeMap<u64, Vec<Told>>) {
     for written in &*history.written.lock() {

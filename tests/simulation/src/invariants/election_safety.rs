@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kontiki_raft::types::NodeId;
 
-use crate::simulation::observer::Sight;
+use crate::observer::Sight;
 
 #[derive(Default)]
 pub(super) struct Elections(BTreeMap<u64, NodeId>);

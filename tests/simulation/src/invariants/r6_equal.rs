@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::simulation::observer::Sight;
+use crate::observer::Sight;
 
 #[derive(Default)]
 pub(super) struct Hashes(BTreeMap<u64, u64>);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::state_machine_safety::Committed;
-use crate::simulation::observer::Sight;
+use crate::observer::Sight;
 
 /// The terms whose leaders were looked at.
 #[derive(Default)]

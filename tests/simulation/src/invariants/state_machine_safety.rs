@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kontiki_raft::log_store::LogLine;
 
-use crate::simulation::observer::Sight;
+use crate::observer::Sight;
 
 /// Every entry that any member knew to be committed, with the term in which that was first seen.
 #[derive(Default)]

@@ -10,7 +10,9 @@ use kontiki_raft::node::Node;
 use kontiki_raft::runtime::Host;
 use kontiki_raft::types::{Member, NodeId};
 use kontiki_storage::engine::memory::MemoryEngine;
-use kontiki_storage::kv::{Kv, KvError};
+#[cfg(test)]
+use kontiki_storage::kv::Kv;
+use kontiki_storage::kv::KvError;
 use parking_lot::Mutex;
 
 use super::network::{Net, SimTransport};
@@ -20,6 +22,7 @@ use super::seeded::{Bug, Seeded};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The first members of a cluster of three.
+#[cfg(test)]
 pub(super) const MEMBERS: [NodeId; 3] = [1, 2, 3];
 
 /// How long a sync of a disk takes with which nothing is wrong.
@@ -56,6 +59,7 @@ pub(super) fn virtual_time<T>(story: impl Future<Output = T>) -> T {
 
 impl World {
     /// Three members.
+    #[cfg(test)]
     pub(super) async fn new(seed: u64) -> Arc<Self> {
         Self::of(seed, 3, None).await
     }
@@ -133,10 +137,12 @@ impl World {
         self.running.lock().keys().copied().collect()
     }
 
+    #[cfg(test)]
     pub(super) fn node(&self, id: NodeId) -> Option<Node> {
         self.running(id).map(|running| running.node)
     }
 
+    #[cfg(test)]
     pub(super) fn kv(&self, id: NodeId) -> Option<Arc<dyn Kv>> {
         self.node(id).map(|node| node.kv())
     }

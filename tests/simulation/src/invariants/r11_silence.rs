@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use crate::simulation::history::History;
-use crate::simulation::world::ANSWER;
+use crate::history::History;
+use crate::world::ANSWER;
 
 pub(super) fn judge(history: &History) {
     let longest = *history.silence.lock();

@@ -1,6 +1,6 @@
 //! R3: revisions only grow: a write that begins after another was acknowledged has a later one.
 
-use crate::simulation::history::History;
+use crate::history::History;
 
 pub(super) fn judge(history: &History) {
     let mut written = history.written.lock().clone();

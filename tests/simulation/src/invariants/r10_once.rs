@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::simulation::history::{History, Told};
+use crate::history::{History, Told};
 
 pub(super) fn judge(history: &History, changes: &BTreeMap<u64, Vec<Told>>) {
     let refused = history.refused.lock();
