@@ -85,7 +85,7 @@ pub struct LogPolicy {
 
 impl Default for LogPolicy {
     fn default() -> Self {
-        Self { snapshot_every: 20_000, keep: 20_000 }
+        Self { snapshot_every: 5_000, keep: 10_000 }
     }
 }
 

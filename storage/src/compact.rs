@@ -70,7 +70,12 @@ impl Slice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::Entry;
+    use crate::kv::KeyValue;
+
+    fn put(key: Bytes, mod_revision: Revision) -> KeyValue {
+        let (value, create_revision) = (Bytes::new(), mod_revision);
+        KeyValue { key, value, create_revision, mod_revision, version: 1, lease: 0 }
+    }
 
     fn index(keys: usize) -> KeyIndex {
         let mut index = KeyIndex::default();
@@ -78,7 +83,8 @@ mod tests {
             for (sub, key) in (0..keys).enumerate() {
                 let revision = Revision::new(revision);
                 let id = VersionId { revision, sub: u32::try_from(sub).unwrap() };
-                index.push(&Bytes::from(format!("{key:05}")), Entry { id, tombstone: false });
+                let key = Bytes::from(format!("{key:05}"));
+                index.push(&key, id, Some(put(key.clone(), revision)));
             }
         }
         index

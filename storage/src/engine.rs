@@ -11,6 +11,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 pub mod disk;
+mod held;
 mod journal;
 mod lock;
 pub mod memory;

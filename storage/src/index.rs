@@ -1,4 +1,4 @@
-//! [`KeyIndex`]: from a key to the places of its versions in history.
+//! [`KeyIndex`]: from a key to what it holds, and to the places of its versions in history.
 //!
 //! A key's versions stand in the order of their revisions. A *generation* is a run of them from the
 //! put that made the key exist to the tombstone that ended it. A key put at 2, changed at 5, deleted
@@ -22,7 +22,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use crate::kv::{KeyRange, RangeEnd, Revision};
+use crate::kv::{KeyRange, KeyValue, RangeEnd, Revision};
 use crate::layout::VersionId;
 
 /// Where one version of a key is, and whether it is the key's end.
@@ -32,13 +32,21 @@ pub(crate) struct Entry {
     pub(crate) tombstone: bool,
 }
 
-/// The versions of one key, oldest first; never empty.
+/// One key, which exists or has existed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct KeyHistory {
+    /// Its versions, oldest first; never empty.
     entries: Vec<Entry>,
+    /// What it holds, where it exists, as shared bytes: a latest read never touches the engine.
+    latest: Option<KeyValue>,
 }
 
 impl KeyHistory {
+    /// What the key holds, where it exists.
+    pub(crate) fn latest(&self) -> Option<&KeyValue> {
+        self.latest.as_ref()
+    }
+
     /// The version that a reader at `revision` sees; `None` where the key does not exist then.
     pub(crate) fn at(&self, revision: Revision) -> Option<VersionId> {
         let after = self.entries.partition_point(|entry| entry.id.revision <= revision);
@@ -55,27 +63,51 @@ impl KeyHistory {
     }
 }
 
-/// The histories of all keys, in the order of the keys.
+/// All keys, in their order.
 #[derive(Debug, Default)]
 pub(crate) struct KeyIndex {
     keys: BTreeMap<Bytes, KeyHistory>,
+    /// How many of them exist.
+    existing: usize,
 }
 
 impl KeyIndex {
-    /// Adds the newest version of `key`.
-    pub(crate) fn push(&mut self, key: &Bytes, entry: Entry) {
-        match self.keys.get_mut(key) {
-            Some(history) => {
-                assert!(
-                    history.entries.last().is_none_or(|last| last.id < entry.id),
-                    "R3: a version must be newer than the key's last one"
-                );
-                history.entries.push(entry);
-            }
-            None => {
-                self.keys.insert(key.clone(), KeyHistory { entries: vec![entry] });
-            }
+    /// Adds the newest version of a key, at `id`; `None` is its end. Returns what it held before.
+    pub(crate) fn push(
+        &mut self,
+        key: &Bytes,
+        id: VersionId,
+        after: Option<KeyValue>,
+    ) -> Option<KeyValue> {
+        let entry = Entry { id, tombstone: after.is_none() };
+        self.existing += usize::from(after.is_some());
+        let Some(history) = self.keys.get_mut(key) else {
+            let history = KeyHistory { entries: vec![entry], latest: after };
+            self.keys.insert(key.clone(), history);
+            return None;
+        };
+        assert!(
+            history.entries.last().is_none_or(|last| last.id < id),
+            "R3: a version must be newer than the key's last one"
+        );
+        history.entries.push(entry);
+        let before = std::mem::replace(&mut history.latest, after);
+        self.existing -= usize::from(before.is_some());
+        // The key's bytes are shared by all that know it.
+        if let (Some(before), Some(latest)) = (&before, &mut history.latest) {
+            latest.key = before.key.clone();
         }
+        before
+    }
+
+    /// How many keys exist.
+    pub(crate) fn len_existing(&self) -> usize {
+        self.existing
+    }
+
+    /// The keys of `range` that exist, with what they hold.
+    pub(crate) fn latest(&self, range: &KeyRange) -> impl Iterator<Item = &KeyValue> {
+        self.keys.range::<[u8], _>(bounds(range)).filter_map(|(_, history)| history.latest())
     }
 
     /// The history of one key.
@@ -136,11 +168,22 @@ pub(crate) fn bounds(range: &KeyRange) -> (Bound<&[u8]>, Bound<&[u8]>) {
 mod tests {
     use super::*;
 
+    fn kv(revision: u64) -> KeyValue {
+        KeyValue {
+            key: Bytes::from_static(b"k"),
+            value: Bytes::from(revision.to_string()),
+            create_revision: Revision::new(revision),
+            mod_revision: Revision::new(revision),
+            version: 1,
+            lease: 0,
+        }
+    }
+
     fn index() -> KeyIndex {
         let mut index = KeyIndex::default();
         for (revision, tombstone) in [(2, false), (5, false), (7, true), (9, false)] {
             let id = VersionId::first_of(Revision::new(revision));
-            index.push(&Bytes::from_static(b"k"), Entry { id, tombstone });
+            index.push(&Bytes::from_static(b"k"), id, (!tombstone).then(|| kv(revision)));
         }
         index
     }
@@ -180,12 +223,27 @@ mod tests {
         let key = Bytes::from_static(b"k");
         for (revision, tombstone) in [(2, false), (3, true)] {
             let id = VersionId::first_of(Revision::new(revision));
-            index.push(&key, Entry { id, tombstone });
+            index.push(&key, id, (!tombstone).then(|| kv(revision)));
         }
         index.forget(b"", None, Revision::new(3));
         assert_eq!(index.len(), 1);
         index.forget(b"", None, Revision::new(4));
         assert_eq!(index.len(), 0);
+    }
+
+    #[test]
+    fn what_a_key_held_comes_back_when_it_is_changed_or_ends() {
+        let mut index = index();
+        assert_eq!((index.len_existing(), index.latest(&KeyRange::all()).count()), (1, 1));
+        let id = |revision| VersionId::first_of(Revision::new(revision));
+        let key = Bytes::from_static(b"k");
+        assert_eq!(index.push(&key, id(10), Some(kv(10))), Some(kv(9)));
+        assert_eq!(index.push(&key, id(11), None), Some(kv(10)));
+        assert_eq!((index.len_existing(), index.latest(&KeyRange::all()).count()), (0, 0));
+        assert_eq!(index.push(&key, id(12), None), None);
+        assert_eq!(index.push(&key, id(13), Some(kv(13))), None);
+        assert_eq!(index.latest(&KeyRange::all()).collect::<Vec<_>>(), [&kv(13)]);
+        assert_eq!(index.len_existing(), 1);
     }
 
     #[test]

@@ -24,8 +24,8 @@ use crate::engine::{Batch, Durability, Engine, EngineError, Tree};
 use crate::kv::{EventKind, KeyValue, Revision};
 
 /// The format of the store as a whole; an engine with another one is refused. Format 2 has leases,
-/// and folds them into the rolling hash.
-pub const FORMAT_VERSION: u32 = 2;
+/// and folds them into the rolling hash; format 3 computes that hash over words.
+pub const FORMAT_VERSION: u32 = 3;
 
 const FORMAT: &[u8] = b"format";
 const IDENTITY: &[u8] = b"identity";

@@ -228,7 +228,7 @@ impl Store {
 
     /// How many keys exist.
     pub fn len(&self) -> usize {
-        self.shared.state.read().latest.len()
+        self.shared.state.read().index.len_existing()
     }
 
     /// Whether no key exists.

@@ -5,12 +5,13 @@
 //!    │                                                  │
 //!    └─────▶ overlay in memory ──step, on a thread──▶ sled: pages, flush, fdatasync
 //!               ▲                                       │
-//!             reads                    the journal's segments before the step are used again
+//!             reads          the journal's segments that nothing needs any more are used again
 //! ```
 //!
 //! A writer that needs its batch durable either finds a commit under way and waits for the next, or
 //! leads: it takes all that has been buffered, appends it as one record, syncs once and wakes the
-//! others. sled follows in large steps. Opening replays into the overlay what sled may not have.
+//! others. sled follows in large steps, without the young end of the Raft log (`held.rs`). Opening
+//! replays into the overlay what sled may not have.
 //!
 //! After a failed write or sync nothing is known of what is on disk: the engine stops, refuses every
 //! later write, and the process must open it anew.
@@ -30,7 +31,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use super::journal::record::{self, RECORD_HEADER_BYTES};
 use super::journal::{Journal, Sequence};
 use super::lock::DirectoryLock;
-use super::overlay::{Layer, Overlay};
+use super::overlay::{Frozen, Layer, Overlay};
 use super::pages::Pages;
 use super::{Batch, Durability, Engine, EngineError, Tree, Visit, directory_bytes, io_error};
 
@@ -85,6 +86,8 @@ struct Queue {
     committing: bool,
     /// The next leader is to freeze the overlay with what it takes.
     freeze: Freeze,
+    /// The journal's last record with anything of the layer that was frozen last.
+    frozen_upto: Sequence,
     active_bytes: usize,
     /// How many steps have begun and ended, and how many are asked for.
     steps: Steps,
@@ -102,7 +105,7 @@ struct Steps {
 enum Freeze {
     No,
     Wanted,
-    /// The layer, and the last record of the journal that has something of it.
+    /// The layer, and the journal's record up to which sled has everything once it has that.
     Done(Arc<Layer>, Sequence),
 }
 
@@ -129,7 +132,7 @@ impl DiskEngine {
         })?;
         sync_names(directory)?;
         let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue::new(overlay.active_bytes())),
+            queue: Mutex::new(Queue::new(overlay.active_bytes(), checkpoint.unwrap_or_default())),
             committed: Condvar::new(),
             step_due: Condvar::new(),
             room: Condvar::new(),
@@ -203,7 +206,7 @@ impl Drop for DiskEngine {
 }
 
 impl Queue {
-    fn new(active_bytes: usize) -> Self {
+    fn new(active_bytes: usize, frozen_upto: Sequence) -> Self {
         Self {
             buffer: vec![0; RECORD_HEADER_BYTES],
             spare: Vec::new(),
@@ -211,6 +214,7 @@ impl Queue {
             durable: 0,
             committing: false,
             freeze: Freeze::No,
+            frozen_upto,
             active_bytes,
             steps: Steps::default(),
         }
@@ -302,7 +306,7 @@ impl Shared {
         let frozen = matches!(queue.freeze, Freeze::Wanted).then(|| {
             queue.freeze = Freeze::No;
             queue.active_bytes = 0;
-            self.overlay.write().freeze()
+            self.overlay.write().freeze(queue.frozen_upto)
         });
         drop(queue);
 
@@ -323,8 +327,9 @@ impl Shared {
         self.committed.notify_all();
         let sequence = appended?;
         queue.durable = upto;
-        if let Some(layer) = frozen {
-            queue.freeze = Freeze::Done(layer, sequence);
+        if let Some(Frozen { layer, held_after }) = frozen {
+            queue.frozen_upto = sequence;
+            queue.freeze = Freeze::Done(layer, held_after.unwrap_or(sequence));
         }
         Ok(queue)
     }

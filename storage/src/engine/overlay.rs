@@ -1,19 +1,26 @@
 //! [`Overlay`]: what has been written and has not reached sled yet.
 //!
 //! ```text
-//!   reads ─▶ active ─▶ frozen ─▶ pages in sled
-//!   writes ─▶ active      │
-//!                         └─ being written to sled as one step, then dropped
+//!   reads ─▶ active ─▶ held ─▶ frozen ─▶ pages in sled
+//!   writes ─▶ active                │
+//!                                   └─ being written to sled as one step, then dropped
 //! ```
 //!
-//! What is overwritten or deleted while it is still in `active` never reaches sled at all.
+//! What is overwritten or deleted while it is still in `active` never reaches sled at all; what a
+//! step leaves out is `held` (`held.rs`).
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::held::Held;
+use super::journal::Sequence;
 use super::{Batch, Tree, Write, is_empty_range};
+
+/// Keys that were set, or with `None` deleted.
+pub(super) type Points = BTreeMap<Bytes, Option<Bytes>>;
 
 /// What an entry costs in memory beside its bytes, roughly.
 const ENTRY_BYTES: usize = 96;
@@ -21,8 +28,7 @@ const ENTRY_BYTES: usize = 96;
 /// Changes to one tree.
 #[derive(Debug, Default)]
 pub(super) struct TreeLayer {
-    /// Keys that were set, or with `None` deleted.
-    pub(super) points: BTreeMap<Bytes, Option<Bytes>>,
+    pub(super) points: Points,
     /// Ranges that were cleared, start to end, excluded; disjoint. Points count over them.
     pub(super) cleared: BTreeMap<Bytes, Bytes>,
 }
@@ -45,11 +51,7 @@ impl TreeLayer {
         if start >= before {
             return;
         }
-        let covered: Vec<_> =
-            self.points.range::<Bytes, _>(start..before).map(|(key, _)| key.clone()).collect();
-        for key in covered {
-            self.points.remove(&key);
-        }
+        self.points.extract_if(start..before, |_, _| true).for_each(drop);
         let (mut start, mut before) = (start.clone(), before.clone());
         let touching: Vec<_> = self
             .cleared
@@ -117,11 +119,21 @@ impl Layer {
     }
 }
 
-/// The two layers over sled.
+/// What lies over sled.
 #[derive(Debug, Default)]
 pub(super) struct Overlay {
     active: Layer,
-    frozen: Option<std::sync::Arc<Layer>>,
+    held: Held,
+    frozen: Option<Arc<Layer>>,
+}
+
+/// A layer for a step.
+#[derive(Debug)]
+pub(super) struct Frozen {
+    pub(super) layer: Arc<Layer>,
+    /// The journal's records after this one are still needed for what is held; `None` where
+    /// nothing is.
+    pub(super) held_after: Option<Sequence>,
 }
 
 /// A part of the overlay, copied out: within `upto`, what is neither in `entries` nor cleared is as
@@ -136,6 +148,11 @@ pub(super) struct OverlaySlice {
 
 impl Overlay {
     pub(super) fn apply(&mut self, batch: Batch) {
+        for write in &batch.writes {
+            if let Write::DeleteRange { tree: Held::TREE, start, before } = write {
+                self.held.clear(start, before);
+            }
+        }
         self.active.apply(batch);
     }
 
@@ -144,12 +161,17 @@ impl Overlay {
         self.active.bytes
     }
 
-    /// Ends the active layer and begins another.
-    pub(super) fn freeze(&mut self) -> std::sync::Arc<Layer> {
+    /// Ends the active layer, of which nothing stands in the journal's records up to `after`, and
+    /// begins another.
+    pub(super) fn freeze(&mut self, after: Sequence) -> Frozen {
         assert!(self.frozen.is_none(), "only one step may be under way");
-        let layer = std::sync::Arc::new(std::mem::take(&mut self.active));
-        self.frozen = Some(std::sync::Arc::clone(&layer));
-        layer
+        let mut layer = std::mem::take(&mut self.active);
+        let bytes = layer.bytes;
+        let log = layer.trees.entry(Held::TREE).or_default();
+        log.points = self.held.exchange(std::mem::take(&mut log.points), after, bytes);
+        let layer = Arc::new(layer);
+        self.frozen = Some(Arc::clone(&layer));
+        Frozen { layer, held_after: self.held.after() }
     }
 
     /// Drops the frozen layer, now that sled has it.
@@ -158,8 +180,9 @@ impl Overlay {
     }
 
     fn layers(&self, tree: Tree) -> impl Iterator<Item = &TreeLayer> {
-        let layers = std::iter::once(&self.active).chain(self.frozen.as_deref());
-        layers.filter_map(move |layer| layer.trees.get(&tree))
+        let active = self.active.trees.get(&tree);
+        let frozen = self.frozen.as_ref().and_then(|layer| layer.trees.get(&tree));
+        active.into_iter().chain(self.held.tree(tree)).chain(frozen)
     }
 
     pub(super) fn get(&self, tree: Tree, key: &[u8]) -> Known {
@@ -280,7 +303,7 @@ mod tests {
             batch.put(Tree::Log, key, "old");
         }
         overlay.apply(batch);
-        overlay.freeze();
+        overlay.freeze(0);
         let mut batch = Batch::default();
         batch.delete_range(Tree::Log, "b", "d");
         batch.put(Tree::Log, "c", "new");

@@ -1,30 +1,26 @@
 //! [`State`]: what the store keeps in memory, and its views for reading.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 
 use crate::codec::hex;
 use crate::engine::{Engine, EngineError, Tree};
 use crate::hash::{self, RecentHashes};
-use crate::index::{Entry, KeyIndex, bounds};
+use crate::index::KeyIndex;
 use crate::kv::{EventKind, KeyRange, KeyValue, Revision};
 use crate::layout::{self, Head, Version, VersionId};
-use crate::lease::{LeaseTerms, Leases};
+use crate::lease::{LeaseTerms, Leases, of_key};
 use crate::txn::{View, VisitKeys};
 
 /// The latest state whole, and where to find the past.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) head: Head,
-    /// Every key that exists, as shared bytes: a latest read never touches the engine.
-    pub(crate) latest: BTreeMap<Bytes, KeyValue>,
     pub(crate) index: KeyIndex,
     pub(crate) hashes: RecentHashes,
     pub(crate) leases: Leases,
-    /// How many bytes `latest` holds.
+    /// How many bytes the keys that exist hold.
     pub(crate) live_bytes: u64,
-    /// The sum of what each key of `latest` is (R6).
+    /// The sum of what each key that exists is (R6).
     digest: u64,
 }
 
@@ -33,7 +29,6 @@ impl State {
     pub(crate) fn new(head: Head, leases: Leases) -> Self {
         Self {
             head,
-            latest: BTreeMap::new(),
             index: KeyIndex::default(),
             hashes: RecentHashes::default(),
             leases,
@@ -45,33 +40,23 @@ impl State {
     /// Adds the next version of history.
     pub(crate) fn push(&mut self, id: VersionId, version: Version) {
         let Version { kind, kv } = version;
-        let tombstone = kind == EventKind::Delete;
-        self.live_bytes -= self.latest.get(&kv.key).map_or(0, size);
-        self.live_bytes += if tombstone { 0 } else { size(&kv) };
-        let before = self.latest.get(&kv.key).map_or(0, hash::of_key);
-        let after = if tombstone { 0 } else { hash::of_key(&kv) };
-        self.digest = self.digest.wrapping_sub(before).wrapping_add(after);
-        match self.latest.get_mut(&kv.key) {
-            Some(current) if !tombstone => {
-                self.index.push(&current.key, Entry { id, tombstone });
-                self.leases.moved(&current.key, current.lease, kv.lease);
-                // The key's bytes are shared by all that know it.
-                let key = current.key.clone();
-                *current = KeyValue { key, ..kv };
-            }
-            Some(current) => {
-                self.index.push(&kv.key, Entry { id, tombstone });
-                self.leases.moved(&kv.key, current.lease, 0);
-                self.latest.remove(&kv.key);
-            }
-            None => {
-                self.index.push(&kv.key, Entry { id, tombstone });
-                if !tombstone {
-                    self.leases.moved(&kv.key, 0, kv.lease);
-                    self.latest.insert(kv.key.clone(), kv);
-                }
-            }
+        let key = kv.key.clone();
+        let after = (kind == EventKind::Put).then_some(kv);
+        let lease = of_key(after.as_ref());
+        if let Some(kv) = &after {
+            self.live_bytes += size(kv);
+            self.digest = self.digest.wrapping_add(hash::of_key(kv));
         }
+        let before = self.index.push(&key, id, after);
+        if let Some(kv) = &before {
+            self.live_bytes -= size(kv);
+            self.digest = self.digest.wrapping_sub(hash::of_key(kv));
+        }
+        self.leases.moved(
+            before.as_ref().map_or(&key, |kv| &kv.key),
+            of_key(before.as_ref()),
+            lease,
+        );
     }
 
     /// The hash of the state whose rolling hash is `rolling` (R6).
@@ -82,9 +67,9 @@ impl State {
     /// Where to find the keys of `range` as of a past revision: their latest values where those
     /// are as old, else the places of their versions.
     pub(crate) fn locate(&self, range: &KeyRange, at: Revision) -> Vec<Located> {
-        let exists = self.index.range(range).filter_map(|(key, history)| {
+        let exists = self.index.range(range).filter_map(|(_, history)| {
             let id = history.at(at)?;
-            let latest = self.latest.get(key).filter(|kv| kv.mod_revision == id.revision);
+            let latest = history.latest().filter(|kv| kv.mod_revision == id.revision);
             Some(latest.map_or(Located::Past(id), |kv| Located::Latest(kv.clone())))
         });
         exists.collect()
@@ -119,7 +104,7 @@ impl View for StateView<'_> {
     }
 
     fn get(&self, key: &[u8]) -> Option<KeyValue> {
-        self.state.latest.get(key).cloned()
+        self.state.index.get(key)?.latest().cloned()
     }
 
     fn lease(&self, id: i64) -> Option<LeaseTerms> {
@@ -137,8 +122,7 @@ impl View for StateView<'_> {
         visit: &mut VisitKeys<'_>,
     ) -> Result<(), EngineError> {
         let Some(at) = at else {
-            let mut keys = self.state.latest.range::<[u8], _>(bounds(range));
-            let _ = keys.try_for_each(|(_, kv)| visit(kv));
+            let _ = self.state.index.latest(range).try_for_each(visit);
             return Ok(());
         };
         for located in self.state.locate(range, at) {

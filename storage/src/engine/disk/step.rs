@@ -1,7 +1,8 @@
 //! [`Stepper`]: brings what the journal has acknowledged into sled, in large steps.
 //!
 //! One step: freeze the overlay's layer, once its last record is durable in the journal; write it to
-//! sled as pages; sync sled; write the checkpoint, which says up to which record sled has everything.
+//! sled as pages; sync sled; write the checkpoint, which says up to which record sled has everything
+//! (not so far as the log is held back from it).
 //! The checkpoint itself becomes durable with the next step's sync, and only then are the journal's
 //! segments before it used again. Any crash in between leaves records in the journal whose replay
 //! changes nothing or what is still missing.
@@ -117,7 +118,8 @@ impl Stepper {
         Ok(())
     }
 
-    /// Takes over the overlay's layer, with the last record of the journal that has some of it.
+    /// Takes over the overlay's layer, with the journal's record up to which sled will then have
+    /// everything.
     fn freeze(&self) -> Result<(Arc<Layer>, Sequence), EngineError> {
         let mut queue = self.shared.queue.lock();
         queue.freeze = Freeze::Wanted;

@@ -250,3 +250,88 @@ fn the_journal_does_not_grow_while_sled_keeps_up() {
     let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
     assert!(bytes <= 7 * SEGMENT_BYTES, "{bytes} bytes of journal for one key");
 }
+
+fn log_entries(indices: std::ops::Range<u64>, bytes: usize) -> Batch {
+    let mut batch = Batch::default();
+    for index in indices {
+        batch.put(Tree::Log, index.to_be_bytes().to_vec(), vec![1; bytes]);
+    }
+    batch
+}
+
+fn log_in_sled(engine: &DiskEngine) -> bool {
+    engine.shared.pages.page_after(Tree::Log, b"").unwrap().is_some()
+}
+
+/// What a kill at this moment would leave.
+fn killed(engine: &DiskEngine) -> (tempfile::TempDir, DiskEngine) {
+    let copy = tempfile::tempdir().unwrap();
+    for folder in ["journal", "sled"] {
+        std::fs::create_dir(copy.path().join(folder)).unwrap();
+        for file in std::fs::read_dir(engine.directory.join(folder)).unwrap() {
+            let file = file.unwrap();
+            if file.file_type().unwrap().is_file() {
+                let to = copy.path().join(folder).join(file.file_name());
+                std::fs::copy(file.path(), to).unwrap();
+            }
+        }
+    }
+    let engine = DiskEngine::open(copy.path()).unwrap();
+    (copy, engine)
+}
+
+#[test]
+fn the_log_stays_out_of_sled_and_outlives_a_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = DiskEngine::open(directory.path()).unwrap();
+    let key = |index: u64| index.to_be_bytes();
+    for round in 0..4 {
+        engine.write(log_entries(round * 10..round * 10 + 10, 100), Durability::Now).unwrap();
+        engine.write(put("round", &round.to_string()), Durability::Now).unwrap();
+        engine.settle().unwrap();
+    }
+    assert!(!log_in_sled(&engine));
+    let (_copy, reopened) = killed(&engine);
+    for index in [0, 9, 10, 39] {
+        assert!(reopened.get(Tree::Log, &key(index)).unwrap().is_some(), "{index}");
+    }
+    assert_eq!(reopened.get(Tree::Meta, b"round").unwrap(), Some("3".into()));
+
+    let mut purge = Batch::default();
+    purge.delete_range(Tree::Log, key(0).to_vec(), key(25).to_vec());
+    engine.write(purge, Durability::Later).unwrap();
+    let needed = engine.shared.pages.checkpoint().unwrap().unwrap();
+    engine.settle().unwrap();
+    assert!(engine.shared.pages.checkpoint().unwrap().unwrap() > needed, "it is needed no more");
+    let (_copy, reopened) = killed(&engine);
+    for (index, is_there) in [(0, false), (24, false), (25, true), (39, true)] {
+        assert_eq!(reopened.get(Tree::Log, &key(index)).unwrap().is_some(), is_there, "{index}");
+    }
+    assert!(!log_in_sled(&engine) && !log_in_sled(&reopened));
+}
+
+#[test]
+fn a_log_that_takes_too_much_of_the_journal_goes_to_sled() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = DiskEngine::open(directory.path()).unwrap();
+    let key = |index: u64| index.to_be_bytes();
+    for index in 0..100 {
+        engine.write(log_entries(index..index + 1, 1 << 20), Durability::Now).unwrap();
+        if index % 4 == 3 {
+            engine.settle().unwrap();
+        }
+    }
+    assert!(log_in_sled(&engine));
+    let files = std::fs::read_dir(directory.path().join("journal")).unwrap();
+    let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert!(bytes <= (64 << 20) + 7 * SEGMENT_BYTES, "{bytes} bytes of journal");
+    let (_copy, reopened) = killed(&engine);
+    for index in 0..100 {
+        let entry = reopened.get(Tree::Log, &key(index)).unwrap();
+        assert_eq!(entry.map(|entry| entry.len()), Some(1 << 20), "{index}");
+    }
+    assert_eq!(
+        reopened.last(Tree::Log).unwrap().map(|(key, _)| key),
+        Some(key(99).to_vec().into())
+    );
+}
