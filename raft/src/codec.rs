@@ -4,6 +4,8 @@
 //! record:  version u8 | crc32 of the rest, u32 LE | payload
 //! ```
 
+use std::cell::RefCell;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -31,11 +33,26 @@ pub enum CodecError {
     Version(u8),
 }
 
+/// How much of the scratch space is kept from one value to the next.
+const SCRATCH_KEPT: usize = 1 << 20;
+
+thread_local! {
+    /// Where a value grows before its size is known: a vector of its own is moved six times on the
+    /// way to 1 KiB, and keeps twice what it needs.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Encodes a value that is known to be encodable: our own types, without maps or foreign code.
 pub(crate) fn encode<T: Serialize>(value: &T) -> Bytes {
-    bincode::serde::encode_to_vec(value, bincode::config::standard())
-        .expect("our own types must be encodable")
-        .into()
+    let mut bytes = SCRATCH.take();
+    bytes.clear();
+    bincode::serde::encode_into_std_write(value, &mut bytes, bincode::config::standard())
+        .expect("our own types must be encodable");
+    let exact = Bytes::copy_from_slice(&bytes);
+    if bytes.capacity() <= SCRATCH_KEPT {
+        SCRATCH.set(bytes);
+    }
+    exact
 }
 
 /// Decodes what [`encode`] made, all of it. Byte strings are copied into buffers of their size.

@@ -1,12 +1,15 @@
 //! Proposals and read indexes at this very member, if it leads.
 
+use futures_util::StreamExt as _;
 use openraft::ReadPolicy;
 use openraft::errors::{ClientWriteError, RaftError};
 use tokio::time::Instant;
 
 use crate::command::{Command, Outcome};
 use crate::proto;
-use crate::types::Raft;
+use crate::types::{Raft, TypeConfig};
+
+const NO_QUORUM: &str = "no quorum acknowledged it in time";
 
 /// What one attempt at a proposal came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,16 +25,39 @@ pub(crate) enum Attempt {
 /// Proposes at this member and waits until it is applied.
 pub(crate) async fn propose(raft: &Raft, command: Command, deadline: Instant) -> Attempt {
     let Ok(written) = tokio::time::timeout_at(deadline, raft.client_write(command)).await else {
-        return Attempt::Unknown("no quorum acknowledged it in time".to_owned());
+        return Attempt::Unknown(NO_QUORUM.to_owned());
     };
     match written {
         Ok(response) => Attempt::Applied(response.data),
-        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
-            Attempt::NotDone("this member does not lead".to_owned())
-        }
-        Err(RaftError::APIError(error)) => Attempt::Unknown(error.to_string()),
+        Err(RaftError::APIError(error)) => Attempt::refused(&error),
         Err(RaftError::Fatal(error)) => Attempt::Unknown(error.to_string()),
     }
+}
+
+/// Proposes commands at this member, in one message to openraft, and waits until they are applied;
+/// one attempt for each.
+pub(crate) async fn propose_all(
+    raft: &Raft,
+    commands: Vec<Command>,
+    deadline: Instant,
+) -> Vec<Attempt> {
+    let all = commands.len();
+    let mut attempts = Vec::with_capacity(all);
+    let reason = match tokio::time::timeout_at(deadline, raft.client_write_many(commands)).await {
+        Ok(Ok(mut written)) => loop {
+            match tokio::time::timeout_at(deadline, written.next()).await {
+                Ok(Some(Ok(Ok(response)))) => attempts.push(Attempt::Applied(response.response)),
+                Ok(Some(Ok(Err(error)))) => attempts.push(Attempt::refused(&error)),
+                Ok(Some(Err(fatal))) => break fatal.to_string(),
+                Ok(None) => break "this member has stopped".to_owned(),
+                Err(_) => break NO_QUORUM.to_owned(),
+            }
+        },
+        Ok(Err(fatal)) => fatal.to_string(),
+        Err(_) => NO_QUORUM.to_owned(),
+    };
+    attempts.resize(all, Attempt::Unknown(reason));
+    attempts
 }
 
 /// The index up to which a read that begins now must have applied (R4): of a round of heartbeats
@@ -43,6 +69,15 @@ pub(crate) async fn read_index(raft: &Raft) -> Result<u64, String> {
 }
 
 impl Attempt {
+    fn refused(error: &ClientWriteError<TypeConfig>) -> Self {
+        match error {
+            ClientWriteError::ForwardToLeader(_) => {
+                Self::NotDone("this member does not lead".to_owned())
+            }
+            error => Self::Unknown(error.to_string()),
+        }
+    }
+
     pub(crate) fn into_message(self) -> proto::Proposed {
         use proto::proposed::Result as R;
         let result = match self {

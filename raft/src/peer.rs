@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::FuturesOrdered;
 use futures_util::{StreamExt as _, future};
 use kontiki_storage::kv::Revision;
 use kontiki_storage::snapshot::Installer;
@@ -220,14 +219,11 @@ impl PeerService {
     /// Proposes a peer's commands, as the leader.
     pub async fn propose(&self, request: proto::ProposeRequest) -> proto::ProposeReply {
         let deadline = Instant::now() + SERVE;
-        let attempts: FuturesOrdered<_> = request
-            .commands
-            .into_iter()
-            // Copied: kept as it came, a command would keep the whole message alive.
-            .map(|bytes| Command(bytes::Bytes::copy_from_slice(&bytes)))
-            .map(|command| local::propose(&self.raft, command, deadline))
-            .collect();
-        let outcomes = attempts.map(local::Attempt::into_message).collect().await;
+        // Copied: kept as it came, a command would keep the whole message alive.
+        let copied = |bytes: bytes::Bytes| Command(bytes::Bytes::copy_from_slice(&bytes));
+        let commands = request.commands.into_iter().map(copied).collect();
+        let attempts = local::propose_all(&self.raft, commands, deadline).await;
+        let outcomes = attempts.into_iter().map(local::Attempt::into_message).collect();
         proto::ProposeReply { outcomes }
     }
 

@@ -1,9 +1,10 @@
 //! [`Held`]: the young end of the Raft log, which never goes to sled.
 //!
 //! A record of the log is purged soon after it was written. Taken to sled like everything else it is
-//! written twice more on the way, and once more to be removed: a fifth of what a put costs a member
-//! (MEASURED). So a step leaves it here, and the journal keeps its segments as far back as that
-//! reaches; opening replays them. Of a log that grows longer the oldest goes to sled after all.
+//! written twice more on the way, and once more to be removed: without that, and with one lookup of
+//! a key less, a put of 1 KiB takes three members 132-155 us of CPU rather than 215-230 (256
+//! clients, in turns). So a step leaves it here, and the journal keeps its segments as far back as
+//! that reaches; opening replays them. Of a log that grows longer the oldest goes to sled after all.
 //!
 //! ```text
 //!   journal   … ────┬───────────┬───────────┬────────▶      one generation of records a step
