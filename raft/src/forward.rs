@@ -1,8 +1,12 @@
 //! Sends proposals to a leader elsewhere, many in one message.
+//!
+//! What they came to is told once it is applied here, too, as in etcd: who wrote at a member reads
+//! it there, however it reads.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use kontiki_storage::latest;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +30,10 @@ const BATCH_BYTES: usize = 1 << 20;
 /// How many messages are under way; while there are as many, proposals gather for the next.
 const IN_FLIGHT: usize = 8;
 
+/// How long an outcome waits to be applied here. A member that lags by more tells it all the same:
+/// the cluster has it.
+const APPLY_HERE: Duration = Duration::from_secs(1);
+
 /// A proposal to be sent.
 pub(crate) struct Forward {
     pub(crate) target: NodeId,
@@ -40,8 +48,12 @@ pub(crate) fn channel() -> (mpsc::Sender<Forward>, mpsc::Receiver<Forward>) {
     mpsc::channel(QUEUE)
 }
 
-/// Sends what comes until `token` is cancelled.
-pub(crate) async fn run(mut queue: mpsc::Receiver<Forward>, token: CancellationToken) {
+/// Sends what comes until `token` is cancelled. `applied` says how far this member is.
+pub(crate) async fn run(
+    mut queue: mpsc::Receiver<Forward>,
+    applied: latest::Receiver<u64>,
+    token: CancellationToken,
+) {
     let mut calls = JoinSet::new();
     let mut held: Option<Forward> = None;
     loop {
@@ -63,7 +75,7 @@ pub(crate) async fn run(mut queue: mpsc::Receiver<Forward>, token: CancellationT
         };
         let (batch, next) = gather(first, &mut queue);
         held = next;
-        calls.spawn(runtime::hosted(send(batch)));
+        calls.spawn(runtime::hosted(send(batch, applied.clone())));
     }
 }
 
@@ -86,12 +98,17 @@ fn gather(first: Forward, queue: &mut mpsc::Receiver<Forward>) -> (Vec<Forward>,
     (batch, None)
 }
 
-async fn send(batch: Vec<Forward>) {
+async fn send(batch: Vec<Forward>, mut applied: latest::Receiver<u64>) {
     let Some(first) = batch.first() else { return };
     let client = Arc::clone(&first.client);
     let timeout = batch.iter().map(|forward| forward.timeout).max().unwrap_or_default();
     let commands = batch.iter().map(|forward| forward.command.0.clone()).collect();
     let reply = client.propose(proto::ProposeRequest { commands }, timeout).await;
+    if let Ok(reply) = &reply {
+        let here = applied.wait_for(|applied| *applied >= reply.applied_index);
+        // Whether it is, or this member is slow, or stops: the outcome stands.
+        let _ = tokio::time::timeout(APPLY_HERE, here).await;
+    }
     let mut outcomes = match &reply {
         Ok(reply) => reply.outcomes.clone().into_iter(),
         Err(_) => Vec::new().into_iter(),

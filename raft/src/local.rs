@@ -34,19 +34,29 @@ pub(crate) async fn propose(raft: &Raft, command: Command, deadline: Instant) ->
     }
 }
 
-/// Proposes commands at this member, in one message to openraft, and waits until they are applied;
-/// one attempt for each.
+/// What attempts at several proposals came to.
+pub(crate) struct Attempts {
+    /// One for each proposal.
+    pub(crate) attempts: Vec<Attempt>,
+    /// The place in the log of the last one that was applied; 0 where none was.
+    pub(crate) applied_index: u64,
+}
+
+/// Proposes commands at this member, in one message to openraft, and waits until they are applied.
 pub(crate) async fn propose_all(
     raft: &Raft,
     commands: Vec<Command>,
     deadline: Instant,
-) -> Vec<Attempt> {
+) -> Attempts {
     let all = commands.len();
-    let mut attempts = Vec::with_capacity(all);
+    let (mut attempts, mut applied_index) = (Vec::with_capacity(all), 0);
     let reason = match tokio::time::timeout_at(deadline, raft.client_write_many(commands)).await {
         Ok(Ok(mut written)) => loop {
             match tokio::time::timeout_at(deadline, written.next()).await {
-                Ok(Some(Ok(Ok(response)))) => attempts.push(Attempt::Applied(response.response)),
+                Ok(Some(Ok(Ok(response)))) => {
+                    applied_index = applied_index.max(response.log_id.index);
+                    attempts.push(Attempt::Applied(response.response));
+                }
                 Ok(Some(Ok(Err(error)))) => attempts.push(Attempt::refused(&error)),
                 Ok(Some(Err(fatal))) => break fatal.to_string(),
                 Ok(None) => break "this member has stopped".to_owned(),
@@ -57,7 +67,7 @@ pub(crate) async fn propose_all(
         Err(_) => NO_QUORUM.to_owned(),
     };
     attempts.resize(all, Attempt::Unknown(reason));
-    attempts
+    Attempts { attempts, applied_index }
 }
 
 /// The index up to which a read that begins now must have applied (R4): of a round of heartbeats

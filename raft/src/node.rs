@@ -182,7 +182,8 @@ impl Node {
                 token.run_until_cancelled_owned(replay.run()).await;
             });
         }
-        inner.spawn(forward::run(forward_queue, inner.token.clone()));
+        let applied = inner.applied.clone();
+        inner.spawn(forward::run(forward_queue, applied, inner.token.clone()));
         inner.spawn(leadership::run(inner.raft.clone(), leadership_sender, inner.token.clone()));
         inner.spawn(campaign::run(Arc::clone(&inner)));
         inner.spawn(leases::run(Arc::clone(&inner)));

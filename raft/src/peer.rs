@@ -222,9 +222,10 @@ impl PeerService {
         // Copied: kept as it came, a command would keep the whole message alive.
         let copied = |bytes: bytes::Bytes| Command(bytes::Bytes::copy_from_slice(&bytes));
         let commands = request.commands.into_iter().map(copied).collect();
-        let attempts = local::propose_all(&self.raft, commands, deadline).await;
+        let local::Attempts { attempts, applied_index } =
+            local::propose_all(&self.raft, commands, deadline).await;
         let outcomes = attempts.into_iter().map(local::Attempt::into_message).collect();
-        proto::ProposeReply { outcomes }
+        proto::ProposeReply { outcomes, applied_index }
     }
 
     /// A read index, as the leader (R4).

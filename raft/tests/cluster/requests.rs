@@ -97,6 +97,19 @@ async fn what_was_proposed_under_a_past_term_is_refused() {
 }
 
 #[tokio::test]
+async fn who_wrote_at_a_follower_reads_it_there_however_it_reads() {
+    let cluster = Cluster::of_three().await;
+    let kv = cluster.kv(cluster.follower().await);
+    for number in 0..100_u64 {
+        let written = put(&kv, "a", &number.to_string()).await.unwrap();
+        assert!(
+            kv.revision() >= written,
+            "write {number} is not applied where it was acknowledged"
+        );
+    }
+}
+
+#[tokio::test]
 async fn what_is_too_large_or_makes_no_sense_is_refused_and_changes_nothing() {
     let cluster = Cluster::of_three().await;
     let kv = cluster.kv(cluster.follower().await);
