@@ -86,6 +86,8 @@ pub struct ServerPlan {
     pub log: PathBuf,
     /// Where it serves the Kubernetes API, as seen from this machine.
     pub api: SocketAddr,
+    /// What it listens on for that.
+    pub api_listen: SocketAddr,
     /// Where its peers reach it.
     pub raft: SocketAddr,
     /// Where it speaks etcd.
@@ -135,10 +137,16 @@ impl Plan {
         let log = |name: &str| config.data_dir.join("logs").join(format!("{name}.log"));
         let server = |number: u16| {
             let name = format!("server-{number}");
+            let api = of_server(number, 0);
             ServerPlan {
                 data_dir: config.data_dir.join(&name),
                 log: log(&name),
-                api: of_server(number, 0),
+                api,
+                api_listen: match config.runtime {
+                    Runtime::None => api,
+                    // Pods reach the API at the machine's own address.
+                    Runtime::Containerd => (Ipv4Addr::UNSPECIFIED, api.port()).into(),
+                },
                 raft: of_server(number, RAFT_PORTS),
                 etcd: of_server(number, ETCD_PORTS),
                 name,
@@ -163,7 +171,7 @@ impl Plan {
     /// Every address that must be free, with the flag that moves it.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let of_servers =
-            self.servers.iter().flat_map(|server| [server.api, server.raft, server.etcd]);
+            self.servers.iter().flat_map(|server| [server.api_listen, server.raft, server.etcd]);
         let of_agents = self.agents.iter().map(|agent| agent.api);
         std::iter::once(self.balancer).chain(of_servers).chain(of_agents).collect()
     }
@@ -192,11 +200,6 @@ pub fn server_args(
     origin: &Origin,
     token_file: &Path,
 ) -> Vec<OsString> {
-    // Pods reach the API at the machine's own address; peers of one machine need none but loopback.
-    let api_host = match config.runtime {
-        Runtime::None => server.api.ip(),
-        Runtime::Containerd => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-    };
     let advertise = match config.hosts {
         Hosts::Shared => config.node_ip,
         Hosts::Own => server.api.ip(),
@@ -204,7 +207,7 @@ pub fn server_args(
     let mut args = Args::new("server", config);
     args.flag("--name", &server.name);
     args.flag("--data-dir", &server.data_dir);
-    args.flag("--api-listen", SocketAddr::new(api_host, server.api.port()).to_string());
+    args.flag("--api-listen", server.api_listen.to_string());
     args.flag("--raft-listen", server.raft.to_string());
     args.flag("--etcd-listen", server.etcd.to_string());
     args.flag("--advertise", advertise.to_string());
@@ -294,6 +297,18 @@ pub(super) mod tests {
         assert_eq!(distinct.len(), addresses.len());
         let within = config.base_port..config.base_port + PORTS;
         assert!(addresses.iter().all(|address| within.contains(&address.port())));
+    }
+
+    #[test]
+    fn a_port_is_needed_on_every_address_where_pods_are_to_reach_it() {
+        let of = |runtime| {
+            let config = UpConfig { runtime, ..config(Path::new("/data")) };
+            let plan = Plan::new(&config);
+            assert!(plan.addresses().contains(&plan.servers[0].api_listen));
+            plan.servers[0].api_listen.to_string()
+        };
+        assert_eq!(of(Runtime::None), "127.0.0.1:6444");
+        assert_eq!(of(Runtime::Containerd), "0.0.0.0:6444");
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! Persistent volumes that are folders of this node's disk: those that the control plane makes here,
 //! and those that somebody laid down by hand.
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path};
 
 use k8s_openapi::api::core::v1::PersistentVolume;
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::check_host_path;
 use crate::paths::Paths;
@@ -43,37 +47,59 @@ fn make(dir: &Path) -> std::io::Result<()> {
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o777))
 }
 
-/// Gives all of the folder to the group, unless the folder itself has it already.
+/// Gives all of the folder to the group, unless the folder itself has it already. A pod may be
+/// changing the folder meanwhile: nothing is found by its path twice, and no link is followed.
 fn own(dir: &Path, group: u32) -> std::io::Result<()> {
     const SET_GID: u32 = 0o2000;
-    let meta = dir.metadata()?;
-    if meta.gid() == group && meta.mode() & SET_GID != 0 {
+    let folder = rustix::fs::open(dir, OFlags::DIRECTORY | OPEN, Mode::empty())?;
+    let stat = rustix::fs::fstat(&folder)?;
+    if stat.st_gid == group && stat.st_mode & SET_GID != 0 {
         return Ok(());
     }
     // The folder last: what is cut short is done again.
-    own_below(dir, group)?;
-    give(dir, group)
+    let group = Gid::from_raw(group);
+    own_below(&folder, group)?;
+    give(&folder, group)
 }
 
-fn own_below(dir: &Path, group: u32) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(dir)? {
+/// How a file is opened to be given away: a pipe, or a device, waits for nobody.
+const OPEN: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
+fn own_below(folder: &OwnedFd, group: Gid) -> std::io::Result<()> {
+    for entry in rustix::fs::Dir::read_from(folder)? {
         let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            own_below(&entry.path(), group)?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
         }
-        give(&entry.path(), group)?;
+        let stat = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory | FileType::RegularFile => own_entry(folder, name, group)?,
+            _ => rustix::fs::chownat(folder, name, None, Some(group), AtFlags::SYMLINK_NOFOLLOW)?,
+        }
     }
     Ok(())
 }
 
-fn give(path: &Path, group: u32) -> std::io::Result<()> {
-    lchown(path, None, Some(group))?;
-    let meta = path.symlink_metadata()?;
-    if meta.is_symlink() {
-        return Ok(());
+fn own_entry(folder: &OwnedFd, name: &CStr, group: Gid) -> std::io::Result<()> {
+    let file = match rustix::fs::openat(folder, name, OFlags::NOFOLLOW | OPEN, Mode::empty()) {
+        Ok(file) => file,
+        // It has gone, or become a link, since it was looked at.
+        Err(Errno::NOENT | Errno::LOOP) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) == FileType::Directory {
+        own_below(&file, group)?;
     }
-    let more = if meta.is_dir() { 0o2770 } else { 0o660 };
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(meta.mode() | more))
+    give(&file, group)
+}
+
+fn give(file: &OwnedFd, group: Gid) -> std::io::Result<()> {
+    rustix::fs::fchown(file, None, Some(group))?;
+    let mode = rustix::fs::fstat(file)?.st_mode;
+    let is_dir = FileType::from_raw_mode(mode) == FileType::Directory;
+    let more = if is_dir { 0o2770 } else { 0o660 };
+    Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(mode | more))?)
 }
 
 /// Removes the folder of a volume made here; again does no harm.
@@ -91,6 +117,8 @@ pub(crate) fn remove(paths: &Paths, name: &str) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use serde_json::json;
 
     use super::*;
@@ -130,12 +158,26 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_that_became_a_link_is_left_alone() {
+        let data = tempfile::tempdir().unwrap();
+        let target = data.path().join("target");
+        std::fs::create_dir(&target).unwrap();
+        std::fs::set_permissions(&target, std::fs::Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::symlink(&target, data.path().join("was a folder")).unwrap();
+        let folder = rustix::fs::open(data.path(), OFlags::DIRECTORY | OPEN, Mode::empty());
+        let group = Gid::from_raw(target.metadata().unwrap().gid());
+        own_entry(&folder.unwrap(), c"was a folder", group).unwrap();
+        assert_eq!(target.metadata().unwrap().mode() & 0o7777, 0o700);
+    }
+
+    #[test]
     fn a_group_gets_all_that_is_there() {
         let data = tempfile::tempdir().unwrap();
         let dir = data.path().join("v");
         std::fs::create_dir_all(dir.join("sub")).unwrap();
         std::fs::write(dir.join("sub/file"), "x").unwrap();
         std::os::unix::fs::symlink("/etc/passwd", dir.join("link")).unwrap();
+        std::os::unix::fs::symlink("/etc", dir.join("sub/linked")).unwrap();
         // Whoever runs the test may give files to their own group only.
         let group = dir.metadata().unwrap().gid();
         own(&dir, group).unwrap();
