@@ -13,7 +13,7 @@ use crate::pki::{PkiError, tls};
 use crate::token::{Role, Token};
 
 /// The founder's member id.
-const FOUNDER_ID: u64 = 1;
+pub const FOUNDER_ID: u64 = 1;
 
 /// Who this server is.
 pub struct Identity {

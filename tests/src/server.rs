@@ -72,6 +72,11 @@ impl Server {
         etcdctl(self.ports[2], &["get", "--print-value-only", key])
     }
 
+    /// Runs etcdctl against its etcd API: what it prints, or its complaint.
+    pub fn etcdctl(&self, arguments: &[&str]) -> Result<String, String> {
+        etcdctl(self.ports[2], arguments)
+    }
+
     /// Whether it has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(Some(_)))
