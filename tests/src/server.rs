@@ -41,9 +41,17 @@ impl Server {
     /// # Panics
     /// When it does not serve in time.
     pub fn start(data_dir: &Path) -> Self {
+        Self::start_with(data_dir, &["--init"])
+    }
+
+    /// [`Server::start`] with other arguments.
+    ///
+    /// # Panics
+    /// When it does not serve in time.
+    pub fn start_with(data_dir: &Path, arguments: &[&str]) -> Self {
         let base = ports::free();
         let ports = [base, base + 1, base + 2];
-        let mut child = command(data_dir, ports, &["--init"])
+        let mut child = command(data_dir, ports, arguments)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

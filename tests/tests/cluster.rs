@@ -82,6 +82,29 @@ fn a_cluster_begins_anew_from_what_etcdctl_has_saved() {
 }
 
 #[test]
+fn a_server_of_the_store_alone_is_an_etcd_with_nothing_in_it_and_without_kubernetes() {
+    if !requirements::met(&["etcdctl"], false) {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder must be had");
+    let server = Server::start_with(folder.path(), &["--init", "--store-only"]);
+    let count = server.etcdctl(&["get", "", "--prefix", "--count-only", "-w", "json"]);
+    let count: Value = serde_json::from_str(&count.expect("it must serve")).expect("it is JSON");
+    assert_eq!(count["count"], 1, "only what the harness has put: {count}");
+    assert_eq!(count["header"]["revision"], 2);
+    let ask = |path: &str| {
+        let url = format!("https://127.0.0.1:{}{path}", server.ports[0]);
+        let curl = ["-sk", "-o", "/dev/null", "-w", "%{http_code}", &url];
+        let output = Command::new("curl").args(curl).output().expect("curl must start");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    if requirements::met(&["curl"], false) {
+        assert_eq!(ask("/livez"), "200");
+        assert_ne!(ask("/api/v1/namespaces"), "200");
+    }
+}
+
+#[test]
 fn a_reader_that_stops_early_is_no_error() {
     use std::process::Stdio;
     let mut version = Command::new(up::binary());

@@ -18,12 +18,13 @@ use kontiki_tests::{ports, requirements};
 mod etcd {
     pub(super) mod answer;
     pub(super) mod compare;
+    pub(super) mod gateway;
     pub(super) mod random;
     pub(super) mod side;
     pub(super) mod watching;
 }
 
-use etcd::compare;
+use etcd::{compare, gateway};
 
 /// Seeds that every run tries.
 const SEEDS: [u64; 3] = [1, 2, 3];
@@ -51,4 +52,13 @@ async fn every_answer_is_the_one_that_etcd_gives() {
         let ports = (ports::free()..).step_by(2).map(|port| [port, port + 1]);
         join_all(seeds.iter().zip(ports).map(|(seed, ports)| compare::run(*seed, ports))).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_json_gateway_answers_as_that_of_etcd() {
+    if !requirements::met(&["etcd"], false) {
+        return;
+    }
+    let port = ports::free();
+    gateway::run([port, port + 1]).await;
 }

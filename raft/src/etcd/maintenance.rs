@@ -76,13 +76,15 @@ impl Maintenance for Etcd {
     /// There is one alarm, `CORRUPT`, of a member that differs from its peers and has stopped: it
     /// cannot be disarmed, only the member replaced. A full disk needs none: it refuses writes by
     /// itself and takes them again once there is room.
+    ///
+    /// As in etcd, the answer is of no revision.
     async fn alarm(&self, _: Request<proto::AlarmRequest>) -> Reply<proto::AlarmResponse> {
         let corrupt = proto::AlarmMember {
             member_id: self.node.id(),
             alarm: proto::AlarmType::Corrupt.into(),
         };
         let alarms = self.node.status().corruption.map(|_| corrupt).into_iter().collect();
-        Ok(proto::AlarmResponse { header: self.header_now(), alarms }.into())
+        Ok(proto::AlarmResponse { header: None, alarms }.into())
     }
 
     async fn status(&self, _: Request<proto::StatusRequest>) -> Reply<proto::StatusResponse> {

@@ -16,7 +16,7 @@ pub(super) async fn serve(cluster: &Cluster) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let node = cluster.node(cluster.follower().await).clone();
-    tokio::spawn(etcd::serve(node, listener, CancellationToken::new()));
+    tokio::spawn(etcd::serve(node, listener, None, CancellationToken::new()));
     endpoint
 }
 

@@ -42,6 +42,7 @@ pub(crate) struct Side {
     lease: LeaseClient<Channel>,
     maintenance: MaintenanceClient<Channel>,
     pub(crate) watching: Watching,
+    pub(crate) address: SocketAddr,
     _running: Running,
 }
 
@@ -101,7 +102,7 @@ impl Side {
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(etcd::serve(node.clone(), listener, token.clone()));
+        tokio::spawn(etcd::serve(node.clone(), listener, None, token.clone()));
         Self::connect(address, Running::Kontiki(node, token.drop_guard())).await
     }
 
@@ -125,6 +126,7 @@ impl Side {
             lease: LeaseClient::new(channel.clone()),
             maintenance: MaintenanceClient::new(channel.clone()),
             watching: Watching::open(channel),
+            address,
             _running: running,
         }
     }
