@@ -24,7 +24,7 @@ use kontiki_raft::types::Member;
 use kontiki_storage::engine::Engine;
 use kontiki_storage::engine::disk::DiskEngine;
 use kontiki_storage::snapshot::Summary;
-use tonic::transport::Endpoint;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::dir_lock::DirLock;
 use crate::member::MemberRecord;
@@ -37,11 +37,50 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// How long the stream may say nothing. A large store is measured before its first byte.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
 
-/// Saves what the member whose etcd API is at `endpoint` has applied.
-pub async fn save(endpoint: &str, path: &Path) -> anyhow::Result<Summary> {
+/// A member's etcd API.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// `host:port`.
+    pub address: String,
+    /// How it is spoken to; `None` is plain.
+    pub tls: Option<SourceTls>,
+}
+
+/// Files in PEM.
+#[derive(Debug, Clone)]
+pub struct SourceTls {
+    /// The authority of the member's certificate.
+    pub ca: PathBuf,
+    /// A certificate that the member lets in.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+impl Source {
+    async fn connect(&self) -> anyhow::Result<Channel> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{}", self.address))
+            .with_context(|| format!("--etcd {}", self.address))?
+            .connect_timeout(CONNECT_DEADLINE);
+        if let Some(tls) = &self.tls {
+            let read =
+                |path: &Path| fs::read(path).with_context(|| format!("read {}", path.display()));
+            let config = ClientTlsConfig::new()
+                .ca_certificate(Certificate::from_pem(read(&tls.ca)?))
+                .identity(Identity::from_pem(read(&tls.cert)?, read(&tls.key)?));
+            endpoint = endpoint.tls_config(config).context("set up TLS")?;
+        }
+        let connected = endpoint.connect().await;
+        connected.with_context(|| format!("connect to the etcd API at {}", self.address))
+    }
+}
+
+/// Saves what a member has applied.
+pub async fn save(source: &Source, path: &Path) -> anyhow::Result<Summary> {
     let partial = beside(path, "partial");
     let saved = async {
-        download(endpoint, &partial).await?;
+        download(source, &partial).await?;
         let summary = verify(&partial)?;
         fs::rename(&partial, path).with_context(|| format!("name {}", path.display()))?;
         sync_folder(path)?;
@@ -55,13 +94,8 @@ pub async fn save(endpoint: &str, path: &Path) -> anyhow::Result<Summary> {
     saved
 }
 
-async fn download(endpoint: &str, partial: &Path) -> anyhow::Result<()> {
-    let channel = Endpoint::from_shared(format!("http://{endpoint}"))
-        .with_context(|| format!("--etcd {endpoint}"))?
-        .connect_timeout(CONNECT_DEADLINE)
-        .connect()
-        .await
-        .with_context(|| format!("connect to the etcd API at {endpoint}"))?;
+async fn download(source: &Source, partial: &Path) -> anyhow::Result<()> {
+    let channel = source.connect().await?;
     let mut client = MaintenanceClient::new(channel).max_decoding_message_size(usize::MAX);
     let asked = client.snapshot(SnapshotRequest {}).await;
     let mut parts = asked.map_err(status).context("ask for a snapshot")?.into_inner();
@@ -69,7 +103,7 @@ async fn download(endpoint: &str, partial: &Path) -> anyhow::Result<()> {
         File::create(partial).with_context(|| format!("create {}", partial.display()))?;
     loop {
         let next = tokio::time::timeout(SILENCE_MAX, parts.message()).await;
-        let next = next.with_context(|| format!("{endpoint} has sent nothing for {SILENCE_MAX:?}"));
+        let next = next.with_context(|| format!("nothing was sent for {SILENCE_MAX:?}"));
         let Some(part) = next?.map_err(status).context("receive the snapshot")? else { break };
         file.write_all(&part.blob).with_context(|| format!("write {}", partial.display()))?;
     }

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use kontiki_storage::snapshot::Summary;
 
 use crate::cluster_file::ClusterFile;
-use crate::snapshot::{self, RestoreConfig};
+use crate::snapshot::{self, RestoreConfig, Source, SourceTls};
 
 /// How far the revision jumps: beyond what clients of the old cluster can have seen since the
 /// snapshot was taken, a week of a thousand writes a second.
@@ -41,6 +41,15 @@ struct SaveFlags {
     /// The etcd API of a server; by default that of the first server that `up` started.
     #[arg(long, env = "KONTIKI_ETCD", value_name = "ADDRESS")]
     etcd: Option<String>,
+    /// The authority of that server's certificate, where it speaks TLS; PEM.
+    #[arg(long, value_name = "FILE", requires_all = ["cert", "key", "etcd"])]
+    cacert: Option<PathBuf>,
+    /// A certificate that it lets in: an administrator's.
+    #[arg(long, value_name = "FILE", requires = "cacert")]
+    cert: Option<PathBuf>,
+    /// Its key.
+    #[arg(long, value_name = "FILE", requires = "cacert")]
+    key: Option<PathBuf>,
     /// The data directory of `kontiki up`.
     #[arg(long, env = "KONTIKI_DATA_DIR", default_value = "./kontiki-data", value_name = "DIR")]
     data_dir: PathBuf,
@@ -76,7 +85,7 @@ struct RestoreFlags {
 /// Saves, checks or restores.
 pub fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     let said = match flags.act {
-        Act::Save(flags) => save(&flags)?,
+        Act::Save(flags) => save(flags)?,
         Act::Verify(flags) => {
             let held = describe(&snapshot::verify(&flags.file)?);
             format!("{} is whole: {held}", flags.file.display())
@@ -87,12 +96,17 @@ pub fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn save(flags: &SaveFlags) -> anyhow::Result<String> {
-    let endpoint = match &flags.etcd {
-        Some(endpoint) => endpoint.trim_start_matches("http://").to_owned(),
+fn save(flags: SaveFlags) -> anyhow::Result<String> {
+    let address = match &flags.etcd {
+        Some(url) => url.rsplit("://").next().unwrap_or(url).to_owned(),
         None => first_of(&flags.data_dir)?,
     };
-    let saving = snapshot::save(&endpoint, &flags.file);
+    let tls = match (flags.cacert, flags.cert, flags.key) {
+        (Some(ca), Some(cert), Some(key)) => Some(SourceTls { ca, cert, key }),
+        _ => None,
+    };
+    let source = Source { address, tls };
+    let saving = snapshot::save(&source, &flags.file);
     let held = describe(&super::runtime(Some(1))?.block_on(saving)?);
     Ok(format!("saved {}: {held}", flags.file.display()))
 }

@@ -88,7 +88,7 @@ fn a_server_of_the_store_alone_is_an_etcd_with_nothing_in_it_and_without_kuberne
     }
     let folder = tempfile::tempdir().expect("a temporary folder must be had");
     let server = Server::start_with(folder.path(), &["--init", "--store-only"]);
-    let count = server.etcdctl(&["get", "", "--prefix", "--count-only", "-w", "json"]);
+    let count = server.etcdctl(&["get", "", "--prefix", "--keys-only", "-w", "json"]);
     let count: Value = serde_json::from_str(&count.expect("it must serve")).expect("it is JSON");
     assert_eq!(count["count"], 1, "only what the harness has put: {count}");
     assert_eq!(count["header"]["revision"], 2);

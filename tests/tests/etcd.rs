@@ -59,6 +59,7 @@ async fn the_json_gateway_answers_as_that_of_etcd() {
     if !requirements::met(&["etcd"], false) {
         return;
     }
-    let port = ports::free();
+    // Beyond those of the test above, which may run in the same process.
+    let port = ports::free() + 20;
     gateway::run([port, port + 1]).await;
 }
