@@ -11,6 +11,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufReader, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,8 +100,11 @@ async fn download(source: &Source, partial: &Path) -> anyhow::Result<()> {
     let mut client = MaintenanceClient::new(channel).max_decoding_message_size(usize::MAX);
     let asked = client.snapshot(SnapshotRequest {}).await;
     let mut parts = asked.map_err(status).context("ask for a snapshot")?.into_inner();
+    // It holds every secret of the cluster: its owner alone may read it.
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).mode(0o600);
     let mut file =
-        File::create(partial).with_context(|| format!("create {}", partial.display()))?;
+        options.open(partial).with_context(|| format!("create {}", partial.display()))?;
     loop {
         let next = tokio::time::timeout(SILENCE_MAX, parts.message()).await;
         let next = next.with_context(|| format!("nothing was sent for {SILENCE_MAX:?}"));

@@ -10,6 +10,8 @@
 //! and terms, the time that is left of a lease to a few seconds, and how events are gathered into
 //! messages.
 
+#![allow(clippy::unwrap_used, reason = "a harness of tests fails where it stands")]
+
 use std::env;
 
 use futures_util::future::join_all;

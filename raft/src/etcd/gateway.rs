@@ -35,6 +35,19 @@ use frames::Answers;
 /// How large the text of a request may be: bytes grow by a third in base64.
 const TEXT_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 
+/// How many messages there are, of requests or of answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Count {
+    One,
+    Any,
+}
+
+impl Count {
+    fn of_stream(is_stream: bool) -> Self {
+        if is_stream { Self::Any } else { Self::One }
+    }
+}
+
 /// A call that can be made.
 #[derive(Debug, Clone)]
 struct Call {
@@ -42,8 +55,8 @@ struct Call {
     path: String,
     input: MessageDescriptor,
     output: MessageDescriptor,
-    /// Whether it has any number of requests, and of answers.
-    streams: (bool, bool),
+    requests: Count,
+    answers: Count,
 }
 
 /// All of them, by path.
@@ -65,7 +78,8 @@ impl Gateway {
                 path: format!("/{}/{}", service.full_name(), method.name()),
                 input: method.input(),
                 output: method.output(),
-                streams: (method.is_client_streaming(), method.is_server_streaming()),
+                requests: Count::of_stream(method.is_client_streaming()),
+                answers: Count::of_stream(method.is_server_streaming()),
             };
             (format!("/v3/{path}"), call)
         });
@@ -89,9 +103,9 @@ impl Gateway {
     async fn make(&self, call: Call, body: Incoming) -> Result<Response<Body>, Status> {
         let text = Limited::new(body, TEXT_BYTES_MAX).collect().await;
         let text = text.map_err(|error| Status::invalid_argument(error.to_string()))?.to_bytes();
-        let requests = json::read(&call.input, &text, call.streams.0)?;
+        let requests = json::read(&call.input, &text, call.requests)?;
         let mut answers = self.send(&call, requests).await?;
-        if call.streams.1 {
+        if call.answers == Count::Any {
             return Ok(line_by_line(call.output, answers));
         }
         let message = answers.next().await?;

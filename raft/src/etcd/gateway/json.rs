@@ -5,8 +5,14 @@ use prost::Message as _;
 use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
 use tonic::Status;
 
-/// The messages that a text holds: one, which is empty where the text is, or with `many` any number.
-pub(super) fn read(of: &MessageDescriptor, text: &[u8], many: bool) -> Result<Vec<Bytes>, Status> {
+use super::Count;
+
+/// The messages that a text holds. One alone is empty where the text is.
+pub(super) fn read(
+    of: &MessageDescriptor,
+    text: &[u8],
+    count: Count,
+) -> Result<Vec<Bytes>, Status> {
     // As in etcd, what no call knows is passed over.
     let options = DeserializeOptions::new().deny_unknown_fields(false);
     let values = serde_json::Deserializer::from_slice(text).into_iter::<serde_json::Value>();
@@ -16,11 +22,11 @@ pub(super) fn read(of: &MessageDescriptor, text: &[u8], many: bool) -> Result<Ve
         let message = DynamicMessage::deserialize_with_options(of.clone(), value, &options)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         messages.push(message.encode_to_vec().into());
-        if !many {
+        if count == Count::One {
             return Ok(messages);
         }
     }
-    if messages.is_empty() && !many {
+    if messages.is_empty() && count == Count::One {
         messages.push(Bytes::new());
     }
     Ok(messages)
