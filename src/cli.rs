@@ -13,6 +13,7 @@ pub mod bench;
 pub mod chaos;
 pub mod down;
 pub mod server;
+pub mod snapshot;
 pub mod status;
 pub mod up;
 pub mod version;
@@ -80,6 +81,8 @@ pub enum Verb {
     Server(server::Flags),
     /// Run one node's agent.
     Agent(agent::Flags),
+    /// Save the state of a cluster, and begin a new one with it.
+    Snapshot(snapshot::Flags),
     /// Measure a cluster.
     Bench(bench::Flags),
     /// Break a cluster on purpose, and check that it keeps its promises.
@@ -106,6 +109,7 @@ fn run(cli: Cli) -> ExitCode {
         Verb::Status(flags) => status::run(&flags),
         Verb::Server(flags) => server::run(flags),
         Verb::Agent(flags) => agent::run(flags),
+        Verb::Snapshot(flags) => snapshot::run(flags),
         Verb::Bench(flags) => bench::run(&cli.global, flags),
         Verb::Chaos(flags) => chaos::run(&cli.global, flags),
         Verb::Version(flags) => version::run(&flags),

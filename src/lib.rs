@@ -27,6 +27,8 @@ pub mod enroll;
 pub mod member;
 pub mod server;
 
+pub mod snapshot;
+
 pub mod leader;
 pub mod leader_context;
 

@@ -19,6 +19,7 @@ use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use thiserror::Error;
 
 pub mod files;
+pub mod mutual;
 pub mod tls;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use kontiki_api::server::{ApiConfig, ApiServer, KubeletIdentity, Secret};
+use kontiki_api::server::{ApiConfig, ApiServer, KubeletIdentity, Secret, Surface};
 use kontiki_raft::config::{Blocking, LogPolicy, NodeConfig, PeerTls, Timers};
 use kontiki_raft::node::Node;
 use kontiki_raft::types::Member;
@@ -32,11 +32,12 @@ use crate::pki::{Certify, PkiError, Usage};
 use crate::{leader, shutdown};
 
 pub mod config;
+pub mod etcd_tls;
 pub mod health;
 pub mod identity;
 pub mod listen;
 
-use config::ServerConfig;
+use config::{Scope, ServerConfig};
 use identity::Identity;
 use listen::Listeners;
 
@@ -122,13 +123,14 @@ impl Server {
             serving_peers.serve(listeners.raft, token).await.context("serve peers")
         });
         let identity = Arc::new(identity);
-        let api = Arc::new(make_api(&node, &identity)?);
+        let api = Arc::new(make_api(&node, &identity, config.scope)?);
         let mut serving = Layer::new();
         serve_api(&mut serving, &api, &identity, listeners.api)?;
         let (serving_etcd, token) = (node.clone(), serving.token.clone());
+        let etcd_tls = config.etcd_tls.as_ref().map(|tls| tls.config(&identity)).transpose()?;
         serving.tasks.spawn(async move {
-            let served = kontiki_raft::etcd::serve(serving_etcd, listeners.etcd, token).await;
-            served.context("serve the etcd API")
+            kontiki_raft::etcd::serve(serving_etcd, listeners.etcd, etcd_tls, token).await;
+            Ok(())
         });
         let mut upper = Layer::new();
         let token = upper.token.clone();
@@ -142,7 +144,9 @@ impl Server {
         let settings =
             Settings { root_ca_pem: identity.pki.ca.cert_pem().to_owned(), ..Settings::default() };
         let signer = Arc::new(ClusterCa(Arc::clone(&identity)));
-        upper.tasks.spawn(leader::run(node.clone(), api, Arc::new(settings), signer, token));
+        if config.scope == Scope::ControlPlane {
+            upper.tasks.spawn(leader::run(node.clone(), api, Arc::new(settings), signer, token));
+        }
         info!(
             name = config.name,
             id = identity.record.node_id,
@@ -191,7 +195,7 @@ fn member(config: &ServerConfig) -> Member {
         name: config.name.clone(),
         raft_addr: config.raft_address(),
         api_url: config.api_url(),
-        etcd_addr: config.etcd_listen.to_string(),
+        etcd_addr: config.etcd_address(),
     }
 }
 
@@ -240,10 +244,14 @@ async fn open_engine(directory: &Path) -> anyhow::Result<Arc<dyn Engine>> {
     Ok(Arc::new(engine))
 }
 
-fn make_api(node: &Node, identity: &Arc<Identity>) -> anyhow::Result<ApiServer> {
+fn make_api(node: &Node, identity: &Arc<Identity>, scope: Scope) -> anyhow::Result<ApiServer> {
     let kubelet = identity.dir.read("kubelet-client")?;
     let ca_pem = identity.pki.ca.cert_pem().to_owned();
     let config = ApiConfig {
+        surface: match scope {
+            Scope::ControlPlane => Surface::Whole,
+            Scope::Store => Surface::Members,
+        },
         cluster_id: identity.record.cluster_id.clone(),
         client_ca_pem: Some(ca_pem.clone()),
         kubelet: Some(KubeletIdentity {

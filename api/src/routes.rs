@@ -11,6 +11,7 @@ use crate::context::RequestContext;
 use crate::handlers::{self, Call};
 use crate::query::Query;
 use crate::request_info::{RequestInfo, ResourcePath};
+use crate::server::Surface;
 use crate::state::Api;
 use crate::status::Status;
 use crate::{answer, crd, health, version};
@@ -28,13 +29,26 @@ async fn dispatch(
     Extension(ctx): Extension<RequestContext>,
     request: Request,
 ) -> Response {
+    let is_served = api.config.surface == Surface::Whole || is_of_members(&info);
     let answer = match &*info {
+        _ if !is_served => Err(Status::no_such_path()),
         RequestInfo::Resource(path) => resource(api, ctx, path, query, request).await,
         RequestInfo::Path { method, path } => {
             other(&api, &ctx, method, path, &query, request).await
         }
     };
     answer.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// Whether a path is one of those that members of a cluster need of one another.
+fn is_of_members(info: &RequestInfo) -> bool {
+    let RequestInfo::Path { path, .. } = info else { return false };
+    let mut segments = path.split('/').filter(|part| !part.is_empty());
+    match segments.next() {
+        Some("healthz" | "livez" | "readyz" | "version" | "metrics") => true,
+        Some("kontiki") => matches!(segments.nth(1), Some("enroll" | "status")),
+        _ => false,
+    }
 }
 
 async fn resource(

@@ -95,9 +95,22 @@ pub struct KubeletIdentity {
 #[derive(Clone)]
 pub struct Secret(pub Vec<u8>);
 
+/// What is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Surface {
+    /// Everything.
+    #[default]
+    Whole,
+    /// Only what members of the cluster need of one another: enrollment, status, health. There is
+    /// no Kubernetes over this store.
+    Members,
+}
+
 /// How the API server is set up.
 #[derive(Clone)]
 pub struct ApiConfig {
+    /// What it serves.
+    pub surface: Surface,
     /// The cluster's name.
     pub cluster_name: String,
     /// The cluster's identity, given once at its initialisation.
@@ -131,6 +144,7 @@ pub struct ApiConfig {
 impl Default for ApiConfig {
     fn default() -> Self {
         Self {
+            surface: Surface::Whole,
             cluster_name: "kontiki".into(),
             cluster_id: String::new(),
             advertise_address: String::new(),

@@ -1,10 +1,10 @@
 //! The etcd v3 API over the store: clients of etcd cannot tell the difference.
 //!
 //! ```text
-//!  gRPC, plain on the loopback
-//!      │
-//!      ▼
-//!   kv  watch  lease  cluster  maintenance  auth  lock  election   one file each
+//!  listener ── gRPC, plain or over TLS; what is not gRPC ─▶ gateway ─┐ JSON
+//!      │                                                             │
+//!      ▼                                                             │
+//!   kv  watch  lease  cluster  maintenance  auth  lock  election ◀───┘ one file each
 //!                                  queue ──┴──┘
 //!      │
 //!      ▼
@@ -18,8 +18,7 @@ use std::sync::Arc;
 use kontiki_storage::kv::{Kv, Revision};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::service::Routes;
 use tonic::{Response, Status};
 
 use crate::node::Node;
@@ -30,9 +29,11 @@ mod convert;
 mod election;
 mod error;
 mod filter;
+mod gateway;
 mod hash;
 mod kv;
 mod lease;
+mod listener;
 mod lock;
 mod maintenance;
 pub mod proto;
@@ -60,19 +61,23 @@ const API_VERSION: &str = "3.5.0";
 
 type Reply<T> = Result<Response<T>, Status>;
 
-/// Serves the etcd API of `node` on `listener` until `token` is cancelled. It knows no
-/// authentication: the listener must be on the loopback.
+/// Serves the etcd API of `node` on `listener` until `token` is cancelled. It knows no users: whoever
+/// can connect may do everything, so without `tls`, which is to ask for certificates of those who
+/// may, the listener must be on the loopback.
 pub async fn serve(
     node: Node,
     listener: TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
     token: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
-    let etcd = Etcd {
-        kv: node.kv(),
-        cluster: cluster_number(node.cluster_id()),
-        node,
-        token: token.clone(),
-    };
+) {
+    let routes = routes(node, token.clone()).await;
+    let gateway = gateway::Gateway::to(routes.clone());
+    listener::serve(listener, tls, listener::Front::of(routes, gateway), token).await;
+}
+
+/// All services.
+async fn routes(node: Node, token: CancellationToken) -> Routes {
+    let etcd = Etcd { kv: node.kv(), cluster: cluster_number(node.cluster_id()), node, token };
     let kv = KvServer::new(etcd.clone())
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(usize::MAX);
@@ -83,9 +88,7 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
         .build_v1()
         .expect("the descriptors that were compiled in must be readable");
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    Server::builder()
-        .add_service(kv)
+    Routes::new(kv)
         .add_service(watch)
         .add_service(LeaseServer::new(etcd.clone()))
         .add_service(ClusterServer::new(etcd.clone()))
@@ -95,8 +98,7 @@ pub async fn serve(
         .add_service(ElectionServer::new(etcd))
         .add_service(health)
         .add_service(reflection)
-        .serve_with_incoming_shutdown(incoming, token.cancelled_owned())
-        .await
+        .prepare()
 }
 
 /// etcd numbers clusters; ours have names: the first bytes of a checksum will do.

@@ -142,6 +142,13 @@ impl Lessor {
         }
     }
 
+    /// Sorts leases by when they run out, where this member leads.
+    pub(crate) fn sort(&self, leases: &mut [Lease], now: Instant) {
+        let mut office = self.office.lock();
+        let Some(office) = office.as_mut() else { return };
+        leases.sort_by_key(|lease| office.current(lease.id, &lease.terms, now).deadline);
+    }
+
     /// What is left of a lease of which the store says `terms`, in seconds, with the term in which
     /// that counts; none where it does not exist or has run out.
     pub(crate) fn left_seconds(
@@ -246,6 +253,21 @@ mod tests {
         assert_eq!(lessor.due(after(now, 11)).unwrap().ended.len(), 1);
         lessor.sync(&[], after(now, 11));
         assert_eq!(lessor.due(after(now, 99)).unwrap().next, None);
+    }
+
+    #[test]
+    fn leases_are_told_in_the_order_in_which_they_run_out() {
+        let now = Instant::now();
+        let mut leases = [lease(1, 30, None), lease(2, 10, None), lease(3, 20, None)];
+        let lessor = office(&leases, now);
+        lessor.sort(&mut leases, now);
+        assert_eq!(leases.map(|lease| lease.id), [2, 3, 1]);
+        lessor.left_seconds(2, Some(leases[0].terms), Ask::Renew, after(now, 9)).unwrap();
+        lessor.sort(&mut leases, after(now, 9));
+        assert_eq!(leases.map(|lease| lease.id), [2, 3, 1]);
+        lessor.left_seconds(2, Some(leases[0].terms), Ask::Renew, after(now, 15)).unwrap();
+        lessor.sort(&mut leases, after(now, 15));
+        assert_eq!(leases.map(|lease| lease.id), [3, 2, 1]);
     }
 
     #[test]

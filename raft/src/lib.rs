@@ -44,8 +44,10 @@ pub mod log_store;
 pub mod member_ids;
 pub mod peer;
 pub mod proposals;
+pub mod restore;
 pub mod runtime;
 pub mod snapshot;
+pub mod snapshot_file;
 pub mod state_machine;
 pub mod transport;
 

@@ -33,7 +33,7 @@ mod records;
 mod writer;
 
 use memory::Memory;
-pub(crate) use records::next_incarnation;
+pub(crate) use records::{begin_behind, next_incarnation};
 use writer::{Job, Queue};
 
 /// How large one append message, or one read for applying, grows before it is cut.

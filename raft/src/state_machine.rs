@@ -123,8 +123,14 @@ impl State {
     }
 }
 
-fn encode_applied(id: &LogId) -> Bytes {
+/// A position in the log, in the words of the store's head.
+pub(crate) fn encode_applied(id: &LogId) -> Bytes {
     codec::encode(&(id.leader_id.term, id.index))
+}
+
+/// What a cluster that begins with a state has beside it.
+pub(crate) fn founding_state(membership: &StoredMembership) -> Vec<(Bytes, Bytes)> {
+    vec![sidecar::membership_pair(membership)]
 }
 
 fn decode_applied(bytes: &[u8]) -> Result<LogId, codec::CodecError> {

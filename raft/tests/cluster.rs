@@ -9,5 +9,6 @@ mod cluster {
     mod leases;
     mod members;
     mod requests;
+    mod restore;
     mod watches;
 }

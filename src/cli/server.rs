@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::server::config::{Origin, ServerConfig};
+use crate::server::config::{Origin, Scope, ServerConfig};
+use crate::server::etcd_tls::EtcdTls;
 use crate::token::{Role, Token};
 
 /// Flags of `kontiki server`.
@@ -37,6 +38,10 @@ pub struct Flags {
     /// File that holds the token.
     #[arg(long, env = "KONTIKI_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Run just the store and its etcd API: a member of an etcd cluster, without Kubernetes. Of the
+    /// API only joining, status and health are served. All servers of a cluster run alike.
+    #[arg(long, env = "KONTIKI_STORE_ONLY")]
+    store_only: bool,
     /// Where to serve the Kubernetes API.
     #[arg(
         long,
@@ -53,7 +58,8 @@ pub struct Flags {
         value_name = "ADDRESS"
     )]
     raft_listen: SocketAddr,
-    /// Where to serve the etcd API: plain text, so on loopback only.
+    /// Where to serve the etcd API: plain on loopback, otherwise over mutual TLS. Without files of
+    /// your own, clients need a certificate of the cluster's authority for an administrator.
     #[arg(
         long,
         env = "KONTIKI_ETCD_LISTEN",
@@ -61,6 +67,25 @@ pub struct Flags {
         value_name = "ADDRESS"
     )]
     etcd_listen: SocketAddr,
+    /// The certificate of the etcd API, PEM; with it also loopback speaks TLS.
+    #[arg(
+        long,
+        env = "KONTIKI_ETCD_CERT_FILE",
+        value_name = "FILE",
+        requires_all = ["etcd_key_file", "etcd_client_ca_file"]
+    )]
+    etcd_cert_file: Option<PathBuf>,
+    /// Its key.
+    #[arg(long, env = "KONTIKI_ETCD_KEY_FILE", value_name = "FILE", requires = "etcd_cert_file")]
+    etcd_key_file: Option<PathBuf>,
+    /// The authority whose certificates let clients in.
+    #[arg(
+        long,
+        env = "KONTIKI_ETCD_CLIENT_CA_FILE",
+        value_name = "FILE",
+        requires = "etcd_cert_file"
+    )]
+    etcd_client_ca_file: Option<PathBuf>,
     /// The host at which clients and nodes reach this server; by default this machine's address.
     #[arg(long, env = "KONTIKI_ADVERTISE", value_name = "HOST")]
     advertise: Option<String>,
@@ -76,13 +101,14 @@ impl Flags {
     /// Checks what the flags say together.
     fn validate(self) -> anyhow::Result<ServerConfig> {
         check_name("--name", &self.name)?;
-        if !self.etcd_listen.ip().is_loopback() {
-            bail!(
-                "--etcd-listen {}: the etcd API has no authentication; expected a loopback address \
-                 such as 127.0.0.1:6463",
-                self.etcd_listen
-            );
-        }
+        let files = (self.etcd_cert_file, self.etcd_key_file, self.etcd_client_ca_file);
+        let etcd_tls = match files {
+            (Some(cert), Some(key), Some(client_ca)) => {
+                Some(EtcdTls::Files { cert, key, client_ca })
+            }
+            _ if self.etcd_listen.ip().is_loopback() => None,
+            _ => Some(EtcdTls::Cluster),
+        };
         let token = read_token(self.token, self.token_file.as_deref(), Role::Server)?;
         let origin = origin(self.init, self.join, token)?;
         let advertise =
@@ -92,9 +118,11 @@ impl Flags {
             data_dir: std::path::absolute(&self.data_dir)
                 .with_context(|| format!("make {} absolute", self.data_dir.display()))?,
             origin,
+            scope: if self.store_only { Scope::Store } else { Scope::ControlPlane },
             api_listen: self.api_listen,
             raft_listen: self.raft_listen,
             etcd_listen: self.etcd_listen,
+            etcd_tls,
             peer_advertise: self.peer_advertise.unwrap_or_else(|| advertise.clone()),
             advertise,
         })
@@ -227,13 +255,27 @@ mod tests {
     fn flags_that_contradict_each_other_are_named() {
         let error = refused("kontiki server --init --join https://[::1]:6443");
         assert!(error.contains("give one of them"), "{error}");
-        let error = refused("kontiki server --init --etcd-listen 0.0.0.0:2379");
-        assert!(error.contains("expected a loopback address"), "{error}");
         let error = refused("kontiki server --init --name Server_1");
         assert!(error.contains("--name \"Server_1\": expected lower-case"), "{error}");
         let token = Token::derive(b"cert", b"key", Role::Server);
         let error = refused(&format!("kontiki server --join 10.0.0.1 --token {token}"));
         assert!(error.contains("expected a URL such as"), "{error}");
+    }
+
+    #[test]
+    fn the_etcd_api_is_plain_on_loopback_only() {
+        let plain = validate("kontiki server --init").unwrap();
+        assert_eq!((plain.etcd_tls.as_ref(), &*plain.etcd_address()), (None, "127.0.0.1:6463"));
+        let line = "kontiki server --init --advertise 192.0.2.9 --etcd-listen 0.0.0.0:2379";
+        let open = validate(line).unwrap();
+        assert_eq!(open.etcd_tls, Some(EtcdTls::Cluster));
+        assert_eq!(open.etcd_address(), "https://192.0.2.9:2379");
+        let files = "--etcd-cert-file c --etcd-key-file k --etcd-client-ca-file a";
+        let own = validate(&format!("kontiki server --init {files}")).unwrap();
+        assert!(matches!(own.etcd_tls, Some(EtcdTls::Files { .. })));
+        let line = "kontiki server --init --etcd-cert-file c";
+        let args = line.split_whitespace().map(Into::into);
+        assert!(crate::config::parse(args).is_err(), "a certificate alone");
     }
 
     #[test]

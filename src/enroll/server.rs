@@ -90,6 +90,7 @@ pub async fn stay_member(
     identity: Arc<Identity>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let told = member.clone();
     let joining = Joining {
         node_id: node.id(),
         name: member.name,
@@ -106,8 +107,24 @@ pub async fn stay_member(
         }
     };
     stop.run_until_cancelled(asking).await;
+    stop.run_until_cancelled(tell_addresses(&node, &told)).await;
     stop.cancelled().await;
     Ok(())
+}
+
+/// Sees to it that the cluster knows this server by its addresses: those that it had may have
+/// changed, or it is the first of a cluster that was restored.
+async fn tell_addresses(node: &Node, member: &Member) {
+    let is_known = || {
+        let members = node.status().members;
+        members.iter().any(|known| known.id == node.id() && known.member == *member)
+    };
+    while !is_known() {
+        if let Err(error) = node.update(node.id(), member.clone()).await {
+            warn!("the cluster does not know this server's addresses yet: {error:#}");
+        }
+        sleep(RETRY_EVERY).await;
+    }
 }
 
 fn is_voter(node: &Node) -> bool {

@@ -41,7 +41,7 @@ pub fn client_config(
     Ok(config)
 }
 
-fn certified_key(
+pub(super) fn certified_key(
     what: &str,
     identity: &Identity,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
@@ -86,7 +86,7 @@ pub fn check_issued_by(what: &str, cert_pem: &str, ca_pem: &str) -> Result<(), P
     })
 }
 
-fn malformed(what: &str, reason: &(impl std::fmt::Display + ?Sized)) -> PkiError {
+pub(super) fn malformed(what: &str, reason: &(impl std::fmt::Display + ?Sized)) -> PkiError {
     PkiError::Malformed { what: what.into(), reason: reason.to_string() }
 }
 
@@ -96,7 +96,7 @@ fn certificates(what: &str, pem: &str) -> Result<Vec<CertificateDer<'static>>, P
         .map_err(|error| malformed(what, &error))
 }
 
-fn roots(what: &str, ca_pem: &str) -> Result<RootCertStore, PkiError> {
+pub(super) fn roots(what: &str, ca_pem: &str) -> Result<RootCertStore, PkiError> {
     let mut roots = RootCertStore::empty();
     for cert in certificates(what, ca_pem)? {
         roots.add(cert).map_err(|source| PkiError::Tls { what: what.into(), source })?;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::etcd_tls::EtcdTls;
 use crate::token::Token;
 
 /// How a server without a member record comes by its cluster. A record in its data directory wins.
@@ -21,6 +22,15 @@ pub enum Origin {
     Resume,
 }
 
+/// How much of the control plane a server runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All of it.
+    ControlPlane,
+    /// The store with its etcd API, and what members need of one another.
+    Store,
+}
+
 /// The flags of `kontiki server`, validated.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
@@ -30,12 +40,16 @@ pub struct ServerConfig {
     pub data_dir: PathBuf,
     /// How it comes by its cluster.
     pub origin: Origin,
+    /// What it runs.
+    pub scope: Scope,
     /// Where it serves the Kubernetes API.
     pub api_listen: SocketAddr,
     /// Where it listens for peers.
     pub raft_listen: SocketAddr,
     /// Where it serves the etcd API.
     pub etcd_listen: SocketAddr,
+    /// How clients of the etcd API are told apart from others; `None` is not at all.
+    pub etcd_tls: Option<EtcdTls>,
     /// The host at which clients and nodes reach it.
     pub advertise: String,
     /// The host at which peers reach it.
@@ -46,6 +60,18 @@ impl ServerConfig {
     /// URL of its API.
     pub fn api_url(&self) -> String {
         format!("https://{}", host_port(&self.advertise, self.api_listen.port()))
+    }
+
+    /// Where clients reach its etcd API: with a scheme where it is not plain.
+    pub fn etcd_address(&self) -> String {
+        if self.etcd_tls.is_none() {
+            return self.etcd_listen.to_string();
+        }
+        let host = match self.etcd_listen.ip() {
+            ip if ip.is_unspecified() => self.advertise.clone(),
+            ip => ip.to_string(),
+        };
+        format!("https://{}", host_port(&host, self.etcd_listen.port()))
     }
 
     /// Where peers reach it.

@@ -13,7 +13,7 @@ use crate::pki::{PkiError, tls};
 use crate::token::{Role, Token};
 
 /// The founder's member id.
-const FOUNDER_ID: u64 = 1;
+pub const FOUNDER_ID: u64 = 1;
 
 /// Who this server is.
 pub struct Identity {
@@ -113,6 +113,7 @@ fn write_tokens(data_dir: &Path, pki: &ServerPki) -> Result<(), PkiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::config::Scope;
 
     fn config(data_dir: &Path, origin: Origin) -> ServerConfig {
         let any = ([127, 0, 0, 1], 0).into();
@@ -120,9 +121,11 @@ mod tests {
             name: "s1".into(),
             data_dir: data_dir.into(),
             origin,
+            scope: Scope::ControlPlane,
             api_listen: any,
             raft_listen: any,
             etcd_listen: any,
+            etcd_tls: None,
             advertise: "127.0.0.1".into(),
             peer_advertise: "127.0.0.1".into(),
         }

@@ -181,6 +181,10 @@ impl Op {
     }
 }
 
+/// The most compares of a transaction, and the most operations of a branch, as in etcd; those of
+/// the transactions around a nested one count for it.
+pub const TXN_OPS_MAX: usize = 128;
+
 /// If all compares hold, `success`, else `failure`: in one revision, or none at all.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Txn {

@@ -185,6 +185,11 @@ fn key(id: i64) -> Bytes {
     key.into()
 }
 
+/// Whether a key of [`Tree::State`] is one of those above.
+pub(crate) fn owns(key: &[u8]) -> bool {
+    key == LEDGER || key.starts_with(PREFIX)
+}
+
 fn id_of(key: &[u8]) -> Option<i64> {
     key.strip_prefix(PREFIX)?.try_into().ok().map(i64::from_be_bytes)
 }

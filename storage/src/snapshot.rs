@@ -26,8 +26,12 @@ use crate::engine::{Batch, Durability, EngineError, Tree};
 use crate::error::StoreError;
 use crate::kv::Revision;
 use crate::layout::{Head, VersionId, epoch_start};
-use crate::lease::Leases;
+use crate::lease::{self, Leases};
 use crate::store::{Shared, Store, open};
+
+mod inspect;
+
+pub use inspect::{Inspection, Summary};
 
 /// How large a chunk grows before the next one begins; a single larger version is one chunk.
 pub const CHUNK_BYTES: usize = 256 << 10;
@@ -135,6 +139,23 @@ impl Snapshot {
         self.head.applied.as_ref()
     }
 
+    /// The same view from its beginning, as long as nothing of this one has been read.
+    ///
+    /// # Panics
+    /// When it has.
+    pub fn again(&self) -> Self {
+        let Progress::Header { sidecar } = &self.progress else {
+            panic!("a snapshot must be read again before it is read");
+        };
+        self.shared.pins.0.fetch_add(1, Ordering::SeqCst);
+        Self {
+            shared: Arc::clone(&self.shared),
+            head: self.head.clone(),
+            next: 0,
+            progress: Progress::Header { sidecar: sidecar.clone() },
+        }
+    }
+
     /// The next chunk; `None` after the last.
     pub fn next_chunk(&mut self) -> Result<Option<Bytes>, StoreError> {
         let part = match std::mem::replace(&mut self.progress, Progress::Done) {
@@ -224,18 +245,52 @@ impl Installer {
 
     /// Makes the snapshot the store's state, durably, and tells the watchers to catch up with it.
     pub fn finish(self) -> Result<Revision, StoreError> {
+        self.finish_with(|head, sidecar| (head, sidecar))
+    }
+
+    /// [`Installer::finish`] in a new life: see [`Rebirth`].
+    pub fn finish_reborn(self, rebirth: Rebirth) -> Result<Revision, StoreError> {
+        self.finish_with(|head, sidecar| {
+            let revision = Revision::new(head.revision.get().saturating_add(rebirth.bump));
+            let applied = Some(rebirth.applied);
+            let kept = sidecar.into_iter().filter(|(key, _)| lease::owns(key));
+            let sidecar = kept.chain(rebirth.state).collect();
+            (Head { revision, compacted: revision, applied, ..head }, sidecar)
+        })
+    }
+
+    fn finish_with(
+        self,
+        becomes: impl FnOnce(Head, Vec<(Bytes, Bytes)>) -> (Head, Vec<(Bytes, Bytes)>),
+    ) -> Result<Revision, StoreError> {
         let Self { shared, epoch, header, complete: true, .. } = self else {
             return Err(snapshot_error("its last chunk is missing"));
         };
         let Some((head, sidecar)) = header else {
             return Err(snapshot_error("its first chunk is missing"));
         };
-        install(&shared, &Head { epoch, ..head }, sidecar).inspect_err(|error| {
+        let (head, sidecar) = becomes(Head { epoch, ..head }, sidecar);
+        install(&shared, &head, sidecar).inspect_err(|error| {
             if !matches!(error, StoreError::Snapshot { .. }) {
                 shared.fail(error);
             }
         })
     }
+}
+
+/// What a snapshot becomes in the store of a cluster that begins with it.
+///
+/// Its revision jumps ahead, beyond what any client of the old cluster can have seen, and all before
+/// that counts as compacted: whoever comes with an older revision is told to read anew (R3). Keys
+/// and leases are kept; what else the old cluster's log had left in [`Tree::State`] is not.
+#[derive(Debug, Clone)]
+pub struct Rebirth {
+    /// How far the revision jumps.
+    pub bump: u64,
+    /// The position in the new log that the state is of.
+    pub applied: Bytes,
+    /// What to put into [`Tree::State`].
+    pub state: Vec<(Bytes, Bytes)>,
 }
 
 fn snapshot_error(reason: &str) -> StoreError {

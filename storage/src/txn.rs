@@ -30,7 +30,7 @@ pub(crate) struct Mutation {
     pub(crate) kind: EventKind,
     /// The key after it; of a deletion, its key and revision only.
     pub(crate) kv: KeyValue,
-    /// The key before it.
+    /// The key before the transaction; of a put, only where it did not create the key.
     pub(crate) prev: Option<KeyValue>,
 }
 
@@ -137,13 +137,21 @@ pub(crate) fn check_revision(
 /// A transaction being evaluated.
 struct Run<'a> {
     begin: Revision,
+    base: &'a dyn View,
     layer: Layer<'a>,
     mutations: Vec<Mutation>,
 }
 
 impl<'a> Run<'a> {
     fn over(view: &'a dyn View) -> Self {
-        Self { begin: view.revision(), layer: Layer::over(view), mutations: Vec::new() }
+        let (begin, layer) = (view.revision(), Layer::over(view));
+        Self { begin, base: view, layer, mutations: Vec::new() }
+    }
+
+    /// A key as it was before the transaction, where `prev` is what it is by now: a deletion to the
+    /// last key may meet a put of the same transaction.
+    fn before(&self, key: &[u8], prev: Option<KeyValue>) -> Option<KeyValue> {
+        if self.mutations.is_empty() { prev } else { self.base.get(key) }
     }
 
     /// The store's revision as the operations done so far leave it.
@@ -198,7 +206,8 @@ impl<'a> Run<'a> {
             lease: lease.or_else(|| kept.map(|kv| kv.lease)).unwrap_or_default(),
         };
         self.layer.set(kv.key.clone(), revision, Some(kv.clone()));
-        self.mutations.push(Mutation { kind: EventKind::Put, kv, prev: prev.clone() });
+        let before = prev.as_ref().and_then(|prev| self.before(&kv.key, Some(prev.clone())));
+        self.mutations.push(Mutation { kind: EventKind::Put, kv, prev: before });
         prev
     }
 
@@ -212,7 +221,8 @@ impl<'a> Run<'a> {
         for prev in &gone {
             self.layer.set(prev.key.clone(), revision, None);
             let kv = tombstone(prev.key.clone(), revision);
-            self.mutations.push(Mutation { kind: EventKind::Delete, kv, prev: Some(prev.clone()) });
+            let prev = self.before(&kv.key, Some(prev.clone()));
+            self.mutations.push(Mutation { kind: EventKind::Delete, kv, prev });
         }
         Ok(gone)
     }

@@ -5,6 +5,7 @@
 //! tests/simulation.rs   a whole cluster in virtual time, one module per invariant
 //! tests/conformance.rs  what kubectl expects, from the API server alone
 //! tests/cluster.rs      real processes on real disks: killed, paused, started again
+//! tests/etcd.rs        the etcd API, answer by answer beside a real etcd
 //! tests/faults.rs       damaged, full, foreign, doubly used: each refused in so many words
 //! tests/e2e.rs          kubectl, containerd, and all of it at once
 //! ```

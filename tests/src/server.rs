@@ -41,9 +41,17 @@ impl Server {
     /// # Panics
     /// When it does not serve in time.
     pub fn start(data_dir: &Path) -> Self {
+        Self::start_with(data_dir, &["--init"])
+    }
+
+    /// [`Server::start`] with other arguments.
+    ///
+    /// # Panics
+    /// When it does not serve in time.
+    pub fn start_with(data_dir: &Path, arguments: &[&str]) -> Self {
         let base = ports::free();
         let ports = [base, base + 1, base + 2];
-        let mut child = command(data_dir, ports, &["--init"])
+        let mut child = command(data_dir, ports, arguments)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -70,6 +78,11 @@ impl Server {
     /// Reads a key through its etcd API.
     pub fn get(&self, key: &str) -> Result<String, String> {
         etcdctl(self.ports[2], &["get", "--print-value-only", key])
+    }
+
+    /// Runs etcdctl against its etcd API: what it prints, or its complaint.
+    pub fn etcdctl(&self, arguments: &[&str]) -> Result<String, String> {
+        etcdctl(self.ports[2], arguments)
     }
 
     /// Whether it has ended by itself.

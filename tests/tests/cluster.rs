@@ -4,6 +4,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use kontiki_tests::server::Server;
 use kontiki_tests::up::{self, Up};
 use kontiki_tests::wait;
 use kontiki_tests::{ports, requirements};
@@ -38,6 +39,69 @@ fn a_cluster_comes_back_with_its_objects_after_ctrl_c() {
     assert_eq!(before["metadata"]["uid"], after["metadata"]["uid"]);
     assert_eq!(before["metadata"]["resourceVersion"], after["metadata"]["resourceVersion"]);
     assert_eq!(after["data"]["raft"], "balsa");
+}
+
+#[test]
+fn a_cluster_begins_anew_from_what_etcdctl_has_saved() {
+    if !requirements::met(&["etcdctl"], false) {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder must be had");
+    let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+    let file = folder.path().join("saved.db");
+    let server = Server::start(&old);
+    server.put("before", "kept").expect("it must serve");
+    let file_name = file.to_str().expect("its name must be text");
+    server.etcdctl(&["snapshot", "save", file_name]).expect("etcdctl must save a snapshot");
+    server.put("after", "not in it").expect("it must serve");
+    server.stop();
+
+    let snapshot = |arguments: &[&str]| {
+        let mut kontiki = Command::new(up::binary());
+        let output = kontiki.arg("snapshot").args(arguments).output().expect("it must start");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    };
+    let (is_whole, said) = snapshot(&["verify", file_name]);
+    assert!(is_whole && said.contains("is whole"), "{said}");
+    let data_dir = new.to_str().expect("its name must be text");
+    let from = old.to_str().expect("its name must be text");
+    let restore = ["restore", file_name, "--data-dir", data_dir, "--authorities-from", from];
+    let (is_restored, said) = snapshot(&restore);
+    assert!(is_restored && said.contains("begins at revision 1000000"), "{said}");
+    let (again, said) = snapshot(&restore);
+    assert!(!again && said.contains("belongs to a member already"), "{said}");
+
+    let server = Server::start(&new);
+    assert_eq!(server.get("before").as_deref(), Ok("kept"));
+    assert_eq!(server.get("after").as_deref(), Ok(""));
+    let old = server.etcdctl(&["get", "before", "--rev=2"]).expect_err("the past is gone");
+    assert!(old.contains("required revision has been compacted"), "{old}");
+    let members = server.etcdctl(&["member", "list"]).expect("it must serve");
+    assert!(members.contains(&format!("127.0.0.1:{}", server.ports[1])), "{members}");
+}
+
+#[test]
+fn a_server_of_the_store_alone_is_an_etcd_with_nothing_in_it_and_without_kubernetes() {
+    if !requirements::met(&["etcdctl"], false) {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder must be had");
+    let server = Server::start_with(folder.path(), &["--init", "--store-only"]);
+    let count = server.etcdctl(&["get", "", "--prefix", "--keys-only", "-w", "json"]);
+    let count: Value = serde_json::from_str(&count.expect("it must serve")).expect("it is JSON");
+    assert_eq!(count["count"], 1, "only what the harness has put: {count}");
+    assert_eq!(count["header"]["revision"], 2);
+    let ask = |path: &str| {
+        let url = format!("https://127.0.0.1:{}{path}", server.ports[0]);
+        let curl = ["-sk", "-o", "/dev/null", "-w", "%{http_code}", &url];
+        let output = Command::new("curl").args(curl).output().expect("curl must start");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    if requirements::met(&["curl"], false) {
+        assert_eq!(ask("/livez"), "200");
+        assert_ne!(ask("/api/v1/namespaces"), "200");
+    }
 }
 
 #[test]

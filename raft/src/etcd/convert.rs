@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use kontiki_storage::kv::{
-    Compare, CompareResult, CompareTarget, Consistency, KeyRange, KeyValue, Op, OpResponse,
-    RangeEnd, RangeRequest, Revision, Txn, TxnResponse,
+    Compare, CompareResult, CompareTarget, Consistency, InvalidRequest, KeyRange, KeyValue, Op,
+    OpResponse, RangeEnd, RangeRequest, Revision, TXN_OPS_MAX, Txn, TxnResponse,
 };
 use tonic::Status;
 
-use super::error::empty_key;
+use super::error::{self, empty_key};
 use super::filter::Plan;
 use super::proto;
 
@@ -52,11 +52,10 @@ pub(super) fn key_value(kv: KeyValue) -> proto::KeyValue {
 }
 
 pub(super) fn range(request: &proto::RangeRequest, plan: &Plan) -> Converted<RangeRequest> {
-    let is_plain = plan.is_plain();
     Ok(RangeRequest {
         range: key_range(request.key.clone(), request.range_end.clone())?,
         revision: revision(request.revision),
-        limit: if is_plain { unsigned(request.limit) } else { 0 },
+        limit: plan.limit_to_read(),
         keys_only: request.keys_only && !plan.needs_values(),
         count_only: request.count_only,
         consistency: if request.serializable {
@@ -95,17 +94,20 @@ fn compare(request: &proto::Compare) -> Converted<Compare> {
     let invalid = || Box::new(Status::invalid_argument("etcdserver: invalid compare"));
     // As in etcd, what is not named, or named for another target, is zero or empty.
     let union = request.target_union.as_ref();
+    let mut number = 0;
     let target = match (T::try_from(request.target).map_err(|_| invalid())?, union) {
-        (T::Version, Some(U::Version(version))) => CompareTarget::Version(unsigned(*version)),
-        (T::Version, _) => CompareTarget::Version(0),
-        (T::Create, Some(U::CreateRevision(number))) => {
-            CompareTarget::CreateRevision(Revision::new(unsigned(*number)))
+        (T::Version, union) => {
+            number = if let Some(U::Version(number)) = union { *number } else { 0 };
+            CompareTarget::Version(unsigned(number))
         }
-        (T::Create, _) => CompareTarget::CreateRevision(Revision::ZERO),
-        (T::Mod, Some(U::ModRevision(number))) => {
-            CompareTarget::ModRevision(Revision::new(unsigned(*number)))
+        (T::Create, union) => {
+            number = if let Some(U::CreateRevision(number)) = union { *number } else { 0 };
+            CompareTarget::CreateRevision(Revision::new(unsigned(number)))
         }
-        (T::Mod, _) => CompareTarget::ModRevision(Revision::ZERO),
+        (T::Mod, union) => {
+            number = if let Some(U::ModRevision(number)) = union { *number } else { 0 };
+            CompareTarget::ModRevision(Revision::new(unsigned(number)))
+        }
         (T::Value, Some(U::Value(value))) => CompareTarget::Value(value.clone()),
         (T::Value, _) => CompareTarget::Value(Bytes::new()),
         (T::Lease, Some(U::Lease(lease))) => CompareTarget::Lease(*lease),
@@ -117,6 +119,7 @@ fn compare(request: &proto::Compare) -> Converted<Compare> {
         R::Less => CompareResult::Less,
         R::NotEqual => CompareResult::NotEqual,
     };
+    let (result, target) = if number < 0 { below_all(result, target) } else { (result, target) };
     Ok(Compare {
         range: key_range(request.key.clone(), request.range_end.clone())?,
         result,
@@ -124,9 +127,37 @@ fn compare(request: &proto::Compare) -> Converted<Compare> {
     })
 }
 
-/// How deep it is nested is bounded by the decoder of messages, and after that by the store.
+/// A compare with a negative number, in words that have none: every number that is stored is
+/// greater than it. None is as large as the largest.
+fn below_all(result: CompareResult, target: CompareTarget) -> (CompareResult, CompareTarget) {
+    let result = match result {
+        CompareResult::Greater | CompareResult::NotEqual => CompareResult::NotEqual,
+        CompareResult::Less | CompareResult::Equal => CompareResult::Equal,
+    };
+    let target = match target {
+        CompareTarget::CreateRevision(_) => CompareTarget::CreateRevision(Revision::new(u64::MAX)),
+        CompareTarget::ModRevision(_) => CompareTarget::ModRevision(Revision::new(u64::MAX)),
+        CompareTarget::Version(_) => CompareTarget::Version(u64::MAX),
+        other => other,
+    };
+    (result, target)
+}
+
+/// What no state of the store could make valid is refused in etcd's order, the first there is.
 pub(super) fn txn(request: &proto::TxnRequest) -> Converted<Txn> {
-    let ops = |ops: &[proto::RequestOp]| ops.iter().map(op).collect::<Converted<Vec<Op>>>();
+    let txn = txn_within(request, TXN_OPS_MAX)?;
+    txn.validate().map_err(|rule| Box::new(error::refused(rule.into())))?;
+    Ok(txn)
+}
+
+/// `left` is how many operations the transactions around it have left: so it also bounds how deep
+/// they are nested.
+fn txn_within(request: &proto::TxnRequest, left: usize) -> Converted<Txn> {
+    let most = request.compare.len().max(request.success.len()).max(request.failure.len());
+    let too_many = || Box::new(error::refused(InvalidRequest::TooManyOps.into()));
+    let left = left.checked_sub(most).ok_or_else(too_many)?;
+    let ops =
+        |ops: &[proto::RequestOp]| ops.iter().map(|one| op(one, left)).collect::<Converted<_>>();
     Ok(Txn {
         compare: request.compare.iter().map(compare).collect::<Converted<_>>()?,
         success: ops(&request.success)?,
@@ -134,14 +165,21 @@ pub(super) fn txn(request: &proto::TxnRequest) -> Converted<Txn> {
     })
 }
 
-fn op(request: &proto::RequestOp) -> Converted<Op> {
+fn op(request: &proto::RequestOp, left: usize) -> Converted<Op> {
     use proto::request_op::Request as R;
     match &request.request {
-        Some(R::RequestRange(request)) => range(request, &Plan::of(request)?).map(Op::Range),
+        Some(R::RequestRange(request)) => {
+            let mut asked = range(request, &Plan::of(request)?)?;
+            if request.revision < 0 {
+                // Only outside of transactions is it the latest.
+                asked.revision = Some(Revision::ZERO);
+            }
+            Ok(Op::Range(asked))
+        }
         Some(R::RequestPut(request)) => put(request.clone()),
         Some(R::RequestDeleteRange(request)) => delete_range(request.clone()),
-        Some(R::RequestTxn(request)) => Ok(Op::Txn(Box::new(txn(request)?))),
-        None => Err(Box::new(Status::invalid_argument("etcdserver: key not found"))),
+        Some(R::RequestTxn(request)) => Ok(Op::Txn(Box::new(txn_within(request, left)?))),
+        None => Err(Box::new(error::key_not_found())),
     }
 }
 
@@ -219,4 +257,61 @@ fn op_response(
         _ => return Err(Box::new(Status::internal("an operation came to something else"))),
     };
     Ok(proto::ResponseOp { response: Some(response) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::compare::{CompareResult as R, CompareTarget as T, TargetUnion};
+    use proto::request_op::Request;
+
+    fn op(request: Request) -> proto::RequestOp {
+        proto::RequestOp { request: Some(request) }
+    }
+
+    fn refusal(success: Vec<proto::RequestOp>) -> String {
+        let request = proto::TxnRequest { success, ..Default::default() };
+        txn(&request).unwrap_err().message().to_owned()
+    }
+
+    #[test]
+    fn operations_are_counted_before_anything_of_them_is_looked_at() {
+        let put = proto::PutRequest { ignore_lease: true, lease: 1, ..Default::default() };
+        let put = op(Request::RequestPut(proto::PutRequest { key: "k".into(), ..put }));
+        assert_eq!(refusal(vec![put.clone()]), "etcdserver: lease is provided");
+        let many = vec![put; TXN_OPS_MAX + 1];
+        assert_eq!(refusal(many.clone()), "etcdserver: too many operations in txn request");
+        let nested = proto::TxnRequest { failure: many, ..Default::default() };
+        let nested = vec![op(Request::RequestTxn(nested))];
+        assert_eq!(refusal(nested), "etcdserver: too many operations in txn request");
+    }
+
+    #[test]
+    fn every_number_is_greater_than_a_negative_one() {
+        let compared = |result: R| {
+            let request = proto::Compare {
+                result: result.into(),
+                target: T::Version.into(),
+                key: "k".into(),
+                target_union: Some(TargetUnion::Version(-1)),
+                ..Default::default()
+            };
+            let compare = compare(&request).unwrap();
+            (compare.result, compare.target)
+        };
+        let none = CompareTarget::Version(u64::MAX);
+        assert_eq!(compared(R::Greater), (CompareResult::NotEqual, none.clone()));
+        assert_eq!(compared(R::NotEqual), (CompareResult::NotEqual, none.clone()));
+        assert_eq!(compared(R::Less), (CompareResult::Equal, none.clone()));
+        assert_eq!(compared(R::Equal), (CompareResult::Equal, none));
+    }
+
+    #[test]
+    fn a_negative_revision_is_the_latest_and_within_a_transaction_a_compacted_one() {
+        let request = proto::RangeRequest { key: "k".into(), revision: -1, ..Default::default() };
+        let alone = range(&request, &Plan::of(&request).unwrap()).unwrap();
+        assert_eq!(alone.revision, None);
+        let within = super::op(&op(Request::RequestRange(request)), TXN_OPS_MAX).unwrap();
+        assert!(matches!(within, Op::Range(asked) if asked.revision == Some(Revision::ZERO)));
+    }
 }

@@ -41,6 +41,11 @@ pub(super) fn too_large() -> Status {
     Status::invalid_argument("etcdserver: request is too large")
 }
 
+/// A key is not there that must be.
+pub(super) fn key_not_found() -> Status {
+    refused(InvalidRequest::KeyNotFound.into())
+}
+
 /// Nobody leads.
 pub(super) fn no_leader() -> Status {
     Status::unavailable("etcdserver: no leader")

@@ -1,5 +1,6 @@
 //! What etcd does to a range after it was read: filters by revision, other orders than that of the
-//! keys. Such a range is read whole, and cut to its limit here.
+//! keys. Such a range is read whole, and cut to its limit here; except that, as in etcd, the limit
+//! comes first where a target but no order is named.
 
 use std::cmp::Ordering;
 
@@ -40,7 +41,22 @@ impl Plan {
             // As in etcd: a target without an order means ascending.
             _ => false,
         };
-        is_in_key_order && self.modified == (0, 0) && self.created == (0, 0)
+        is_in_key_order && !self.filters()
+    }
+
+    /// How many keys to read; 0 is all.
+    pub(super) fn limit_to_read(&self) -> u64 {
+        let is_cut_first = self.order == SortOrder::None && !self.filters();
+        match self.limit as u64 {
+            limit if self.is_plain() => limit,
+            // One more, to know whether there is more.
+            limit if limit > 0 && is_cut_first => limit + 1,
+            _ => 0,
+        }
+    }
+
+    fn filters(&self) -> bool {
+        self.modified != (0, 0) || self.created != (0, 0)
     }
 
     /// Whether values are needed though only keys are wanted.
@@ -130,5 +146,23 @@ mod tests {
         let filtered =
             proto::RangeRequest { min_mod_revision: 5, ..by(SortOrder::None, SortTarget::Key, 1) };
         assert_eq!(keys(&filtered), ("a".to_owned(), true));
+    }
+
+    #[test]
+    fn a_limit_comes_before_the_sort_where_no_order_is_named() {
+        let read = |order, target, min_mod_revision| {
+            let request = proto::RangeRequest {
+                sort_order: order as i32,
+                sort_target: target as i32,
+                limit: 2,
+                min_mod_revision,
+                ..proto::RangeRequest::default()
+            };
+            Plan::of(&request).unwrap().limit_to_read()
+        };
+        assert_eq!(read(SortOrder::None, SortTarget::Key, 0), 2);
+        assert_eq!(read(SortOrder::None, SortTarget::Value, 0), 3);
+        assert_eq!(read(SortOrder::Ascend, SortTarget::Value, 0), 0);
+        assert_eq!(read(SortOrder::None, SortTarget::Value, 1), 0);
     }
 }

@@ -1,6 +1,6 @@
 //! The service `KV`.
 
-use kontiki_storage::kv::{Op, OpResponse, Revision, Txn};
+use kontiki_storage::kv::{InvalidRequest, Op, OpResponse, Revision, Txn};
 use prost::Message;
 use tonic::{Request, Status};
 
@@ -23,10 +23,20 @@ impl Etcd {
             done.responses.pop().ok_or_else(|| Status::internal("the operation has no answer"))?;
         Ok(Done { revision: done.revision, response })
     }
+
+    /// Where neither the key nor the lease of a put is there, etcd says so of the lease; in a
+    /// transaction, of the key.
+    fn lease_first(&self, refused: Status, lease: i64) -> Status {
+        let is_of_key = refused.message() == error::key_not_found().message();
+        if is_of_key && lease != 0 && self.node.store().lease(lease).is_none() {
+            return error::refused(InvalidRequest::LeaseNotFound.into());
+        }
+        refused
+    }
 }
 
-fn check_size(request: &impl Message) -> Result<(), Status> {
-    if request.encoded_len() > REQUEST_BYTES_MAX {
+fn check_size(bytes: usize) -> Result<(), Status> {
+    if bytes > REQUEST_BYTES_MAX {
         return Err(error::too_large());
     }
     Ok(())
@@ -45,8 +55,10 @@ impl KvService for Etcd {
 
     async fn put(&self, request: Request<proto::PutRequest>) -> Reply<proto::PutResponse> {
         let request = request.into_inner();
-        check_size(&request)?;
-        let done = self.one(convert::put(request).map_err(|e| *e)?).await?;
+        let (bytes, lease) = (request.encoded_len(), request.lease);
+        let put = convert::put(request).map_err(|e| *e)?;
+        check_size(bytes)?;
+        let done = self.one(put).await.map_err(|refused| self.lease_first(refused, lease))?;
         let OpResponse::Put { prev_kv } = done.response else {
             return Err(Status::internal("a put came to something else"));
         };
@@ -74,8 +86,7 @@ impl KvService for Etcd {
     async fn txn(&self, request: Request<proto::TxnRequest>) -> Reply<proto::TxnResponse> {
         let request = request.into_inner();
         let txn = convert::txn(&request).map_err(|e| *e)?;
-        txn.validate().map_err(|rule| error::refused(rule.into()))?;
-        check_size(&request)?;
+        check_size(request.encoded_len())?;
         let done = self.kv.txn(txn.into()).await.map_err(error::refused)?;
         let header = self.header(done.revision);
         let response = convert::txn_response(&request, done).map_err(|e| *e)?;

@@ -1,15 +1,49 @@
 //! The service `Maintenance`.
 
+use std::time::Duration;
+
 use kontiki_storage::engine::EngineError;
 use kontiki_storage::error::StoreError;
 use kontiki_storage::kv::KvError;
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status};
 
 use super::proto;
 use super::proto::maintenance_server::Maintenance;
 use super::{API_VERSION, Etcd, Reply, convert, error, hash};
+use crate::snapshot_file::Export;
 use crate::status::{MemberStatus, NodeStatus, Role};
+
+/// How many parts of a snapshot wait to be sent.
+const PARTS: usize = 4;
+
+/// How long a client may take for one part of a snapshot: for as long as one is read, nothing is
+/// removed from history.
+const PART_WITHIN: Duration = Duration::from_secs(60);
+
+type Part = Result<proto::SnapshotResponse, Status>;
+
+/// Sends a snapshot part by part; it blocks.
+fn send(mut export: Export, parts: &mpsc::Sender<Part>) {
+    let runtime = tokio::runtime::Handle::current();
+    loop {
+        let part = match export.next_part() {
+            Ok(Some(blob)) => Ok(proto::SnapshotResponse {
+                header: None,
+                remaining_bytes: export.remaining_bytes(),
+                blob,
+            }),
+            Ok(None) => return,
+            Err(error) => Err(error::refused(error.into())),
+        };
+        let is_last = part.is_err();
+        let sent = tokio::time::timeout(PART_WITHIN, parts.send(part));
+        if !matches!(runtime.block_on(sent), Ok(Ok(()))) || is_last {
+            return;
+        }
+    }
+}
 
 impl Etcd {
     /// Does what blocks on a thread that may.
@@ -37,18 +71,20 @@ impl Etcd {
 
 #[tonic::async_trait]
 impl Maintenance for Etcd {
-    type SnapshotStream = ReceiverStream<Result<proto::SnapshotResponse, Status>>;
+    type SnapshotStream = ReceiverStream<Part>;
 
     /// There is one alarm, `CORRUPT`, of a member that differs from its peers and has stopped: it
     /// cannot be disarmed, only the member replaced. A full disk needs none: it refuses writes by
     /// itself and takes them again once there is room.
+    ///
+    /// As in etcd, the answer is of no revision.
     async fn alarm(&self, _: Request<proto::AlarmRequest>) -> Reply<proto::AlarmResponse> {
         let corrupt = proto::AlarmMember {
             member_id: self.node.id(),
             alarm: proto::AlarmType::Corrupt.into(),
         };
         let alarms = self.node.status().corruption.map(|_| corrupt).into_iter().collect();
-        Ok(proto::AlarmResponse { header: self.header_now(), alarms }.into())
+        Ok(proto::AlarmResponse { header: None, alarms }.into())
     }
 
     async fn status(&self, _: Request<proto::StatusRequest>) -> Reply<proto::StatusResponse> {
@@ -99,9 +135,16 @@ impl Maintenance for Etcd {
         Ok(response.into())
     }
 
+    /// In a format of our own ([`crate::snapshot_file`]): clients keep it as it comes, and
+    /// `kontiki snapshot restore` reads it.
     async fn snapshot(&self, _: Request<proto::SnapshotRequest>) -> Reply<Self::SnapshotStream> {
-        let text = "snapshots in etcd's file format are not offered; see `kontiki snapshot`";
-        Err(Status::unimplemented(text))
+        let measuring = |store: &kontiki_storage::store::Store| {
+            store.snapshot().and_then(Export::of).map_err(KvError::from)
+        };
+        let export = self.blocking(measuring).await?;
+        let (parts, stream) = mpsc::channel(PARTS);
+        tokio::task::spawn_blocking(move || send(export, &parts));
+        Ok(ReceiverStream::new(stream).into())
     }
 
     async fn move_leader(

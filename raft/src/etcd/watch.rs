@@ -262,7 +262,9 @@ impl Session {
             }
             Ok(WatchMessage::Progress(revision)) => {
                 watch.create.start = watch.create.start.max(revision.next());
-                if watch.create.progress_notify {
+                // As in etcd, progress that was asked for is told of the whole stream alone.
+                let is_asked = self.progress.awaited.contains(&id);
+                if watch.create.progress_notify && !is_asked {
                     let answer = proto::WatchResponse { watch_id: id, ..Default::default() };
                     self.answer(revision, answer).await?;
                 }

@@ -26,7 +26,7 @@ use super::memory::{self, Memory};
 use crate::codec;
 use crate::error::NodeError;
 use crate::proto;
-use crate::types::{Entry, LeaderId, LogId, Vote};
+use crate::types::{Entry, LeaderId, LogId, NodeId, Vote};
 use crate::wire;
 
 pub(super) const VOTE: &[u8] = b"vote";
@@ -94,6 +94,14 @@ pub(super) fn put_vote(batch: &mut Batch, vote: &Vote) {
 
 pub(super) fn put_log_id(batch: &mut Batch, key: &'static [u8], id: &LogId) {
     batch.put(Tree::Raft, key, codec::encode_record(&(id.leader_id.term, id.index)));
+}
+
+/// Makes an empty log begin behind `at`, which `node` is to have voted for itself to write.
+pub(crate) fn begin_behind(batch: &mut Batch, at: &LogId, node: NodeId) {
+    let leader_id = LeaderId::new(at.leader_id.term, node);
+    put_vote(batch, &Vote { leader_id, committed: false });
+    put_log_id(batch, PURGED, at);
+    put_log_id(batch, COMMITTED, at);
 }
 
 /// Counts a start of this node, durably, and returns its number (R10).

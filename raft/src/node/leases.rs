@@ -98,9 +98,12 @@ impl Node {
         }))
     }
 
-    /// All leases that this member knows of, by number.
+    /// All leases that this member knows of: at the leader in the order in which they run out,
+    /// elsewhere by number.
     pub fn leases(&self) -> Vec<Lease> {
-        self.inner.store.leases()
+        let mut leases = self.inner.store.leases();
+        self.inner.lessor.sort(&mut leases, Instant::now());
+        leases
     }
 }
 

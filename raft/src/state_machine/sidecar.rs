@@ -38,11 +38,17 @@ fn damaged(key: &[u8], reason: impl ToString) -> EngineError {
 }
 
 pub(super) fn put_membership(batch: &mut Batch, membership: &StoredMembership) {
+    let (key, record) = membership_pair(membership);
+    batch.put(Tree::State, key, record);
+}
+
+/// The key and the record of a membership.
+pub(super) fn membership_pair(membership: &StoredMembership) -> (Bytes, Bytes) {
     let message = wire::stored_membership_to(membership);
     let record = codec::frame(message.encoded_len(), |record| {
         message.encode(record).expect("the buffer must grow as needed");
     });
-    batch.put(Tree::State, MEMBERSHIP, record);
+    (Bytes::from_static(MEMBERSHIP), record)
 }
 
 pub(super) fn load_membership(

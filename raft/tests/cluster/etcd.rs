@@ -16,7 +16,7 @@ pub(super) async fn serve(cluster: &Cluster) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let node = cluster.node(cluster.follower().await).clone();
-    tokio::spawn(etcd::serve(node, listener, CancellationToken::new()));
+    tokio::spawn(etcd::serve(node, listener, None, CancellationToken::new()));
     endpoint
 }
 
@@ -65,6 +65,27 @@ async fn etcdctl_puts_gets_deletes_compares_and_asks_for_members() {
     assert_eq!(members.lines().filter(|line| line.contains("server-")).count(), 3, "{members}");
     let status = etcdctl(&endpoint, &["endpoint", "status"], "").await;
     assert!(status.contains("3.5.0"), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_put_without_its_key_and_its_lease_is_refused_for_the_lease_and_in_a_txn_for_the_key() {
+    let cluster = Cluster::of_three().await;
+    let mut client = KvClient::connect(serve(&cluster).await).await.unwrap();
+    let put = proto::PutRequest {
+        key: "absent".into(),
+        lease: 7,
+        ignore_value: true,
+        ..Default::default()
+    };
+    let alone = client.put(put.clone()).await.unwrap_err();
+    assert_eq!(alone.code(), Code::NotFound);
+    assert_eq!(alone.message(), "etcdserver: requested lease not found");
+    let put = proto::request_op::Request::RequestPut(put);
+    let success = vec![proto::RequestOp { request: Some(put) }];
+    let txn = proto::TxnRequest { success, ..Default::default() };
+    let within = client.txn(txn).await.unwrap_err();
+    assert_eq!(within.code(), Code::InvalidArgument);
+    assert_eq!(within.message(), "etcdserver: key not found");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -123,6 +123,21 @@ async fn progress_of_a_stream_is_told_behind_all_that_happened_before() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn progress_that_was_asked_for_is_told_of_the_stream_and_not_of_each_watch() {
+    const TIMES: usize = 5;
+    let cluster = Cluster::of_three().await;
+    let mut stream = Stream::open(&cluster).await;
+    stream.create(WatchCreateRequest { progress_notify: true, ..prefix("a", "b") }).await;
+    let mut told = Vec::new();
+    while told.iter().filter(|id| **id == -1).count() < TIMES {
+        stream.ask(RequestUnion::ProgressRequest(proto::WatchProgressRequest {})).await;
+        told.push(stream.next().await.watch_id);
+    }
+    // By itself a watch tells now and then how far it is.
+    assert!(told.len() < 2 * TIMES, "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_from_before_the_compaction_is_created_and_cancelled_with_its_revision() {
     let cluster = Cluster::of_three().await;
     let mut stream = Stream::open(&cluster).await;
@@ -130,6 +145,9 @@ async fn a_watch_from_before_the_compaction_is_created_and_cancelled_with_its_re
     let revision = stream.put("a", "2").await;
     let compaction = proto::CompactionRequest { revision, physical: true };
     stream.kv.compact(compaction).await.unwrap();
+    // So that this member, a follower, has heard of it.
+    let read = proto::RangeRequest { key: "a".into(), ..Default::default() };
+    stream.kv.range(read).await.unwrap();
     let created = stream.create(WatchCreateRequest { start_revision: 1, ..prefix("a", "") }).await;
     assert!(created.created && !created.canceled);
     let canceled = stream.next().await;

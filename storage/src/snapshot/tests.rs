@@ -57,6 +57,54 @@ fn lived() -> (Arc<MemoryEngine>, Store) {
 }
 
 #[test]
+fn a_reborn_store_has_the_keys_and_leases_at_a_later_revision_and_no_past() {
+    let (_, source) = lived();
+    let grant = StoreCommand::LeaseGrant { id: 7, ttl_seconds: 60 };
+    source
+        .apply(ApplyBatch { commands: vec![grant], applied: "c".into(), ..Default::default() })
+        .unwrap();
+    let (engine, target) = store();
+    let mut installer = target.begin_install().unwrap();
+    for chunk in chunks(source.snapshot().unwrap()) {
+        installer.push(&chunk).unwrap();
+    }
+    let state = vec![("new".into(), "put there".into())];
+    let rebirth = Rebirth { bump: 1000, applied: "begin".into(), state };
+    let revision = installer.finish_reborn(rebirth).unwrap();
+    assert_eq!(revision.get(), source.revision().get() + 1000);
+    let reopened = Store::open(Arc::new(engine.after_crash(0))).unwrap();
+    for store in [&target, &reopened] {
+        assert_eq!((store.revision(), store.compacted()), (revision, revision));
+        assert_eq!(store.applied(), Some("begin".into()));
+        assert_eq!(store.lease(7), source.lease(7));
+        assert_eq!(state_at(store, revision), state_at(&source, source.revision()));
+        let old = state_at(store, source.revision()).unwrap_err();
+        assert!(matches!(old, KvError::Compacted { .. }), "{old}");
+        assert_eq!(store.engine().get(Tree::State, b"outcome").unwrap(), None);
+        assert_eq!(store.engine().get(Tree::State, b"new").unwrap(), Some("put there".into()));
+    }
+    put(&target, "first", "write");
+    assert_eq!(target.revision(), revision.next());
+}
+
+#[test]
+fn an_inspection_says_what_a_snapshot_holds_and_refuses_a_part_of_one() {
+    let (_, source) = lived();
+    let chunks = chunks(source.snapshot().unwrap());
+    let inspect = |chunks: &[Bytes]| {
+        let mut inspection = Inspection::default();
+        chunks.iter().try_for_each(|chunk| inspection.push(chunk))?;
+        inspection.finish()
+    };
+    let summary = inspect(&chunks).unwrap();
+    assert_eq!((summary.revision, summary.compacted), (source.revision(), source.compacted()));
+    assert_eq!(summary.keys, source.len());
+    inspect(&chunks[..chunks.len() - 1]).unwrap_err();
+    inspect(&chunks[1..]).unwrap_err();
+    inspect(&[&chunks[..2], &chunks[3..]].concat()).unwrap_err();
+}
+
+#[test]
 fn an_installed_snapshot_is_the_store_it_was_taken_of() {
     let (_, source) = lived();
     let snapshot = source.snapshot().unwrap();

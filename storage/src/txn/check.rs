@@ -7,19 +7,16 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use crate::kv::{InvalidRequest, KeyRange, Op, RangeEnd, Txn};
-
-/// The most compares, and the most operations of a branch, as in etcd.
-const OPS_MAX: usize = 128;
+use crate::kv::{InvalidRequest, KeyRange, Op, RangeEnd, TXN_OPS_MAX, Txn};
 
 pub(super) fn validate(txn: &Txn) -> Result<(), InvalidRequest> {
-    check_shape(txn, OPS_MAX)?;
+    check_shape(txn, TXN_OPS_MAX)?;
     changes(&txn.success)?;
     changes(&txn.failure)?;
     Ok(())
 }
 
-/// `left` is what the transactions around it have left of [`OPS_MAX`]: so it also bounds how deep
+/// `left` is what the transactions around it have left of [`TXN_OPS_MAX`]: so it also bounds how deep
 /// they are nested.
 fn check_shape(txn: &Txn, left: usize) -> Result<(), InvalidRequest> {
     let most = txn.compare.len().max(txn.success.len()).max(txn.failure.len());
@@ -75,8 +72,9 @@ impl<'a> Changes<'a> {
 fn changes(ops: &[Op]) -> Result<Changes<'_>, InvalidRequest> {
     let mut all = Changes::default();
     // Deletions first, nested transactions next: every put is then checked against all of them.
+    // One to the last key is passed over, as etcd does.
     all.deletes.extend(ops.iter().filter_map(|op| match op {
-        Op::DeleteRange { range, .. } => Some(range),
+        Op::DeleteRange { range, .. } => Some(range).filter(|one| one.end != RangeEnd::Unbounded),
         _ => None,
     }));
     for op in ops {
@@ -142,6 +140,14 @@ mod tests {
     }
 
     #[test]
+    fn a_key_may_be_put_beside_a_deletion_to_the_last_key() {
+        let from = |start| KeyRange { start: Bytes::from_static(start), end: RangeEnd::Unbounded };
+        let delete = |start| Op::DeleteRange { range: from(start), prev_kv: false };
+        branch(vec![delete(b"a"), put("b")]).validate().unwrap();
+        branch(vec![put("b"), nested(vec![delete(b"\0")], vec![])]).validate().unwrap();
+    }
+
+    #[test]
     fn an_empty_key_is_refused_wherever_it_stands() {
         let empty = Err(InvalidRequest::EmptyKey);
         for op in [put(""), Op::get(""), Op::delete("")] {
@@ -157,11 +163,12 @@ mod tests {
 
     #[test]
     fn too_many_operations_and_too_deep_a_nest_are_refused() {
-        let many = branch((0..=OPS_MAX).map(|n| Op::get(format!("k{n}"))).collect());
+        let many = branch((0..=TXN_OPS_MAX).map(|n| Op::get(format!("k{n}"))).collect());
         assert_eq!(many.validate(), Err(InvalidRequest::TooManyOps));
-        let deep = (0..=OPS_MAX).fold(branch(vec![]), |txn, _| branch(vec![Op::Txn(txn.into())]));
+        let deep =
+            (0..=TXN_OPS_MAX).fold(branch(vec![]), |txn, _| branch(vec![Op::Txn(txn.into())]));
         assert_eq!(deep.validate(), Err(InvalidRequest::TooManyOps));
-        let inner = branch((0..OPS_MAX).map(|n| Op::get(format!("k{n}"))).collect());
+        let inner = branch((0..TXN_OPS_MAX).map(|n| Op::get(format!("k{n}"))).collect());
         assert_eq!(branch(vec![Op::Txn(inner.into())]).validate(), Err(InvalidRequest::TooManyOps));
     }
 }

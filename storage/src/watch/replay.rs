@@ -276,6 +276,10 @@ fn changes(
 
 /// What a key held before a change; `None` where it did not exist, or that is forgotten.
 fn previous(shared: &Shared, epoch: u32, kv: &KeyValue) -> Result<Option<KeyValue>, EngineError> {
+    if kv.create_revision == kv.mod_revision {
+        // It may have been deleted in the very transaction that created it anew.
+        return Ok(None);
+    }
     let before = Revision::new(kv.mod_revision.get() - 1);
     let id = {
         let state = shared.state.read();

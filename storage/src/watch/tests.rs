@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::*;
 use crate::engine::Engine;
 use crate::engine::memory::MemoryEngine;
-use crate::kv::{EventKind, KeyRange, Op, Txn};
+use crate::kv::{EventKind, KeyRange, Op, RangeEnd, Txn};
 use crate::store::{ApplyBatch, Store, StoreCommand};
 
 fn revision(number: u64) -> Revision {
@@ -330,6 +330,37 @@ async fn prev_kv_is_sent_only_to_those_who_ask() {
     assert_eq!(events[0].prev_kv.as_ref().unwrap().value, "1");
     let WatchMessage::Events(events) = next(&mut without).await.unwrap() else { panic!() };
     assert_eq!(events[0].prev_kv, None);
+}
+
+/// A deletion to the last key may stand beside puts in one transaction.
+#[tokio::test]
+async fn a_key_that_one_transaction_changes_twice_is_told_live_as_from_history() {
+    let engine: Arc<dyn Engine> = Arc::new(MemoryEngine::new());
+    let store = Store::open(Arc::clone(&engine)).unwrap();
+    let request = || WatchRequest { prev_kv: true, ..from(KeyRange::key("a"), 3) };
+    let live = store.watch(request()).unwrap();
+    let all = KeyRange { start: "a".into(), end: RangeEnd::Unbounded };
+    let delete = || Op::DeleteRange { range: all.clone(), prev_kv: false };
+    put(&store, "a", "1");
+    apply(&store, vec![vec![delete(), Op::put("a", "2")], vec![Op::put("a", "3"), delete()]]);
+    let told = |events: Vec<Event>| {
+        let before = |event: &Event| event.prev_kv.as_ref().map(|kv| kv.value.clone());
+        events.iter().map(|event| (said(event), before(event))).collect::<Vec<_>>()
+    };
+    let was = |value: &'static str| Some(Bytes::from_static(value.as_bytes()));
+    let expected = [
+        ("3 a†".to_owned(), was("1")),
+        ("3 a".to_owned(), None),
+        ("4 a".to_owned(), was("2")),
+        ("4 a†".to_owned(), was("2")),
+    ];
+    let reopened = Store::open(engine).unwrap();
+    for mut watcher in [live, reopened.watch(request()).unwrap()] {
+        let WatchMessage::Events(events) = next(&mut watcher).await.unwrap() else { panic!() };
+        assert_eq!(told(events), expected);
+    }
+    assert!(store.is_empty() && reopened.is_empty());
+    assert_eq!(store.hash(), reopened.hash());
 }
 
 #[tokio::test]
