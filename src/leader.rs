@@ -24,8 +24,11 @@ use crate::pki::Certify;
 use crate::{controllers, scheduler};
 
 mod dns_service;
+mod event_expiry;
+mod flow_control;
 mod kubernetes_service;
 mod priority_classes;
+mod service_addresses;
 mod storage_class;
 mod volume_folders;
 
@@ -127,7 +130,7 @@ async fn when_furnished<F: Future<Output = ()>>(
     }
 }
 
-/// Creates what every cluster has, then keeps the `kubernetes` service current and `kube-dns` there.
+/// Creates what every cluster has, then keeps it as it should be.
 async fn bootstrap(api: Arc<ApiServer>, context: LeaderContext, node: Node) {
     let token = context.token.clone();
     let work = async {
@@ -139,7 +142,10 @@ async fn bootstrap(api: Arc<ApiServer>, context: LeaderContext, node: Node) {
             kubernetes_service::keep(&context.client, &node),
             dns_service::ensure(&context.client),
             storage_class::ensure(&context.client),
-            priority_classes::ensure(&context.client)
+            priority_classes::ensure(&context.client),
+            flow_control::keep(&context.client),
+            service_addresses::keep(&context.client),
+            event_expiry::keep(&context.client)
         );
     };
     token.run_until_cancelled(Box::pin(work)).await;

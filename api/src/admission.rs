@@ -8,6 +8,7 @@ pub mod escalation;
 pub mod immortal;
 pub mod limit_ranger;
 pub mod node_restriction;
+pub mod pod_security;
 pub mod quota;
 pub mod service_account;
 pub mod storage_in_use;
@@ -115,6 +116,7 @@ impl Admission {
             Arc::new(limit_ranger::LimitRanger::new(informers.objects(&limit_range::KIND))),
             Arc::new(service_account::ServiceAccountPlugin::new(informers.of())),
             Arc::new(node_restriction::NodeRestriction),
+            Arc::new(pod_security::PodSecurity),
             Arc::new(classes::Classes::new(informers)),
             Arc::new(storage_in_use::StorageInUse),
             Arc::new(escalation::Escalation::new(Arc::clone(rbac), Arc::clone(authorizer))),

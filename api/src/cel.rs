@@ -4,6 +4,10 @@
 //! What an expression costs is not counted while it runs: its length is bounded, and so are the
 //! objects it is about.
 
+mod check;
+mod optional;
+mod types;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -14,27 +18,15 @@ use kube_cel::cel::objects::{Key, Map};
 use kube_cel::cel::parser::Parser;
 use serde_json::Value;
 
+use crate::registry::strategy::Kind;
+use crate::schema::{Gvk, Type};
+use types::TYPES;
+
 /// What comes out of an expression.
 pub(crate) type Outcome = kube_cel::cel::Value;
 
 /// The variables of every expression that admission runs.
 pub(crate) const VARIABLES: [&str; 4] = ["object", "oldObject", "request", "namespaceObject"];
-
-/// Names that mean types, not variables.
-const TYPES: [&str; 12] = [
-    "bool",
-    "bytes",
-    "double",
-    "duration",
-    "dyn",
-    "int",
-    "list",
-    "map",
-    "null_type",
-    "string",
-    "timestamp",
-    "uint",
-];
 
 /// The longest expression that is taken.
 const LENGTH_MAX: usize = 10 << 10;
@@ -53,10 +45,11 @@ impl Expression {
                 "compilation failed: expression is longer than {LENGTH_MAX} bytes"
             ));
         }
-        // Optional selection (`.?`) is refused: the library fails where it should find nothing.
-        let tree = Parser::new().parse(text).map_err(|error| {
+        let parser = Parser::new().enable_optional_syntax(true);
+        let mut tree = parser.parse(text).map_err(|error| {
             format!("compilation failed: ERROR: <input>:1:1: Syntax error: {error}")
         })?;
+        optional::rewrite(&mut tree);
         let mut unknown = Vec::new();
         undeclared(&tree, &mut known.iter().copied().collect(), &mut unknown);
         if let Some(name) = unknown.first() {
@@ -66,6 +59,13 @@ impl Expression {
             ));
         }
         Ok(Self { tree })
+    }
+
+    /// What cannot be right where objects are of this kind, by their types.
+    pub(crate) fn problems(&self, kind: &Kind) -> Vec<String> {
+        let of = Type::of_kind(Gvk::new(kind.group, kind.version, kind.kind));
+        let of = of.and_then(|of| Type::id_of(of.name));
+        of.map_or_else(Vec::new, |of| check::problems(&self.tree, of))
     }
 
     /// What it is of these variables. The error says why it is nothing.
@@ -88,7 +88,9 @@ pub(crate) struct Variables(Context<'static>);
 impl Variables {
     /// None, and the functions that Kubernetes has.
     pub(crate) fn new() -> Self {
-        Self(Context::default().with_all())
+        let mut context = Context::default().with_all();
+        types::define(&mut context);
+        Self(context)
     }
 
     /// Names a JSON value.
@@ -172,15 +174,16 @@ fn entries<'e>(
     known: &mut HashSet<&'e str>,
     unknown: &mut Vec<&'e str>,
 ) {
-    for entry in all {
-        match entry {
-            EntryExpr::StructField(field) => undeclared(&field.value, known, unknown),
-            EntryExpr::MapEntry(entry) => {
-                undeclared(&entry.key, known, unknown);
-                undeclared(&entry.value, known, unknown);
-            }
-        }
-    }
+    parts(all).into_iter().for_each(|part| undeclared(part, known, unknown));
+}
+
+/// The keys and values of a map, the values of a message.
+fn parts<'e>(all: impl Iterator<Item = &'e EntryExpr>) -> Vec<&'e IdedExpr> {
+    let parts = all.flat_map(|entry| match entry {
+        EntryExpr::StructField(field) => vec![&field.value],
+        EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
+    });
+    parts.collect()
 }
 
 fn is_library(target: &IdedExpr) -> bool {
@@ -211,6 +214,17 @@ mod tests {
             "quantity('1Gi').isGreaterThan(quantity('1Mi'))",
             "math.greatest(1, object.n) == 3",
             "[1, 2].map(x, x * 2).exists(y, y == 4)",
+            "object.?n.orValue(1) == 3 && object.?x.orValue(1) == 1",
+            "object.?x.y.z.orValue('none') == 'none'",
+            "object.?metadata.labels.a.orValue('none') == 'b'",
+            "object.metadata.?labels[?'a'].value() == 'b'",
+            "has(object.?metadata.labels) && !has(object.?spec.labels)",
+            "object.?x.hasValue() == false && optional.none().or(object.?n).value() == 3",
+            "object.?n.optMap(n, n + 1).orValue(0) == 4 && !object.?x.optMap(n, n + 1).hasValue()",
+            "object.?metadata.optFlatMap(m, m.?labels.a).orValue('') == 'b'",
+            "[?object.?x, ?object.?n] == [3] && {?'a': object.?x} == {}",
+            "type(object.n) == int && type(object.metadata) == map && type('') != int",
+            "type(oldObject) == null_type && type(type(1)) == type(int)",
         ] {
             assert_eq!(run(text), Ok(true), "{text}");
         }
@@ -218,13 +232,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_compiled_says_so() {
-        for text in [
-            "... [] bad",
-            "object.a == 'b' &&",
-            "nobody.knows",
-            "object.?x.orValue(1) == 1",
-            "[1].all(x, y == x)",
-        ] {
+        for text in ["... [] bad", "object.a == 'b' &&", "nobody.knows", "[1].all(x, y == x)"] {
             let why = run(text).expect_err(text);
             assert!(why.starts_with("compilation failed: ERROR"), "{why}");
         }

@@ -9,6 +9,7 @@ mod classic;
 
 use std::collections::HashMap;
 
+use base64::Engine as _;
 use bytes::Bytes;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -110,10 +111,12 @@ impl Form {
 }
 
 impl Discovery {
-    /// The documents for these kinds, groups in the order of the kinds. `server_address` is what
-    /// `/api` gives as the way here, host and port; empty gives none.
-    pub fn new(kinds: &[&'static Kind], server_address: &str) -> Self {
+    /// The documents for these kinds, groups in the order of the kinds; `stored` has the kind in
+    /// whose form each folder of the store is kept. `server_address` is what `/api` gives as the way
+    /// here, host and port; empty gives none.
+    pub fn new(kinds: &[&'static Kind], stored: &[&'static Kind], server_address: &str) -> Self {
         let all = group_versions(kinds);
+        let hashes = StorageHashes::of(stored);
         let (core, named): (Vec<_>, Vec<_>) = all.iter().partition(|gv| gv.group.is_empty());
         let documents = |of: &[&GroupVersion<'_>], classic: Value| {
             Form::ALL
@@ -138,11 +141,22 @@ impl Discovery {
             versions: all
                 .iter()
                 .map(|gv| {
-                    let value = classic::api_resource_list(gv);
+                    let value = classic::api_resource_list(gv, &hashes);
                     (gv.group, gv.version, Document::new(&value, JSON))
                 })
                 .collect(),
         }
+    }
+
+    /// The paths of all documents.
+    pub fn paths(&self) -> Vec<String> {
+        let mut paths = vec!["/api".to_owned(), "/apis".to_owned()];
+        paths.extend(self.groups.keys().map(|group| format!("/apis/{group}")));
+        paths.extend(self.versions.iter().map(|(group, version, _)| match *group {
+            "" => format!("/api/{version}"),
+            group => format!("/apis/{group}/{version}"),
+        }));
+        paths
     }
 
     /// The document of a path, in the form that `accept` asks for; nothing where there is none.
@@ -180,6 +194,26 @@ pub(crate) fn hash(content: &[u8]) -> String {
         write!(hex, "{byte:02X}").expect("a string takes all");
         hex
     })
+}
+
+/// What tells clients that move stored objects to a newer version whether they have to.
+struct StorageHashes(HashMap<&'static str, String>);
+
+impl StorageHashes {
+    /// The first bytes of the hash of the group, version and kind in which a folder is kept.
+    fn of(stored: &[&'static Kind]) -> Self {
+        const BYTES: usize = 8;
+        let hash = |kind: &&'static Kind| {
+            let name = format!("{}/{}/{}", kind.group, kind.version, kind.kind);
+            let hash = &Sha256::digest(name)[..BYTES];
+            (kind.storage, base64::engine::general_purpose::STANDARD.encode(hash))
+        };
+        Self(stored.iter().map(hash).collect())
+    }
+
+    fn get(&self, kind: &Kind) -> Option<&String> {
+        self.0.get(kind.storage)
+    }
 }
 
 fn group_versions<'a>(kinds: &[&'a Kind]) -> Vec<GroupVersion<'a>> {

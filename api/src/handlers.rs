@@ -34,7 +34,7 @@ use crate::state::Api;
 use crate::status::Status;
 
 pub(crate) use cluster::{cluster_status, enroll, jwks, rotate_keys};
-pub(crate) use documents::{discovery, openapi};
+pub(crate) use documents::{discovery, openapi, root};
 pub(crate) use subresource::subresource;
 
 /// A request for a resource, allowed and understood as far as its head goes.

@@ -155,7 +155,12 @@ fn make(authority_pem: &[u8], resolved: Option<&Resolved>) -> Result<Client, Str
         roots.add(cert).map_err(|error| format!("caBundle: {error}"))?;
     }
     if roots.is_empty() {
-        return Err("clientConfig.caBundle must have the authority of the server".to_owned());
+        // Who names no authority is known to those that this machine trusts.
+        let system = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(system.certs);
+    }
+    if roots.is_empty() {
+        return Err("no authority is named by caBundle, nor trusted by this machine".to_owned());
     }
     let config = ClientConfig::builder_with_provider(tls::provider())
         .with_safe_default_protocol_versions()

@@ -33,6 +33,7 @@ pub mod namespace;
 pub mod network_policy;
 pub mod newer_event;
 pub mod node;
+pub mod older_autoscaler;
 pub mod persistent_volume;
 pub mod persistent_volume_claim;
 pub mod pod;
@@ -93,6 +94,7 @@ pub static KINDS: &[&Kind] = &[
     &review::SELF_SUBJECT_RULES,
     &review::SUBJECT_ACCESS,
     &horizontal_pod_autoscaler::KIND,
+    &older_autoscaler::KIND,
     &cron_job::KIND,
     &job::KIND,
     &certificate_signing_request::KIND,

@@ -109,6 +109,7 @@ async fn other(
             answer::json(&api.tokens.discovery(&api.config.advertise_address))
         }
         ["openid", "v1", "jwks"] => handlers::jwks(api).await?,
+        [] => handlers::root(api),
         ["version"] => answer::json(&version::document()),
         ["metrics"] => api.metrics.answer()?,
         ["kontiki", "v1", "status"] => handlers::cluster_status(api).await?,

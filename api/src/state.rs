@@ -74,7 +74,7 @@ impl Documents {
             return described.clone();
         }
         let described = Described {
-            discovery: Arc::new(Discovery::new(&scheme.kinds(), address)),
+            discovery: Arc::new(Discovery::new(&scheme.kinds(), &scheme.stored_kinds(), address)),
             openapi: self.built_in.with(&scheme.custom().served),
             generation,
         };

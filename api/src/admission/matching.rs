@@ -24,6 +24,14 @@ impl<'a> Seen<'a> {
         if self.is_namespace() { self.admit.name } else { self.admit.namespace }
     }
 
+    /// The name, also one that was generated a moment ago.
+    pub(super) fn name(&self) -> &'a str {
+        match self.object {
+            Some(object) if self.admit.name.is_empty() => object.name(),
+            _ => self.admit.name,
+        }
+    }
+
     /// Whether it is about a namespace itself.
     pub(super) fn is_namespace(&self) -> bool {
         is_namespaces(self.admit.kind)

@@ -125,7 +125,7 @@ impl Policies {
 }
 
 fn refusal(policy: &Policy, binding: &Binding, seen: &Seen<'_>, finding: &Finding) -> Status {
-    let (kind, name) = (seen.admit.kind, seen.admit.name);
+    let (kind, name) = (seen.admit.kind, seen.name());
     let message = format!(
         "ValidatingAdmissionPolicy '{}' with binding '{}' denied request: {}",
         policy.name, binding.name, finding.message

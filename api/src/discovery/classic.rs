@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{GroupVersion, subresource_kind, verbs};
+use super::{GroupVersion, StorageHashes, subresource_kind, verbs};
 use crate::registry::strategy::{Kind, Subresource};
 
 /// `/api`
@@ -50,10 +50,10 @@ pub(super) fn groups(named: &[&GroupVersion<'_>]) -> Vec<(&'static str, Value)> 
 }
 
 /// `/api/VERSION`, `/apis/GROUP/VERSION`
-pub(super) fn api_resource_list(gv: &GroupVersion<'_>) -> Value {
+pub(super) fn api_resource_list(gv: &GroupVersion<'_>, hashes: &StorageHashes) -> Value {
     let mut resources = Vec::new();
     for kind in &gv.kinds {
-        resources.push(resource(kind));
+        resources.push(resource(kind, hashes));
         let mut subresources: Vec<&Subresource> = kind.subresources.iter().collect();
         subresources.sort_by_key(|sub| sub.name);
         resources.extend(subresources.into_iter().map(|sub| subresource(kind, sub)));
@@ -70,7 +70,7 @@ fn group_version(gv: &GroupVersion<'_>) -> String {
     if gv.group.is_empty() { gv.version.to_owned() } else { format!("{}/{}", gv.group, gv.version) }
 }
 
-fn resource(kind: &Kind) -> Value {
+fn resource(kind: &Kind, hashes: &StorageHashes) -> Value {
     let mut resource = json!({
         "name": kind.plural,
         "singularName": kind.singular,
@@ -83,6 +83,9 @@ fn resource(kind: &Kind) -> Value {
     }
     if !kind.categories.is_empty() {
         resource["categories"] = json!(kind.categories);
+    }
+    if let Some(hash) = hashes.get(kind) {
+        resource["storageVersionHash"] = json!(hash);
     }
     resource
 }

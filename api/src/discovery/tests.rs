@@ -36,6 +36,7 @@ static DEPLOYMENT: Kind = Kind {
     kind: "Deployment",
     plural: "deployments",
     singular: "deployment",
+    storage: "deployments",
     subresources: &[Subresource::STATUS, Subresource::SCALE],
     ..copy(&POD)
 };
@@ -62,7 +63,8 @@ const V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscove
                   application/json";
 
 fn discovery() -> Discovery {
-    Discovery::new(&[&POD, &NODE, &DEPLOYMENT], "10.0.0.1:6443")
+    let kinds = [&POD, &NODE, &DEPLOYMENT];
+    Discovery::new(&kinds, &kinds, "10.0.0.1:6443")
 }
 
 fn read(path: Path<'_>, accept: &str) -> Value {
@@ -113,6 +115,23 @@ fn the_classic_form_lists_resources_with_their_subresources() {
                "verbs": ["get", "patch", "update"]})
     );
     assert_eq!(apps["resources"][0]["shortNames"], json!(["po"]));
+}
+
+#[test]
+fn a_resource_tells_the_hash_of_the_version_it_is_stored_in() {
+    static NEWER: Kind = Kind { group: "apps", version: "v2", ..copy(&DEPLOYMENT) };
+    let kinds = [&POD, &DEPLOYMENT, &NEWER];
+    let discovery = Discovery::new(&kinds, &[&POD, &DEPLOYMENT], "");
+    let hash = |group, version, index: usize| {
+        let document = discovery.document(Path::GroupVersion(group, version), "").unwrap();
+        let list: Value = serde_json::from_slice(&document.body).unwrap();
+        list["resources"][index]["storageVersionHash"].clone()
+    };
+    // These are what clients of other clusters see.
+    assert_eq!(hash("", "v1", 0), "xPOwRZ+Yhw8=");
+    assert_eq!(hash("apps", "v1", 0), "8aSe+NMegvE=");
+    assert_eq!(hash("apps", "v1", 1), Value::Null, "parts of it have none");
+    assert_eq!(hash("apps", "v2", 0), "8aSe+NMegvE=");
 }
 
 #[test]

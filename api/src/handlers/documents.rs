@@ -7,7 +7,9 @@ use http::header::{
     IF_NONE_MATCH, LOCATION, VARY,
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
+use serde_json::json;
 
+use crate::answer;
 use crate::discovery::Path;
 use crate::openapi::OpenApi;
 use crate::query::Query;
@@ -37,6 +39,25 @@ pub(crate) fn discovery(
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public"));
     response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
     Ok(response)
+}
+
+/// `/`: where something can be read that is no object.
+pub(crate) fn root(api: &Api) -> Response {
+    let others = [
+        "/.well-known/openid-configuration",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+    ];
+    let mut paths = api.described().discovery.paths();
+    paths.extend(others.map(str::to_owned));
+    paths.sort_unstable();
+    answer::json(&json!({ "paths": paths }))
 }
 
 /// `/openapi/v2`, `/openapi/v3` and the documents behind it.

@@ -1,6 +1,7 @@
 //! GET with `watch=true`: one line of JSON for each event, as long as the client likes.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,12 +12,16 @@ use futures_util::stream::{self, Stream};
 use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::Call;
 use crate::answer;
 use crate::negotiate::Format;
+use crate::registry::Registry;
+use crate::registry::scheme::Scheme;
+use crate::registry::strategy::Kind;
 use crate::registry::watch::{ObjectWatch, WatchEvent};
 use crate::selectors::Selection;
 use crate::shape::Shaper;
@@ -62,6 +67,7 @@ pub(super) async fn watch(call: Call) -> Result<Response, Status> {
         bookmarks,
         bookmarked: 0,
         stop: api.stop.clone(),
+        served: Served::new(&api.registry, kind),
         is_first: true,
         is_over: false,
     };
@@ -94,8 +100,34 @@ struct Lines {
     /// The revision of the last bookmark.
     bookmarked: u64,
     stop: CancellationToken,
+    served: Served,
     is_first: bool,
     is_over: bool,
+}
+
+/// Whether what is watched is still a kind: its definition may go.
+struct Served {
+    scheme: Arc<Scheme>,
+    kind: &'static Kind,
+    changes: watch::Receiver<u64>,
+}
+
+impl Served {
+    fn new(registry: &Registry, kind: &'static Kind) -> Self {
+        let scheme = Arc::clone(registry.scheme());
+        Self { changes: scheme.changes(), scheme, kind }
+    }
+
+    /// Waits until it is none any more. Cancel-safe: no change is taken that is not looked at.
+    async fn ended(&mut self) {
+        let Kind { group, version, plural, .. } = *self.kind;
+        // The sender lives as long as the scheme.
+        while self.changes.changed().await.is_ok() {
+            if self.scheme.resource(group, version, plural).is_none() {
+                return;
+            }
+        }
+    }
 }
 
 impl Lines {
@@ -108,6 +140,7 @@ impl Lines {
                 () = self.stop.cancelled() => return None,
                 () = tokio::time::sleep_until(self.ends) => return None,
                 event = self.watch.next() => event?,
+                () = self.served.ended() => return None,
                 _ = self.bookmarks.tick(), if self.wants_bookmarks => {
                     self.watch.request_progress();
                     continue;

@@ -3,9 +3,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
+use tokio::sync::watch;
 
 use super::strategy::Kind;
 
@@ -35,7 +35,8 @@ pub struct Scheme {
     by_resource: HashMap<(&'static str, &'static str, &'static str), &'static Kind>,
     by_kind: HashMap<(&'static str, &'static str, &'static str), &'static Kind>,
     custom: RwLock<Arc<Custom>>,
-    generation: AtomicU64,
+    /// How often the custom kinds have changed.
+    changes: watch::Sender<u64>,
 }
 
 impl Scheme {
@@ -49,7 +50,7 @@ impl Scheme {
             by_resource: HashMap::new(),
             by_kind: HashMap::new(),
             custom: RwLock::default(),
-            generation: AtomicU64::new(0),
+            changes: watch::Sender::default(),
         };
         for &kind in kinds {
             let resource = (kind.group, kind.version, kind.plural);
@@ -94,13 +95,19 @@ impl Scheme {
         let mut current = self.custom.write();
         if !current.is_same(&custom) {
             *current = Arc::new(custom);
-            self.generation.fetch_add(1, Ordering::Release);
+            drop(current);
+            self.changes.send_modify(|generation| *generation += 1);
         }
     }
 
     /// A number that grows whenever the custom kinds change.
     pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+        *self.changes.borrow()
+    }
+
+    /// Tells of every change of the custom kinds from now on.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// The kind that a path names.

@@ -29,10 +29,11 @@ pub static KIND: Kind = Kind {
     strategy: &HorizontalPodAutoscaler,
 };
 
-const CPU_PERCENT: i64 = 80;
+/// How busy the processors may be, where nothing is said.
+pub(super) const CPU_PERCENT: i64 = 80;
 const SHOWN_MAX: usize = 2;
 /// Each sort of metric, with the field that describes it.
-const SOURCES: [(&str, &str); 5] = [
+pub(super) const SOURCES: [(&str, &str); 5] = [
     ("ContainerResource", "containerResource"),
     ("External", "external"),
     ("Object", "object"),

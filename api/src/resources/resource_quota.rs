@@ -40,6 +40,32 @@ const SCOPES: [&str; 7] = [
     "VolumeAttributesClass",
 ];
 
+/// What Kubernetes itself counts; for what others count, scopes mean whatever they like.
+const STANDARD: [&str; 19] = [
+    "configmaps",
+    "cpu",
+    "ephemeral-storage",
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "memory",
+    "persistentvolumeclaims",
+    "pods",
+    "replicationcontrollers",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
+    "requests.storage",
+    "resourcequotas",
+    "secrets",
+    "services",
+    "services.loadbalancers",
+    "services.nodeports",
+];
+/// What pods ask for.
+const OF_PODS: [&str; 6] =
+    ["cpu", "limits.cpu", "limits.memory", "memory", "requests.cpu", "requests.memory"];
+
 static COLUMNS: [Column; 4] = [
     NAME,
     table::text("Request", "What is used and may be requested."),
@@ -74,6 +100,12 @@ impl Strategy for ResourceQuota {
             let has = |scope: &str| scopes.strings().any(|other| other == scope);
             if scopes.strings().any(|scope| !SCOPES.contains(&scope)) {
                 errors.invalid(&scopes, "unsupported scope");
+            }
+            let hard = spec.at("hard");
+            let hard: Vec<&str> = hard.entries().map(|(name, _)| name).collect();
+            let is_of_all = |scope: &str| hard.iter().all(|name| is_in_scope(scope, name));
+            if !scopes.strings().all(is_of_all) {
+                errors.invalid(&scopes, "unsupported scope applied to resource");
             }
             let conflict = (has("BestEffort") && has("NotBestEffort"))
                 || (has("Terminating") && has("NotTerminating"));
@@ -120,11 +152,48 @@ impl Strategy for ResourceQuota {
     }
 }
 
+/// Whether a quota of this scope can bound a resource: of pods that ask for nothing only the number
+/// can be.
+fn is_in_scope(scope: &str, resource: &str) -> bool {
+    if !STANDARD.contains(&resource) || !SCOPES.contains(&scope) {
+        return true;
+    }
+    match scope {
+        "BestEffort" => resource == "pods",
+        "VolumeAttributesClass" => {
+            matches!(resource, "persistentvolumeclaims" | "requests.storage")
+        }
+        _ => resource == "pods" || OF_PODS.contains(&resource),
+    }
+}
+
 fn amounts(errors: &mut Errors, list: &At<'_>) {
     for (name, amount) in list.entries() {
         for problem in names::qualified_name(name) {
             errors.invalid_value(&amount, name, problem);
         }
         requirements::amount(errors, &amount, name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_scope_must_fit_what_is_bounded() {
+        let refused = |scope: &str, resource: &str| {
+            let quota = json!({"spec": {"hard": {resource: "1"}, "scopes": [scope]}});
+            let quota = Object::new(quota).expect("an object");
+            !KIND.strategy.validate(&quota).is_empty()
+        };
+        assert!(refused("BestEffort", "cpu"));
+        assert!(refused("Terminating", "services"));
+        assert!(refused("VolumeAttributesClass", "pods"));
+        assert!(!refused("BestEffort", "pods"));
+        assert!(!refused("NotTerminating", "limits.memory"));
+        assert!(!refused("PriorityClass", "count/deployments.apps"));
     }
 }

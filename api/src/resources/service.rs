@@ -103,21 +103,21 @@ impl Strategy for Service {
 
     async fn admit_create(
         &self,
-        _ctx: &RequestContext,
+        ctx: &RequestContext,
         registry: &Registry,
         object: &mut Object,
     ) -> Result<Attached, Status> {
-        allocation::claim(registry.kv().as_ref(), object, None).await
+        allocation::claim(registry.kv().as_ref(), ctx, object, None).await
     }
 
     async fn admit_update(
         &self,
-        _ctx: &RequestContext,
+        ctx: &RequestContext,
         registry: &Registry,
         object: &mut Object,
         old: &Object,
     ) -> Result<Attached, Status> {
-        allocation::claim(registry.kv().as_ref(), object, Some(old)).await
+        allocation::claim(registry.kv().as_ref(), ctx, object, Some(old)).await
     }
 
     async fn admit_delete(

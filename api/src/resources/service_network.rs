@@ -1,15 +1,23 @@
-//! IPAddress and ServiceCIDR: which addresses Services may have, and who has one. They are kept;
-//! addresses are given by [`crate::allocate`].
+//! IPAddress and ServiceCIDR: which addresses Services may have, and who has one. What
+//! [`crate::allocate`] gives to a Service is seen as an IPAddress; one that somebody else makes out of
+//! the Services' block is given to no Service.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
+use async_trait::async_trait;
 use jiff::Timestamp;
-use serde_json::Value;
+use kontiki_storage::kv::{KeyRange, Op, Revision};
+use serde_json::{Value, json};
 
-use super::{check, check_change};
+use super::{check, check_change, service};
+use crate::allocate::{self, Claim, SERVICE_BLOCK};
+use crate::context::RequestContext;
 use crate::object::Object;
-use crate::registry::strategy::{ALL_VERBS, Column, Kind, NameRule, Scope, Strategy, Subresource};
-use crate::status::FieldError;
+use crate::registry::strategy::{
+    ALL_VERBS, Attached, Column, Kind, NameRule, Scope, Strategy, Subresource,
+};
+use crate::registry::{Registry, key, seconds};
+use crate::status::{FieldError, Status};
 use crate::table::{self, AGE, NAME};
 use crate::validation::names;
 
@@ -48,10 +56,106 @@ pub static SERVICE_CIDR: Kind = Kind {
 static ADDRESS_COLUMNS: [Column; 3] = [NAME, table::text("ParentRef", "Who has it."), AGE];
 static BLOCK_COLUMNS: [Column; 3] = [NAME, table::text("CIDRs", "The addresses."), AGE];
 
+/// The address as the store has it when a Service (namespace, name) gets it.
+pub fn given_to(
+    parent: (&str, &str),
+    address: Ipv4Addr,
+    now: Timestamp,
+) -> Result<Attached, Status> {
+    let mut object = of_service(parent, address);
+    object.set_meta("uid", uuid::Uuid::new_v4().to_string());
+    object.set_meta("creationTimestamp", seconds(now));
+    // Whether it is free is the claim's to say: one that is there already is what it stands for.
+    let mut write = Registry::replacement(&IP_ADDRESS, &object, Revision::ZERO)?;
+    write.compare.clear();
+    Ok(write)
+}
+
+/// The end of that.
+pub fn taken_back(address: Ipv4Addr) -> Op {
+    let key = key::object(&IP_ADDRESS, "", &address.to_string());
+    Op::DeleteRange { range: KeyRange::key(key), prev_kv: false }
+}
+
+/// The address that a Service (namespace, name) has.
+pub fn of_service((namespace, name): (&str, &str), address: Ipv4Addr) -> Object {
+    let mut object = Object::empty(&IP_ADDRESS.api_version(), IP_ADDRESS.kind);
+    object.set_meta("name", address.to_string());
+    let labels = json!({
+        "ipaddress.kubernetes.io/ip-family": "IPv4",
+        "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
+    });
+    object.set_meta("labels", labels);
+    let parent = json!({
+        "group": service::KIND.group,
+        "resource": service::KIND.plural,
+        "namespace": namespace,
+        "name": name,
+    });
+    object.set(&["spec"], json!({ "parentRef": parent }));
+    object
+}
+
+/// What an IPAddress that is no Service's claims.
+fn claim_of(object: &Object) -> Option<Claim> {
+    let address = object.name().parse().ok()?;
+    SERVICE_BLOCK.holds(address).then_some(Claim::Address(address))
+}
+
 #[derive(Debug)]
 struct Address;
 
+impl Address {
+    /// Whether a Service has the address: then the claim is that Service's.
+    async fn is_of_service(
+        ctx: &RequestContext,
+        registry: &Registry,
+        object: &Object,
+    ) -> Result<bool, Status> {
+        let parent = |field: &str| object.str_at(&format!("/spec/parentRef/{field}"));
+        if (parent("group"), parent("resource")) != (service::KIND.group, service::KIND.plural) {
+            return Ok(false);
+        }
+        match registry.get(ctx, &service::KIND, parent("namespace"), parent("name")).await {
+            Ok(found) => Ok(service::addresses(&found.value()["spec"]).contains(&object.name())),
+            Err(status) if status.is_not_found() => Ok(false),
+            Err(status) => Err(status),
+        }
+    }
+}
+
+#[async_trait]
 impl Strategy for Address {
+    async fn admit_create(
+        &self,
+        ctx: &RequestContext,
+        registry: &Registry,
+        object: &mut Object,
+    ) -> Result<Attached, Status> {
+        let mut attached = Attached::default();
+        if let Some(claim) = claim_of(object)
+            && !Self::is_of_service(ctx, registry, object).await?
+        {
+            allocate::take(&mut attached, claim, object.name());
+        }
+        Ok(attached)
+    }
+
+    async fn admit_delete(
+        &self,
+        ctx: &RequestContext,
+        registry: &Registry,
+        old: &Object,
+    ) -> Result<Attached, Status> {
+        let mut attached = Attached::default();
+        if let Some(claim) = claim_of(old)
+            && !Self::is_of_service(ctx, registry, old).await?
+        {
+            allocate::give_back(&mut attached, claim);
+        }
+        Ok(attached)
+    }
+
     fn has_status(&self) -> bool {
         false
     }

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::admission_rules::{expression, fill_match, match_conditions, match_resources};
-use super::{check, defaults};
-use crate::cel::VARIABLES;
+use super::{KINDS, check, defaults};
+use crate::cel::{Expression, VARIABLES};
 use crate::context::RequestContext;
 use crate::object::Object;
 use crate::registry::strategy::{ALL_VERBS, Column, Kind, Scope, Strategy, Subresource};
@@ -33,6 +33,9 @@ pub static KIND: Kind = Kind {
     verbs: ALL_VERBS,
     strategy: &ValidatingAdmissionPolicy,
 };
+
+/// The most kinds whose types a policy is held against.
+const KINDS_MAX: usize = 10;
 
 const REASONS: [&str; 4] = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
 
@@ -95,12 +98,66 @@ impl Strategy for ValidatingAdmissionPolicy {
     }
 }
 
-/// Its expressions have been compiled, with nothing left to warn of: what does not compile is
-/// refused.
+/// Its expressions have been compiled, and held against the types of the kinds that they are about:
+/// what does not compile is refused, what cannot be right for a kind is warned of.
 fn checked(object: &mut Object) {
+    let warnings = warnings(object);
     let generation = object.generation();
     object.set(&["status", "observedGeneration"], generation);
-    object.set(&["status", "typeChecking"], json!({}));
+    let checking =
+        if warnings.is_empty() { json!({}) } else { json!({ "expressionWarnings": warnings }) };
+    object.set(&["status", "typeChecking"], checking);
+}
+
+/// What is warned of, each with its place.
+fn warnings(policy: &Object) -> Vec<Value> {
+    let kinds = kinds(policy);
+    let known = variables(policy.at("/spec/paramKind").is_some_and(|kind| !kind.is_null()));
+    let validations = policy.at("/spec/validations").and_then(Value::as_array);
+    let mut warnings = Vec::new();
+    for (index, validation) in validations.into_iter().flatten().enumerate() {
+        for field in ["expression", "messageExpression"] {
+            let text = validation.get(field).and_then(Value::as_str).unwrap_or_default();
+            let Ok(expression) = Expression::compile(text, &known) else { continue };
+            let found: Vec<String> =
+                kinds.iter().filter_map(|kind| warning(&expression, kind, text)).collect();
+            if !found.is_empty() {
+                let place = format!("spec.validations[{index}].{field}");
+                warnings.push(json!({ "fieldRef": place, "warning": found.join("\n") }));
+            }
+        }
+    }
+    warnings
+}
+
+fn warning(expression: &Expression, kind: &Kind, text: &str) -> Option<String> {
+    let problems = expression.problems(kind);
+    let problems = problems.iter().map(|problem| {
+        format!("ERROR: <input>:1:1: {problem}\n | {}\n | ^", text.lines().next().unwrap_or(""))
+    });
+    let problems: Vec<String> = problems.collect();
+    let what = format!("{}, Kind={}", kind.api_version(), kind.kind);
+    (!problems.is_empty()).then(|| format!("{what}: {}", problems.join("\n")))
+}
+
+/// The built-in kinds that a policy names, without those it may mean by a `*`.
+fn kinds(policy: &Object) -> Vec<&'static Kind> {
+    let rules = policy.at("/spec/matchConstraints/resourceRules").and_then(Value::as_array);
+    let mut kinds = Vec::new();
+    for rule in rules.into_iter().flatten() {
+        let has = |field: &str, wanted: &str| {
+            let list = rule.get(field).and_then(Value::as_array);
+            list.is_some_and(|list| list.iter().any(|one| one == wanted))
+        };
+        let named = KINDS.iter().copied().filter(|kind| {
+            has("apiGroups", kind.group)
+                && has("apiVersions", kind.version)
+                && has("resources", kind.plural)
+        });
+        kinds.extend(named);
+    }
+    kinds.truncate(KINDS_MAX);
+    kinds
 }
 
 /// The names that a policy's expressions have.

@@ -15,6 +15,7 @@ mod ranges;
 mod refusals;
 mod rights;
 mod secure;
+mod standards;
 mod watching;
 mod webhooks;
 mod writing;

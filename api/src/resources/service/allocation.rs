@@ -1,4 +1,5 @@
-//! What a service claims of the cluster: its address and the ports of the nodes.
+//! What a service claims of the cluster: its address and the ports of the nodes. Each address it has
+//! is also an IPAddress, for people to see, which comes and goes with it.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -10,15 +11,18 @@ use super::{
     HEADLESS, KIND, addresses, is_headless, needs_address, needs_health_check, needs_node_ports,
 };
 use crate::allocate::{self, Claim, NODE_PORT_RANGE, SERVICE_BLOCK};
+use crate::context::RequestContext;
 use crate::object::Object;
 use crate::registry::strategy::Attached;
 use crate::resources::defaults::{child_or_new, clear, fill, put, str_of};
+use crate::resources::service_network;
 use crate::status::{FieldError, Status};
 
 /// Fills in the addresses and ports that a service needs and does not say, and claims them all;
 /// gives back what it had before and needs no more.
 pub async fn claim(
     kv: &dyn Kv,
+    ctx: &RequestContext,
     service: &mut Object,
     old: Option<&Object>,
 ) -> Result<Attached, Status> {
@@ -38,18 +42,29 @@ pub async fn claim(
     let owner = format!("{}/{}", service.namespace(), service.name());
     for claim in wanted.difference(&held) {
         allocate::take(&mut attached, *claim, &owner);
+        if let Claim::Address(address) = claim {
+            let parent = (service.namespace(), service.name());
+            attached.extend(service_network::given_to(parent, *address, ctx.now)?);
+        }
     }
     for claim in held.difference(&wanted) {
-        allocate::give_back(&mut attached, *claim);
+        give_back(&mut attached, *claim);
     }
     Ok(attached)
+}
+
+fn give_back(attached: &mut Attached, claim: Claim) {
+    allocate::give_back(attached, claim);
+    if let Claim::Address(address) = claim {
+        attached.ops.push(service_network::taken_back(address));
+    }
 }
 
 /// Gives back all that a service has.
 pub fn release(service: &Object) -> Attached {
     let mut attached = Attached::default();
     for claim in claims(service) {
-        allocate::give_back(&mut attached, claim);
+        give_back(&mut attached, claim);
     }
     attached
 }

@@ -349,6 +349,23 @@ async fn a_definition_that_goes_lets_nothing_new_come() {
     assert_eq!(cluster.get(&path).await.code, 404);
 }
 
+#[tokio::test]
+async fn a_watch_of_a_custom_kind_ends_with_its_definition() {
+    let cluster = defined().await;
+    cluster.post(WIDGETS, &widget("a", json!({ "size": 2 }))).await.ok();
+    described(&cluster, "/apis/example.com/v1", "widgets").await;
+    let watched = cluster.send(Method::GET, &format!("{WIDGETS}?watch=true"), "", Vec::new()).await;
+    let path = format!("{DEFINITIONS}/widgets.example.com");
+    cluster.delete(&path, &Value::Null).await.ok();
+    cluster.delete(&format!("{WIDGETS}/a"), &Value::Null).await.ok();
+    cluster.merge(&path, &json!({ "metadata": { "finalizers": null } })).await.ok();
+    let lines =
+        tokio::time::timeout(std::time::Duration::from_secs(10), watched.into_body().collect());
+    let lines = lines.await.expect("it must end").expect("no error").to_bytes();
+    let lines = String::from_utf8_lossy(&lines).into_owned();
+    assert!(lines.contains("\"DELETED\""), "{lines}");
+}
+
 /// Waits until discovery and OpenAPI know the kind, as they do within a moment.
 async fn described(cluster: &Cluster, path: &str, wanted: &str) -> Value {
     for _ in 0..500 {
