@@ -174,7 +174,9 @@ fn entries<'e>(
     known: &mut HashSet<&'e str>,
     unknown: &mut Vec<&'e str>,
 ) {
-    parts(all).into_iter().for_each(|part| undeclared(part, known, unknown));
+    for part in parts(all) {
+        undeclared(part, known, unknown);
+    }
 }
 
 /// The keys and values of a map, the values of a message.

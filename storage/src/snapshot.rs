@@ -143,6 +143,7 @@ impl Snapshot {
     ///
     /// # Panics
     /// When it has.
+    #[must_use]
     pub fn again(&self) -> Self {
         let Progress::Header { sidecar } = &self.progress else {
             panic!("a snapshot must be read again before it is read");

@@ -147,8 +147,10 @@ impl Check {
             return Kind::Unknown;
         }
         match (name, &kinds[..]) {
-            ("_==_" | "_!=_" | "_<_" | "_<=_" | "_>_" | "_>=_" | "_&&_" | "_||_" | "!_", _)
-            | ("@in", _) => Kind::Bool,
+            (
+                "_==_" | "_!=_" | "_<_" | "_<=_" | "_>_" | "_>=_" | "_&&_" | "_||_" | "!_" | "@in",
+                _,
+            ) => Kind::Bool,
             ("_+_" | "_-_" | "_*_" | "_/_" | "_%_", [left, right]) if left == right => left.clone(),
             ("_[_]", [Kind::List(inner) | Kind::Map(inner), _]) => (**inner).clone(),
             ("_?_:_", [_, left, right]) if left == right => left.clone(),

@@ -103,7 +103,7 @@ async fn who_wrote_at_a_follower_reads_it_there_however_it_reads() {
     for number in 0..100_u64 {
         let written = put(&kv, "a", &number.to_string()).await.unwrap();
         assert!(
-            kv.revision() >= written,
+            kv.revision().get() >= written,
             "write {number} is not applied where it was acknowledged"
         );
     }

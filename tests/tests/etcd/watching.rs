@@ -101,11 +101,9 @@ impl Watching {
     async fn wait(&self, what: &str, is_so: impl FnMut(&Log) -> bool) {
         let mut log = self.log.clone();
         let mut is_so = is_so;
-        match tokio::time::timeout(PATIENCE, log.wait_for(|log| is_so(log))).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) => panic!("the stream ended before {what}"),
-            Err(_) => panic!("not in time: {what}"),
-        }
+        let told = tokio::time::timeout(PATIENCE, log.wait_for(|log| is_so(log))).await;
+        let Ok(told) = told else { panic!("not in time: {what}") };
+        assert!(told.is_ok(), "the stream ended before {what}");
     }
 
     /// Creates a watch; returns the answer.
