@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use rustix::process::Signal;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -150,7 +151,7 @@ async fn supervise(
             status = child.wait() => status,
         };
         let Ok(status) = status else { return };
-        if started.elapsed() >= STABLE_AFTER {
+        if started.elapsed() >= STABLE_AFTER || was_killed(status) {
             wait = RESTART_AFTER;
         }
         if !spec.restart {
@@ -174,6 +175,12 @@ async fn supervise(
             }
         };
     }
+}
+
+/// Whether somebody ended a process that would have lived on: that says nothing against it. Killed
+/// again and again, a server would otherwise be missing for longer each time, up to half a minute.
+fn was_killed(status: ExitStatus) -> bool {
+    status.signal() == Some(Signal::KILL.as_raw())
 }
 
 async fn end(name: &str, mut child: Child) {
@@ -211,7 +218,6 @@ fn tail(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use parking_lot::Mutex;
-    use rustix::process::Signal;
 
     use super::*;
 
@@ -248,6 +254,13 @@ mod tests {
         child.stop().await;
         assert!(!second.is_alive());
         assert_eq!(starts.borrow().len(), 2);
+    }
+
+    #[test]
+    fn only_who_dies_by_itself_is_waited_for_longer_each_time() {
+        assert!(was_killed(ExitStatus::from_raw(Signal::KILL.as_raw())));
+        assert!(!was_killed(ExitStatus::from_raw(Signal::ABORT.as_raw())));
+        assert!(!was_killed(ExitStatus::from_raw(3 << 8)));
     }
 
     #[tokio::test]
