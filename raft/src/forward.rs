@@ -55,13 +55,10 @@ pub(crate) async fn run(
     token: CancellationToken,
 ) {
     let mut calls = JoinSet::new();
+    let mut target = None;
     let mut held: Option<Forward> = None;
     loop {
-        while calls.try_join_next().is_some() {}
-        if calls.len() >= IN_FLIGHT {
-            calls.join_next().await;
-        }
-        let first = if let Some(first) = held.take() {
+        let mut first = if let Some(first) = held.take() {
             first
         } else {
             // Cancel-safe: a proposal is either received or still queued.
@@ -73,6 +70,21 @@ pub(crate) async fn run(
             let Some(first) = next else { return };
             first
         };
+        if target != Some(first.target) {
+            // What a leader that has fallen silent does not answer must not hold up its successor.
+            calls.detach_all();
+            target = Some(first.target);
+        }
+        while calls.try_join_next().is_some() {}
+        if calls.len() >= IN_FLIGHT {
+            // Cancel-safe: a call that has ended is joined the next time.
+            tokio::select! {
+                biased;
+                // Nobody waits for it here any more: it goes to another leader.
+                () = first.done.closed() => continue,
+                _ = calls.join_next() => {}
+            }
+        }
         let (batch, next) = gather(first, &mut queue);
         held = next;
         calls.spawn(runtime::hosted(send(batch, applied.clone())));
@@ -124,5 +136,141 @@ async fn send(batch: Vec<Forward>, mut applied: latest::Receiver<u64>) {
         };
         // Who proposed it may have gone.
         let _ = forward.done.send(attempt);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::{Messages, Probe};
+
+    /// A peer that answers proposals at once, or never.
+    struct Peer {
+        is_silent: bool,
+    }
+
+    #[async_trait::async_trait]
+    impl PeerClient for Peer {
+        async fn propose(
+            &self,
+            request: proto::ProposeRequest,
+            timeout: Duration,
+        ) -> Result<proto::ProposeReply, CallError> {
+            if self.is_silent {
+                tokio::time::sleep(timeout).await;
+                return Err(CallError::Lost("it does not answer".to_owned()));
+            }
+            let refused = proto::Proposed {
+                result: Some(proto::proposed::Result::NotLeader("not here".to_owned())),
+            };
+            let outcomes = vec![refused; request.commands.len()];
+            Ok(proto::ProposeReply { outcomes, applied_index: 0 })
+        }
+
+        async fn append(
+            &self,
+            _: Messages<proto::AppendRequest>,
+        ) -> Result<Messages<Result<proto::AppendReply, CallError>>, CallError> {
+            unreachable!("it is only proposed to")
+        }
+
+        async fn heartbeat(
+            &self,
+            _: proto::AppendRequest,
+            _: Duration,
+        ) -> Result<proto::AppendReply, CallError> {
+            unreachable!("it is only proposed to")
+        }
+
+        async fn vote(
+            &self,
+            _: proto::VoteRequest,
+            _: Duration,
+        ) -> Result<proto::VoteReply, CallError> {
+            unreachable!("it is only proposed to")
+        }
+
+        async fn transfer_leader(
+            &self,
+            _: proto::TransferRequest,
+            _: Duration,
+        ) -> Result<proto::TransferReply, CallError> {
+            unreachable!("it is only proposed to")
+        }
+
+        async fn change_member(
+            &self,
+            _: proto::MemberRequest,
+            _: Duration,
+        ) -> Result<proto::MemberReply, CallError> {
+            unreachable!("it is only proposed to")
+        }
+
+        async fn lease(
+            &self,
+            _: proto::LeaseRequest,
+            _: Duration,
+        ) -> Result<proto::LeaseReply, CallError> {
+            unreachable!("it is only proposed to")
+        }
+
+        async fn status(
+            &self,
+            _: proto::StatusRequest,
+            _: Duration,
+        ) -> Result<proto::StatusReply, CallError> {
+            unreachable!("it is only proposed to")
+        }
+
+        async fn install_snapshot(
+            &self,
+            _: Messages<proto::SnapshotChunk>,
+        ) -> Result<proto::SnapshotReply, CallError> {
+            unreachable!("it is only proposed to")
+        }
+
+        async fn read_index(&self, _: Duration) -> Result<proto::ReadIndexReply, CallError> {
+            unreachable!("it is only proposed to")
+        }
+
+        async fn presence(&self) -> bool {
+            unreachable!("it is only proposed to")
+        }
+
+        async fn probe(&self) -> Probe {
+            unreachable!("it is only proposed to")
+        }
+    }
+
+    async fn forward(
+        queue: &mpsc::Sender<Forward>,
+        target: NodeId,
+        is_silent: bool,
+    ) -> oneshot::Receiver<Attempt> {
+        let (done, attempt) = oneshot::channel();
+        let client: Arc<dyn PeerClient> = Arc::new(Peer { is_silent });
+        let (command, timeout) = (Command::default(), Duration::from_secs(60));
+        let forward = Forward { target, client, command, timeout, done };
+        assert!(queue.send(forward).await.is_ok());
+        // So that each is sent by itself.
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        attempt
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_falls_silent_does_not_hold_up_its_successor() {
+        let (queue, waiting) = channel();
+        let applied = latest::channel(0_u64).1;
+        let _running = tokio::spawn(run(waiting, applied, CancellationToken::new()));
+        let mut unanswered = Vec::new();
+        for _ in 0..2 * IN_FLIGHT {
+            unanswered.push(forward(&queue, 1, true).await);
+        }
+        let answered = forward(&queue, 2, false).await;
+        // Those who proposed to the first turn to the second.
+        drop(unanswered);
+        let answered = tokio::time::timeout(Duration::from_secs(1), answered).await;
+        assert_eq!(answered.unwrap().unwrap(), Attempt::NotDone("not here".to_owned()));
     }
 }
