@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::clients::Clients;
 use super::history::{History, Told};
 use super::seeded::Bug;
-use super::world::{World, virtual_time};
+use super::world::{ANSWER, World, virtual_time};
 use super::{faults, invariants, observer};
 
 /// How long it is calm in the end, and how many writes must succeed in it.
@@ -129,11 +129,15 @@ async fn trouble(seed: u64, world: &Arc<World>, rng: &mut StdRng) {
     }
 }
 
-/// Nothing goes wrong for a while: how much was written meanwhile.
+/// Nothing goes wrong for a while: how much was written meanwhile. Where all clients asked one
+/// machine before it crashed, they wait in vain for its answer first: they are left that time.
 async fn calm(clients: &Clients) -> usize {
     let written = || clients.history.written.lock().len();
     let before = written();
     tokio::time::sleep(CALM).await;
+    if written() - before <= CALM_WRITES {
+        tokio::time::sleep(ANSWER).await;
+    }
     written() - before
 }
 
