@@ -5,7 +5,11 @@
 
 pub mod api;
 pub mod compare;
+pub mod disk;
 pub mod etcd;
+pub mod etcd_watch;
+pub mod failover;
+pub mod leases;
 pub mod load;
 pub mod report;
 pub mod usage;

@@ -1,31 +1,25 @@
 //! `kontiki bench compare`: a real etcd of three members and a Kontiki of three servers, in turn on
 //! fresh directories of one disk, under the same client.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
-use tokio::process::{Child, Command};
-use tokio::time::Instant;
 
 use super::api::Workload;
-use super::etcd::{Etcd, EtcdRequest, name};
+use super::etcd::{EtcdRequest, name};
 use super::load;
 use super::report::Measured;
 use super::usage::Usage;
-use crate::up::Cluster;
-use crate::up::plan::{Hosts, Runtime, UpConfig};
 
-/// How long a cluster may take to acknowledge its first write.
-const BOOT_DEADLINE: Duration = Duration::from_secs(30);
-/// Members of etcd.
-const MEMBERS: u16 = 3;
-/// Ports of etcd begin so far behind Kontiki's.
-const ETCD_PORTS: u16 = 40;
+pub mod systems;
+pub mod trials;
+
+use systems::{Members, System};
+use trials::Sizes;
 
 /// What to compare.
 #[derive(Debug, Clone)]
@@ -46,6 +40,8 @@ pub struct CompareConfig {
     pub base_port: u16,
     /// What the servers log.
     pub log: String,
+    /// What is tried beside the loads.
+    pub sizes: Sizes,
 }
 
 /// Both systems under one load: medians over the rounds.
@@ -90,6 +86,8 @@ pub struct Comparison {
     pub etcd_resident_mb: f64,
     /// The same of Kontiki's largest server.
     pub kontiki_resident_mb: f64,
+    /// What was measured beside the loads.
+    pub trials: Vec<trials::Compared>,
 }
 
 /// What one system did in one round.
@@ -106,22 +104,17 @@ struct Loaded {
     cpu_us: f64,
 }
 
-/// The members under measurement: where they answer, and which processes they are.
-struct Members {
-    endpoints: Vec<String>,
-    pids: Vec<u32>,
-}
-
 /// Runs all rounds, the systems alternating.
 pub async fn run(config: &CompareConfig) -> anyhow::Result<Comparison> {
     let (mut etcd, mut kontiki) = (Vec::new(), Vec::new());
     for round in 1..=config.rounds {
-        eprintln!("round {round} of {}: etcd", config.rounds);
-        etcd.push(round_of_etcd(config).await?);
-        eprintln!("round {round} of {}: kontiki", config.rounds);
-        kontiki.push(round_of_kontiki(config).await?);
+        for (system, rounds) in [(System::Etcd, &mut etcd), (System::Kontiki, &mut kontiki)] {
+            eprintln!("round {round} of {}: {}", config.rounds, system.name());
+            rounds.push(round_of(system, config).await?);
+        }
     }
-    Ok(compare(&etcd, &kontiki))
+    let trials = trials::run(config).await?;
+    Ok(Comparison { trials, ..compare(&etcd, &kontiki) })
 }
 
 fn folder(config: &CompareConfig, of: &str) -> anyhow::Result<tempfile::TempDir> {
@@ -131,116 +124,30 @@ fn folder(config: &CompareConfig, of: &str) -> anyhow::Result<tempfile::TempDir>
         .with_context(|| format!("make a directory in {}", config.folder.display()))
 }
 
-async fn round_of_kontiki(config: &CompareConfig) -> anyhow::Result<Round> {
-    let folder = folder(config, "kontiki")?;
-    let started = Instant::now();
-    let mut cluster = Cluster::prepare(up_config(config, folder.path())).await?;
-    let round = async {
-        cluster.boot().await?;
-        let file = cluster.file();
-        let members = Members {
-            endpoints: file.servers.iter().map(|one| one.etcd.to_string()).collect(),
-            pids: file.servers.iter().map(|one| one.process.pid).collect(),
-        };
-        measure(config, &members, started).await
-    }
-    .await;
-    cluster.stop().await?;
+async fn round_of(system: System, config: &CompareConfig) -> anyhow::Result<Round> {
+    let folder = folder(config, system.name())?;
+    let (members, boot_s) = Members::boot(system, config, folder.path()).await?;
+    let round = measure(config, &members, boot_s).await;
+    members.stop().await?;
     round
 }
 
-fn up_config(config: &CompareConfig, data_dir: &Path) -> UpConfig {
-    UpConfig {
-        servers: MEMBERS,
-        agents: 0,
-        data_dir: data_dir.into(),
-        base_port: config.base_port,
-        runtime: Runtime::None,
-        images: None,
-        registry_mirror: None,
-        install_packages: false,
-        restart: false,
-        runtime_threads: None,
-        node_ip: [127, 0, 0, 1].into(),
-        hosts: Hosts::Shared,
-        log: config.log.clone(),
-    }
-}
-
-async fn round_of_etcd(config: &CompareConfig) -> anyhow::Result<Round> {
-    let folder = folder(config, "etcd")?;
-    let started = Instant::now();
-    // Killed when dropped, whatever happens here.
-    let mut members = (0..MEMBERS)
-        .map(|number| start_etcd(config, folder.path(), number))
-        .collect::<anyhow::Result<Vec<Child>>>()?;
-    let running = Members {
-        endpoints: (0..MEMBERS)
-            .map(|number| format!("127.0.0.1:{}", client_port(config, number)))
-            .collect(),
-        pids: members.iter().filter_map(Child::id).collect(),
-    };
-    let round = measure(config, &running, started).await;
-    for member in &mut members {
-        member.kill().await.context("end etcd")?;
-    }
-    round
-}
-
-fn client_port(config: &CompareConfig, number: u16) -> u16 {
-    config.base_port + ETCD_PORTS + number
-}
-
-fn peer_url(config: &CompareConfig, number: u16) -> String {
-    format!("http://127.0.0.1:{}", client_port(config, number) + MEMBERS)
-}
-
-fn start_etcd(config: &CompareConfig, folder: &Path, number: u16) -> anyhow::Result<Child> {
-    let client = format!("http://127.0.0.1:{}", client_port(config, number));
-    let peer = peer_url(config, number);
-    let cluster: Vec<String> =
-        (0..MEMBERS).map(|one| format!("member-{one}={}", peer_url(config, one))).collect();
-    Command::new(&config.etcd)
-        .args(["--name", &format!("member-{number}"), "--data-dir"])
-        .arg(folder.join(format!("member-{number}")))
-        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-        .args(["--initial-cluster", &cluster.join(","), "--initial-cluster-state", "new"])
-        .args(["--log-level", "error"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .with_context(|| {
-            format!(
-                "start {}: install Debian's etcd-server, or name another etcd with --etcd",
-                config.etcd.display()
-            )
-        })
-}
-
-async fn measure(
-    config: &CompareConfig,
-    members: &Members,
-    started: Instant,
-) -> anyhow::Result<Round> {
-    let etcd = Etcd::new(&members.endpoints, config.value_bytes)?;
-    etcd.first_write(started + BOOT_DEADLINE).await?;
-    let boot_s = started.elapsed().as_secs_f64();
+async fn measure(config: &CompareConfig, members: &Members, boot_s: f64) -> anyhow::Result<Round> {
+    let etcd = members.client(config.value_bytes)?;
+    let pids = members.pids();
     let mut loads = Vec::new();
     for workload in [Workload::Write, Workload::Get] {
         let Some(name) = name(workload) else { continue };
         for clients in &config.clients {
             let request = |client| EtcdRequest::new(&etcd, workload, client);
-            let before = Usage::of(&members.pids).cpu;
+            let before = Usage::of(&pids).cpu;
             let measured = load::run(name, *clients, config.duration, request).await;
-            let cpu = Usage::of(&members.pids).cpu.saturating_sub(before);
+            let cpu = Usage::of(&pids).cpu.saturating_sub(before);
             let cpu_us = cpu.as_secs_f64() * 1e6 / done(&measured);
             loads.push(Loaded { measured, cpu_us });
         }
     }
-    let resident_mb = megabytes(Usage::of(&members.pids).resident_bytes_max);
+    let resident_mb = megabytes(Usage::of(&pids).resident_bytes_max);
     Ok(Round { boot_s, loads, resident_mb })
 }
 
@@ -262,6 +169,7 @@ fn compare(etcd: &[Round], kontiki: &[Round]) -> Comparison {
         kontiki_boot_s: median(kontiki.iter().map(|round| round.boot_s)),
         etcd_resident_mb: median(etcd.iter().map(|round| round.resident_mb)),
         kontiki_resident_mb: median(kontiki.iter().map(|round| round.resident_mb)),
+        trials: Vec::new(),
     }
 }
 
@@ -338,7 +246,20 @@ pub fn table(comparison: &Comparison) -> String {
         comparison.kontiki_boot_s,
         comparison.etcd_resident_mb,
         comparison.kontiki_resident_mb
-    )
+    ) + &trials_table(&comparison.trials)
+}
+
+fn trials_table(trials: &[trials::Compared]) -> String {
+    if trials.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(["TRIAL", "ETCD", "KONTIKI"]);
+    for trial in trials {
+        let cells = [trial.etcd, trial.kontiki].map(|value| format!("{value:.2}"));
+        table.add_row([&[trial.figure.clone()], &cells[..]].concat());
+    }
+    format!("\n\n{table}")
 }
 
 #[cfg(test)]

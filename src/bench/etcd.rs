@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use bytes::Bytes;
 use kontiki_raft::etcd::proto::kv_client::KvClient;
-use kontiki_raft::etcd::proto::{PutRequest, RangeRequest};
+use kontiki_raft::etcd::proto::maintenance_client::MaintenanceClient;
+use kontiki_raft::etcd::proto::{
+    CompactionRequest, PutRequest, RangeRequest, StatusRequest, TxnRequest,
+};
 use tokio::time::{Instant, sleep};
 use tonic::transport::{Channel, Endpoint};
 
@@ -18,15 +22,16 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 /// Between two attempts at the first write.
 const FIRST_WRITE_RETRY: Duration = Duration::from_millis(10);
 /// How many keys there are.
-const KEYS: u64 = 10_000;
+pub const KEYS: u64 = 10_000;
 /// So many bytes each of them has.
-const KEY_BYTES: usize = 64;
+pub const KEY_BYTES: usize = 64;
 
 /// A cluster that speaks etcd, over at most [`CONNECTIONS_MAX`] connections.
 #[derive(Clone)]
 pub struct Etcd {
     channels: Vec<Channel>,
-    value: bytes::Bytes,
+    endpoints: usize,
+    value: Bytes,
 }
 
 impl Etcd {
@@ -41,12 +46,62 @@ impl Etcd {
         };
         anyhow::ensure!(!endpoints.is_empty(), "no etcd endpoint is known");
         let channels = (0..CONNECTIONS_MAX).map(channel).collect::<Result<_, _>>()?;
-        Ok(Self { channels, value: vec![b'v'; value_bytes].into() })
+        Ok(Self { channels, endpoints: endpoints.len(), value: vec![b'v'; value_bytes].into() })
+    }
+
+    /// The connection that a client uses.
+    pub fn channel(&self, client: u64) -> Channel {
+        self.channels[usize::try_from(client).unwrap_or(0) % self.channels.len()].clone()
     }
 
     fn client(&self, client: u64) -> KvClient<Channel> {
-        let at = usize::try_from(client).unwrap_or(0) % self.channels.len();
-        KvClient::new(self.channels[at].clone())
+        KvClient::new(self.channel(client))
+    }
+
+    /// Puts one of the keys.
+    pub async fn put_key(&self, client: u64, number: u64) -> anyhow::Result<()> {
+        self.client(client).put(self.put(number)).await.map(drop).context("put a key")
+    }
+
+    /// Puts a key of the caller's.
+    pub async fn put_value(&self, client: u64, key: Bytes, value: Bytes) -> anyhow::Result<()> {
+        let request = PutRequest { key, value, ..PutRequest::default() };
+        self.client(client).put(request).await.map(drop).context("put a key")
+    }
+
+    /// Commits a transaction.
+    pub async fn transact(&self, client: u64, txn: TxnRequest) -> anyhow::Result<()> {
+        self.client(client).txn(txn).await.map(drop).context("commit a transaction")
+    }
+
+    /// Compacts all that is older than what is there now.
+    pub async fn compact(&self) -> anyhow::Result<()> {
+        let mut kv = self.client(0);
+        let now = kv.range(RangeRequest { key: key(0), ..RangeRequest::default() }).await?;
+        let revision = now.into_inner().header.context("an answer without a header")?.revision;
+        kv.compact(CompactionRequest { revision, physical: true }).await?;
+        Ok(())
+    }
+
+    /// Which of the endpoints leads, by its place among them.
+    pub async fn leader(&self) -> Option<usize> {
+        for endpoint in 0..self.endpoints {
+            let mut maintenance = MaintenanceClient::new(self.channels.get(endpoint)?.clone());
+            let Ok(status) = maintenance.status(StatusRequest::default()).await else { continue };
+            let status = status.into_inner();
+            if status.leader != 0 && status.header.is_some_and(|own| own.member_id == status.leader)
+            {
+                return Some(endpoint);
+            }
+        }
+        None
+    }
+
+    /// Puts one key once.
+    pub async fn one_write(&self, until: Instant) -> anyhow::Result<()> {
+        let mut request = tonic::Request::new(self.put(0));
+        request.set_timeout(until.saturating_duration_since(Instant::now()));
+        self.client(0).put(request).await.map(drop).context("put a key")
     }
 
     /// Puts one key until it is acknowledged, or `until`.
@@ -68,7 +123,7 @@ impl Etcd {
     }
 }
 
-fn key(number: u64) -> bytes::Bytes {
+fn key(number: u64) -> Bytes {
     format!("bench/{:0width$}", number % KEYS, width = KEY_BYTES - 6).into()
 }
 

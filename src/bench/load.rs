@@ -21,7 +21,7 @@ const ERROR_PAUSE: Duration = Duration::from_millis(20);
 const BAR_EVERY: Duration = Duration::from_millis(100);
 
 /// One client's request: `number` counts its own requests.
-pub trait Request: Clone + Send + 'static {
+pub trait Request: Send + 'static {
     /// Does it.
     fn send(&mut self, client: u64, number: u64)
     -> impl Future<Output = anyhow::Result<()>> + Send;

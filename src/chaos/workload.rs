@@ -22,6 +22,10 @@ const RETRY: Duration = Duration::from_millis(10);
 const WATCH_SILENCE: Duration = Duration::from_secs(20);
 /// One in so many reads is a list of everything.
 const LIST_EVERY: u64 = 4;
+/// After so many operations a client turns to the next server: followers answer as well as the
+/// leader, and clients that turned away from failures do not gather at one server. When all writers
+/// had, and it stood still, nobody asked the others: the cluster seemed to be without a leader.
+const TURN_EVERY: u64 = 16;
 
 /// What the clients recorded so far, and what they share.
 #[derive(Clone)]
@@ -132,6 +136,9 @@ async fn write(client: u32, mut objects: Objects, shared: Shared, stop: Cancella
         } else {
             sleep(PACE).await;
         }
+        if number % TURN_EVERY == TURN_EVERY - 1 {
+            objects.turn();
+        }
     }
 }
 
@@ -160,8 +167,7 @@ async fn read(client: u32, mut objects: Objects, shared: Shared, stop: Cancellat
             objects.turn();
             sleep(RETRY).await;
         }
-        // Spread over the servers, so that followers answer reads as well as the leader.
-        if number % 16 == 15 {
+        if number % TURN_EVERY == TURN_EVERY - 1 {
             objects.turn();
         }
     }

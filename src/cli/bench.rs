@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{Global, Output};
 use crate::bench::api::{Api, ApiRequest, Workload};
+use crate::bench::compare::trials::Sizes;
 use crate::bench::compare::{self, CompareConfig};
 use crate::bench::etcd::{self, Etcd, EtcdRequest};
 use crate::bench::report::{Measured, table};
@@ -57,6 +58,24 @@ struct Compare {
     /// How many bytes each value has.
     #[arg(long, default_value_t = 1024, value_name = "BYTES")]
     value_size: usize,
+    /// Watchers of one prefix; 0 leaves them out, as it does for all that follows.
+    #[arg(long, default_value_t = 1000)]
+    watchers: u64,
+    /// Puts a second that they watch.
+    #[arg(long, default_value_t = 500)]
+    watched_puts: u64,
+    /// Leases that are kept alive.
+    #[arg(long, default_value_t = 10_000)]
+    leases: u64,
+    /// How often the leader is killed, ended and stopped.
+    #[arg(long, default_value_t = 5)]
+    failovers: u32,
+    /// Puts after which the size on disk is taken.
+    #[arg(long, default_value_t = 100_000)]
+    disk_puts: u64,
+    /// Keys with which all members are started again.
+    #[arg(long, default_value_t = 100_000)]
+    reopen_keys: u64,
     /// The first of fifty ports.
     #[arg(long, default_value_t = 17443, value_name = "PORT")]
     base_port: u16,
@@ -145,6 +164,14 @@ fn run_compare(global: &Global, flags: &Compare) -> anyhow::Result<ExitCode> {
         value_bytes: flags.value_size,
         base_port: flags.base_port,
         log: global.log.clone(),
+        sizes: Sizes {
+            watchers: flags.watchers,
+            watched_puts: flags.watched_puts,
+            leases: flags.leases,
+            failovers: flags.failovers,
+            disk_puts: flags.disk_puts,
+            reopen_keys: flags.reopen_keys,
+        },
     };
     let comparison = super::runtime(None)?.block_on(compare::run(&config))?;
     match flags.output {
