@@ -14,6 +14,7 @@ use super::etcd::{EtcdRequest, name};
 use super::load;
 use super::report::Measured;
 use super::usage::Usage;
+use crate::picture::Chart;
 
 pub mod systems;
 pub mod trials;
@@ -206,6 +207,29 @@ fn median(figures: impl Iterator<Item = f64>) -> f64 {
     }
 }
 
+/// Requests a second against clients, a line for each load of each system.
+pub fn chart(comparison: &Comparison) -> Chart {
+    let mut lines: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
+    for load in &comparison.loads {
+        let clients = load::ratio(load.clients, 1.0);
+        let both = [("etcd", load.etcd_per_second), ("kontiki", load.kontiki_per_second)];
+        for (system, per_second) in both {
+            let name = format!("{system}: {}", load.workload);
+            match lines.iter_mut().find(|(line, _)| *line == name) {
+                Some((_, points)) => points.push((clients, per_second)),
+                None => lines.push((name, vec![(clients, per_second)])),
+            }
+        }
+    }
+    Chart {
+        title: "three members, one client program".into(),
+        x: "clients".into(),
+        y: "requests a second".into(),
+        lines,
+        marks: Vec::new(),
+    }
+}
+
 /// The comparison for people.
 pub fn table(comparison: &Comparison) -> String {
     let mut table = Table::new();
@@ -290,6 +314,8 @@ mod tests {
         assert!((comparison.loads[0].ratio - 1.5).abs() < 1e-9);
         assert_eq!(comparison.loads[0].errors, 6);
         assert!((comparison.etcd_boot_s - 2.0).abs() < 1e-9);
+        let drawn = chart(&comparison).lines;
+        assert_eq!(drawn[1], ("kontiki: put".to_owned(), vec![(64.0, 3000.0)]));
         assert!((comparison.loads[0].etcd_cpu_us - 500.0).abs() < 1e-9);
     }
 }

@@ -29,29 +29,35 @@ pub const KEY_BYTES: usize = 64;
 /// A cluster that speaks etcd, over at most [`CONNECTIONS_MAX`] connections.
 #[derive(Clone)]
 pub struct Etcd {
+    endpoints: Vec<Endpoint>,
     channels: Vec<Channel>,
-    endpoints: usize,
     value: Bytes,
 }
 
 impl Etcd {
     /// Connects when first used.
     pub fn new(endpoints: &[String], value_bytes: usize) -> anyhow::Result<Self> {
-        let channel = |number: usize| {
-            let endpoint = &endpoints[number % endpoints.len()];
+        let endpoint = |endpoint: &String| {
             let url = format!("http://{}", endpoint.trim_start_matches("http://"));
             let endpoint = Endpoint::from_shared(url).context("read an etcd endpoint")?;
-            let endpoint = endpoint.connect_timeout(CONNECT_DEADLINE).tcp_nodelay(true);
-            anyhow::Ok(endpoint.timeout(DEADLINE).connect_lazy())
+            anyhow::Ok(endpoint.connect_timeout(CONNECT_DEADLINE).tcp_nodelay(true))
         };
         anyhow::ensure!(!endpoints.is_empty(), "no etcd endpoint is known");
-        let channels = (0..CONNECTIONS_MAX).map(channel).collect::<Result<_, _>>()?;
-        Ok(Self { channels, endpoints: endpoints.len(), value: vec![b'v'; value_bytes].into() })
+        let endpoints = endpoints.iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
+        let channel = |endpoint: &Endpoint| endpoint.clone().timeout(DEADLINE).connect_lazy();
+        let channels = endpoints.iter().cycle().take(CONNECTIONS_MAX).map(channel).collect();
+        Ok(Self { endpoints, channels, value: vec![b'v'; value_bytes].into() })
     }
 
     /// The connection that a client uses.
     pub fn channel(&self, client: u64) -> Channel {
         self.channels[usize::try_from(client).unwrap_or(0) % self.channels.len()].clone()
+    }
+
+    /// A connection of a client's own, for streams: they last longer than a request may.
+    pub fn stream_channel(&self, client: u64) -> Channel {
+        let at = usize::try_from(client).unwrap_or(0) % self.endpoints.len();
+        self.endpoints[at].connect_lazy()
     }
 
     fn client(&self, client: u64) -> KvClient<Channel> {
@@ -85,7 +91,7 @@ impl Etcd {
 
     /// Which of the endpoints leads, by its place among them.
     pub async fn leader(&self) -> Option<usize> {
-        for endpoint in 0..self.endpoints {
+        for endpoint in 0..self.endpoints.len() {
             let mut maintenance = MaintenanceClient::new(self.channels.get(endpoint)?.clone());
             let Ok(status) = maintenance.status(StatusRequest::default()).await else { continue };
             let status = status.into_inner();

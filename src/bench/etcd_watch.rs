@@ -75,7 +75,7 @@ type Begun = (mpsc::Sender<WatchRequest>, Streaming<WatchResponse>);
 /// Opens a stream with `share` watches, and waits until all have begun.
 async fn begin(etcd: &Etcd, stream: u64, share: u64) -> anyhow::Result<Begun> {
     let (requests, queue) = mpsc::channel(64);
-    let mut client = WatchClient::new(etcd.channel(stream));
+    let mut client = WatchClient::new(etcd.stream_channel(stream));
     let asking = requests.clone();
     let asked = tokio::spawn(async move {
         for _ in 0..share {

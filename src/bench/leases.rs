@@ -7,6 +7,7 @@ use kontiki_raft::etcd::proto::lease_client::LeaseClient;
 use kontiki_raft::etcd::proto::{LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -19,16 +20,22 @@ use super::report::Measured;
 const CLIENTS: u64 = 64;
 /// Seconds a lease lasts: none runs out while it is measured.
 const TTL_S: i64 = 3600;
+/// How long an answer may take.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Grants `count` leases, and keeps them alive one after the other for `duration`.
 pub async fn run(etcd: &Etcd, count: u64, duration: Duration) -> anyhow::Result<Measured> {
     grant(etcd, count).await?;
-    let keeper = |client| Keeper {
-        client: LeaseClient::new(etcd.channel(client)),
+    let keeper = |client: u64| Keeper {
+        client: LeaseClient::new(etcd.stream_channel(client)),
         count: count.max(1),
         stream: None,
     };
-    Ok(load::run("keep alive", CLIENTS, duration, keeper).await)
+    let measured = load::run("keep alive", CLIENTS, duration, keeper).await;
+    if let (0, Some(error)) = (measured.done, &measured.first_error) {
+        anyhow::bail!("no lease was kept alive: {error}");
+    }
+    Ok(measured)
 }
 
 /// The identity of lease `number`.
@@ -64,9 +71,17 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn open(&mut self) -> anyhow::Result<Stream> {
+    /// Sends one request on the client's stream. etcd opens a stream with its first answer only:
+    /// the first request goes before that.
+    async fn ask(&mut self, request: LeaseKeepAliveRequest) -> anyhow::Result<Stream> {
+        if let Some((requests, answers)) = self.stream.take() {
+            requests.send(request).await.context("ask")?;
+            return Ok((requests, answers));
+        }
         let (requests, queue) = mpsc::channel(1);
-        let stream = self.client.lease_keep_alive(ReceiverStream::new(queue)).await?;
+        requests.send(request).await.context("ask")?;
+        let opening = self.client.lease_keep_alive(ReceiverStream::new(queue));
+        let stream = timeout(DEADLINE, opening).await.context("no answer in time")??;
         Ok((requests, stream.into_inner()))
     }
 }
@@ -74,12 +89,9 @@ impl Keeper {
 impl Request for Keeper {
     async fn send(&mut self, client: u64, number: u64) -> anyhow::Result<()> {
         let chosen = id((client * 7919 + number * 31) % self.count);
-        let (requests, mut answers) = match self.stream.take() {
-            Some(stream) => stream,
-            None => self.open().await?,
-        };
-        requests.send(LeaseKeepAliveRequest { id: chosen }).await.context("ask")?;
-        let answer = answers.message().await?.context("the stream of keep-alives ended")?;
+        let (requests, mut answers) = self.ask(LeaseKeepAliveRequest { id: chosen }).await?;
+        let answer = timeout(DEADLINE, answers.message()).await.context("no answer in time")??;
+        let answer = answer.context("the stream of keep-alives ended")?;
         anyhow::ensure!(answer.id == chosen && answer.ttl > 0, "lease {chosen} is not alive");
         self.stream = Some((requests, answers));
         Ok(())

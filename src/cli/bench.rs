@@ -76,6 +76,9 @@ struct Compare {
     /// Keys with which all members are started again.
     #[arg(long, default_value_t = 100_000)]
     reopen_keys: u64,
+    /// Where to draw throughput against the number of clients (SVG).
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
     /// The first of fifty ports.
     #[arg(long, default_value_t = 17443, value_name = "PORT")]
     base_port: u16,
@@ -174,6 +177,9 @@ fn run_compare(global: &Global, flags: &Compare) -> anyhow::Result<ExitCode> {
         },
     };
     let comparison = super::runtime(None)?.block_on(compare::run(&config))?;
+    if let Some(path) = &flags.picture {
+        crate::picture::write(path, &compare::chart(&comparison))?;
+    }
     match flags.output {
         Output::Table => super::print(&compare::table(&comparison))?,
         Output::Json => super::print(&serde_json::to_string_pretty(&comparison)?)?,
