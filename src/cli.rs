@@ -12,6 +12,7 @@ pub mod agent;
 pub mod bench;
 pub mod chaos;
 pub mod down;
+pub mod member;
 pub mod server;
 pub mod snapshot;
 pub mod status;
@@ -81,6 +82,8 @@ pub enum Verb {
     Server(server::Flags),
     /// Run one node's agent.
     Agent(agent::Flags),
+    /// Say who belongs to a cluster, and change that.
+    Member(member::Flags),
     /// Save the state of a cluster, and begin a new one with it.
     Snapshot(snapshot::Flags),
     /// Measure a cluster.
@@ -109,6 +112,7 @@ fn run(cli: Cli) -> ExitCode {
         Verb::Status(flags) => status::run(&flags),
         Verb::Server(flags) => server::run(flags),
         Verb::Agent(flags) => agent::run(flags),
+        Verb::Member(flags) => member::run(flags),
         Verb::Snapshot(flags) => snapshot::run(flags),
         Verb::Bench(flags) => bench::run(&cli.global, flags),
         Verb::Chaos(flags) => chaos::run(&cli.global, flags),

@@ -21,6 +21,12 @@ pub struct ServerStatus {
     pub commit_index: u64,
     /// The last log index it has applied.
     pub applied_index: u64,
+    /// The last entry of its log, and the term of that: where it stands among others.
+    #[serde(default)]
+    pub last_log_index: u64,
+    /// The term of that entry.
+    #[serde(default)]
+    pub last_log_term: u64,
     /// The store's revision.
     pub revision: u64,
     /// The revision below which history is gone.
@@ -49,6 +55,9 @@ pub struct MemberStatus {
     pub etcd: String,
     /// `voter` or `learner`.
     pub role: String,
+    /// How far its log goes: told by the leader alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matched: Option<u64>,
 }
 
 impl ServerStatus {

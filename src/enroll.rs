@@ -144,6 +144,13 @@ pub enum ServerStep {
     },
     /// I listen: make me a member.
     Join(server::Joining),
+    /// Am I a member still?
+    Standing {
+        /// The asker's cluster: another may have its servers' addresses and authorities by now.
+        cluster_id: String,
+        /// The asker's id.
+        node_id: u64,
+    },
 }
 
 /// Decodes a request; what is wrong with it is the client's mistake.

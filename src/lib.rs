@@ -24,8 +24,12 @@ pub mod pki;
 pub mod token;
 
 pub mod enroll;
+pub mod live;
 pub mod member;
+pub mod members;
 pub mod server;
+
+pub mod compaction;
 
 pub mod snapshot;
 

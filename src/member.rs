@@ -1,6 +1,7 @@
 //! `member.json`: which member of which cluster a data directory belongs to (invariant R8).
 //!
-//! Written once, when the member is given its id, before its first Raft message. Whoever has no
+//! Written when the member is given its id, before its first Raft message, and once more when it has
+//! got its vote. Whoever has no
 //! record gets a new id; the id of a lost directory is never used again.
 
 use std::io::ErrorKind;
@@ -28,6 +29,10 @@ pub struct MemberRecord {
     pub name: String,
     /// Whether it began the cluster, alone.
     pub founder: bool,
+    /// Whether it has had a vote: from then on it never asks to be made a member again, so that one
+    /// that was removed does not come back.
+    #[serde(default)]
+    pub joined: bool,
 }
 
 /// Why a data directory cannot be used.
@@ -91,7 +96,14 @@ pub enum MemberError {
 impl MemberRecord {
     /// A new one.
     pub fn new(cluster_id: &str, node_id: u64, name: &str, founder: bool) -> Self {
-        Self { format: FORMAT, cluster_id: cluster_id.into(), node_id, name: name.into(), founder }
+        Self {
+            format: FORMAT,
+            cluster_id: cluster_id.into(),
+            node_id,
+            name: name.into(),
+            founder,
+            joined: false,
+        }
     }
 
     /// The record of a directory, if it has one.

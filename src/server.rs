@@ -29,13 +29,14 @@ use tracing::{error, info};
 use crate::enroll::server::Enroller;
 use crate::leader_context::Settings;
 use crate::pki::{Certify, PkiError, Usage};
-use crate::{leader, shutdown};
+use crate::{compaction, leader, shutdown};
 
 pub mod config;
 pub mod etcd_tls;
 pub mod health;
 pub mod identity;
 pub mod listen;
+pub mod members;
 
 use config::{Scope, ServerConfig};
 use identity::Identity;
@@ -141,6 +142,7 @@ impl Server {
             Arc::clone(&identity),
             token.clone(),
         ));
+        upper.tasks.spawn(compaction::run(node.clone(), config.retention, token.clone()));
         let settings =
             Settings { root_ca_pem: identity.pki.ca.cert_pem().to_owned(), ..Settings::default() };
         let signer = Arc::new(ClusterCa(Arc::clone(&identity)));

@@ -46,7 +46,7 @@ fn is_of_members(info: &RequestInfo) -> bool {
     let mut segments = path.split('/').filter(|part| !part.is_empty());
     match segments.next() {
         Some("healthz" | "livez" | "readyz" | "version" | "metrics") => true,
-        Some("kontiki") => matches!(segments.nth(1), Some("enroll" | "status")),
+        Some("kontiki") => matches!(segments.nth(1), Some("enroll" | "status" | "members")),
         _ => false,
     }
 }
@@ -96,6 +96,9 @@ async fn other(
         (method, segments.as_slice())
     {
         return handlers::rotate_keys(api).await;
+    }
+    if let (&Method::POST, ["kontiki", "v1", "members"]) = (method, segments.as_slice()) {
+        return handlers::change_members(api, request).await;
     }
     let headers = request.headers();
     let response = match segments.as_slice() {

@@ -64,11 +64,13 @@ pub struct Caller {
     pub client: Client,
 }
 
-/// Tells how the cluster is: `GET /kontiki/v1/status`.
+/// Tells how the cluster is: `GET /kontiki/v1/status`, and changes who belongs to it.
 #[async_trait]
 pub trait ClusterStatus: Send + Sync {
     /// The state of the members, as JSON. Must bound its own waits.
     async fn status(&self) -> Result<Value, Status>;
+    /// Changes the members as the JSON says: `POST /kontiki/v1/members`. Must bound its own waits.
+    async fn change_members(&self, change: Value) -> Result<Value, Status>;
 }
 
 /// One thing that must be well for the server to be ready: `/readyz/NAME`.

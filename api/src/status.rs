@@ -390,7 +390,7 @@ impl Status {
                 });
                 status
             }
-            KvError::Invalid(_) => Self::internal(error),
+            KvError::Invalid(_) | KvError::NoSpace => Self::internal(error),
             KvError::TooLarge { .. } => Self::too_large(error),
             KvError::Unavailable { .. } => {
                 let mut status = Self::unavailable(error.to_string());

@@ -144,6 +144,8 @@ pub enum Refusal {
     Settled,
     /// Anything else, in words.
     Other(String),
+    /// See [`KvError::NoSpace`]. Told by the leader alone, never from the log.
+    NoSpace,
 }
 
 /// [`kontiki_storage::kv::InvalidRequest`] in a form that is stored.

@@ -1,5 +1,7 @@
 //! Why a node cannot start, or a member cannot be changed.
 
+use std::fmt;
+
 use kontiki_storage::engine::EngineError;
 use kontiki_storage::error::StoreError;
 use thiserror::Error;
@@ -52,11 +54,8 @@ pub enum NodeError {
     #[error("the cluster has been bootstrapped before")]
     AlreadyBootstrapped,
     /// A change of members was refused; nothing was changed.
-    #[error("change the members: {reason}")]
-    Membership {
-        /// Why.
-        reason: String,
-    },
+    #[error("change the members: {0}")]
+    Membership(Refusal),
     /// No leader could do it within the deadline; whether it was done shows in the members.
     #[error("change the members: no leader answered in time: {reason}")]
     NoLeader {
@@ -66,6 +65,36 @@ pub enum NodeError {
     /// Serving peers failed.
     #[error("serve peers")]
     Serve(#[source] tonic::transport::Error),
+}
+
+/// Why a change of members was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// In etcd's words, where it has any: its clients match on them.
+    pub reason: String,
+    /// What that is here, and what to do; may be empty.
+    pub detail: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(reason: &str, detail: impl Into<String>) -> Self {
+        Self { reason: reason.to_owned(), detail: detail.into() }
+    }
+}
+
+impl From<String> for Refusal {
+    fn from(reason: String) -> Self {
+        Self { reason, detail: String::new() }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.detail {
+            "" => f.write_str(&self.reason),
+            detail => write!(f, "{}: {detail}", self.reason),
+        }
+    }
 }
 
 impl NodeError {

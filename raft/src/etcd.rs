@@ -36,6 +36,7 @@ mod lease;
 mod listener;
 mod lock;
 mod maintenance;
+mod metrics;
 pub mod proto;
 mod queue;
 mod watch;
@@ -70,8 +71,8 @@ pub async fn serve(
     tls: Option<Arc<rustls::ServerConfig>>,
     token: CancellationToken,
 ) {
-    let routes = routes(node, token.clone()).await;
-    let gateway = gateway::Gateway::to(routes.clone());
+    let routes = routes(node.clone(), token.clone()).await;
+    let gateway = gateway::Gateway::to(routes.clone(), node);
     listener::serve(listener, tls, listener::Front::of(routes, gateway), token).await;
 }
 

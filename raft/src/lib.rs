@@ -44,6 +44,7 @@ pub mod log_store;
 pub mod member_ids;
 pub mod peer;
 pub mod proposals;
+pub mod recover;
 pub mod restore;
 pub mod runtime;
 pub mod snapshot;
@@ -57,6 +58,7 @@ mod local;
 mod membership;
 mod network;
 mod read_index;
+mod space;
 
 pub mod etcd;
 

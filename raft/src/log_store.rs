@@ -82,6 +82,17 @@ impl LogStore {
         Ok(entries.iter().map(LogLine::of).collect())
     }
 
+    /// The last entry, also where it is purged.
+    pub(crate) fn last(&self) -> Option<LogId> {
+        self.shared.memory.lock().last()
+    }
+
+    /// The entries in `[start, end)` that are there, read on this thread.
+    pub(crate) fn read_now(&self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        let memory::Read { older, tail } = self.shared.memory.lock().read(start, end, READ_BYTES);
+        if older.is_empty() { Ok(tail) } else { records::read(&self.shared, older, READ_BYTES) }
+    }
+
     /// Ends the writer once everything queued is written, and waits for it.
     pub(crate) async fn close(&self) {
         self.queue.close().await;

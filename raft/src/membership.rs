@@ -2,11 +2,13 @@
 //! never given twice (R8).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
+use openraft::{ChangeMembers, Instant as _};
 
+use crate::error::Refusal;
 use crate::proto;
 use crate::types::{Member, NodeId, Raft, TypeConfig};
 use crate::wire::{self, WireError};
@@ -14,8 +16,13 @@ use crate::wire::{self, WireError};
 /// A learner may vote once it has this much of the leader's log, as in etcd.
 const IN_SYNC_PERCENT: u64 = 90;
 
-/// Why it may not before that, in etcd's words.
+/// How long ago a member may have answered to count as one that does.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
+
+// etcd's words.
 const NOT_IN_SYNC: &str = "can only promote a learner member which is in sync with leader";
+const NOT_ENOUGH_STARTED: &str = "re-configuration failed due to not enough started members";
+pub(crate) const UNHEALTHY: &str = "unhealthy cluster";
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +45,7 @@ pub(crate) enum Refused {
     /// By somebody who does not lead: to be tried elsewhere, or again.
     NotLeader(String),
     /// By the leader, for good.
-    Invalid(String),
+    Invalid(Refusal),
 }
 
 impl Change {
@@ -79,18 +86,86 @@ impl Change {
 struct Members {
     known: BTreeMap<NodeId, Member>,
     voters: BTreeSet<NodeId>,
+    /// Those that have answered the leader lately; itself among them.
+    active: BTreeSet<NodeId>,
+    /// How many entries the leader's log has, and how many of them each member.
+    log: u64,
+    matched: BTreeMap<NodeId, u64>,
+}
+
+impl Members {
+    /// Refuses voters of whom too few would answer.
+    fn check_quorum(&self, voters: &BTreeSet<NodeId>, reason: &str) -> Result<(), Refusal> {
+        let (all, active) = (voters.len(), voters.intersection(&self.active).count());
+        let needed = all / 2 + 1;
+        if active >= needed {
+            return Ok(());
+        }
+        let names: Vec<&str> = voters.difference(&self.active).map(|id| self.name(*id)).collect();
+        let detail = format!(
+            "{active} of {all} voters would answer then, and {needed} are needed (no answer from {})",
+            names.join(", ")
+        );
+        Err(Refusal::new(reason, detail))
+    }
+
+    fn name(&self, id: NodeId) -> &str {
+        match self.known.get(&id) {
+            Some(member) if !member.name.is_empty() => &member.name,
+            _ => "a member that was never started",
+        }
+    }
+
+    /// A learner may vote once it has nearly all of the leader's log, and lives: it could vote at
+    /// once.
+    fn check_in_sync(&self, id: NodeId) -> Result<(), Refusal> {
+        let Some(matched) = self.matched.get(&id).filter(|_| self.active.contains(&id)) else {
+            let detail = format!("{} does not answer", self.name(id));
+            return Err(Refusal::new(NOT_IN_SYNC, detail));
+        };
+        if matched * 100 >= self.log * IN_SYNC_PERCENT {
+            return Ok(());
+        }
+        let detail = format!(
+            "{} has {matched} of {} log entries, and {IN_SYNC_PERCENT} % are needed",
+            self.name(id),
+            self.log
+        );
+        Err(Refusal::new(NOT_IN_SYNC, detail))
+    }
+
+    /// Takes a voter out only where the others still answer in sufficient number. One that is dead
+    /// may always go: it is of no help.
+    fn plan_remove_voter(&self, id: NodeId) -> Result<Step, Refusal> {
+        let mut rest = self.voters.clone();
+        rest.remove(&id);
+        if rest.is_empty() {
+            let detail = format!("{} is the last voter", self.name(id));
+            return Err(Refusal::new(NOT_ENOUGH_STARTED, detail));
+        }
+        self.check_quorum(&rest, UNHEALTHY)?;
+        Ok(Step::Change(ChangeMembers::RemoveVoters(BTreeSet::from([id]))))
+    }
+
+    fn plan_promote(&self, id: NodeId) -> Result<Step, Refusal> {
+        self.check_in_sync(id)?;
+        let mut all = self.voters.clone();
+        all.insert(id);
+        self.check_quorum(&all, NOT_ENOUGH_STARTED)?;
+        Ok(Step::Change(ChangeMembers::AddVoterIds(BTreeSet::from([id]))))
+    }
 }
 
 /// What to ask of Raft for a change; `None` when it is made already.
-fn plan(members: &Members, change: Change) -> Result<Option<Step>, String> {
+fn plan(members: &Members, change: Change) -> Result<Option<Step>, Refusal> {
     match change {
         Change::AddLearner(id, member) => match members.known.get(&id) {
             Some(known) if *known == member => Ok(Some(Step::CatchUp(id))),
-            Some(known) => Err(format!("node {id} is {known} already (R8)")),
+            Some(known) => Err(format!("node {id} is {known} already (R8)").into()),
             None => {
                 let taken = members.known.values().any(|known| known.raft_addr == member.raft_addr);
                 if taken {
-                    Err(format!("a member has the address {} already", member.raft_addr))
+                    Err(address_taken(&member))
                 } else {
                     Ok(Some(Step::AddLearner(id, member)))
                 }
@@ -105,30 +180,33 @@ fn plan(members: &Members, change: Change) -> Result<Option<Step>, String> {
         }
         Change::Update(id, member) => {
             if !members.known.contains_key(&id) {
-                return Err(format!("node {id} is not a member"));
+                return Err(format!("node {id} is not a member").into());
             }
             let others = members.known.iter().filter(|(other, _)| **other != id);
             if others.map(|(_, other)| &other.raft_addr).any(|addr| *addr == member.raft_addr) {
-                return Err(format!("a member has the address {} already", member.raft_addr));
+                return Err(address_taken(&member));
             }
             Ok(Some(Step::Change(ChangeMembers::SetNodes(BTreeMap::from([(id, member)])))))
         }
         Change::Promote(id) if members.voters.contains(&id) => Ok(None),
         Change::Promote(id) if members.known.contains_key(&id) => {
-            Ok(Some(Step::Change(ChangeMembers::AddVoterIds(BTreeSet::from([id])))))
+            members.plan_promote(id).map(Some)
         }
-        Change::Promote(id) => Err(format!("node {id} must be a learner before it may vote")),
-        Change::Remove(id) if members.voters.contains(&id) && members.voters.len() == 1 => {
-            Err(format!("node {id} is the last voter"))
+        Change::Promote(id) => {
+            Err(format!("node {id} must be a learner before it may vote").into())
         }
         Change::Remove(id) if members.voters.contains(&id) => {
-            Ok(Some(Step::Change(ChangeMembers::RemoveVoters(BTreeSet::from([id])))))
+            members.plan_remove_voter(id).map(Some)
         }
         Change::Remove(id) if members.known.contains_key(&id) => {
             Ok(Some(Step::Change(ChangeMembers::RemoveNodes(BTreeSet::from([id])))))
         }
         Change::Remove(_) => Ok(None),
     }
+}
+
+fn address_taken(member: &Member) -> Refusal {
+    format!("a member has the address {} already", member.raft_addr).into()
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -143,10 +221,26 @@ fn members(raft: &Raft) -> Members {
     let metrics = raft.metrics();
     let metrics = metrics.borrow_watched();
     let membership = metrics.membership_config.membership();
+    let answered = metrics.heartbeat.iter().flatten();
+    let lately = |at: &Option<SerdeInstant>| at.is_some_and(|at| at.elapsed() < ANSWERED_WITHIN);
+    let mut active: BTreeSet<_> =
+        answered.filter(|(_, at)| lately(at)).map(|(id, _)| *id).collect();
+    active.insert(metrics.id);
     Members {
         known: membership.nodes().map(|(id, member)| (*id, member.clone())).collect(),
         voters: membership.voter_ids().collect(),
+        active,
+        log: metrics.last_log_index.unwrap_or_default(),
+        matched: matched(&metrics),
     }
+}
+
+type SerdeInstant = openraft::metrics::SerdeInstant<openraft::alias::InstantOf<TypeConfig>>;
+
+/// How far the log of each member goes, as the leader knows it; nobody else knows anything.
+pub(crate) fn matched(metrics: &openraft::RaftMetrics<TypeConfig>) -> BTreeMap<NodeId, u64> {
+    let replication = metrics.replication.iter().flatten();
+    replication.map(|(id, matched)| (*id, matched.as_ref().map_or(0, |id| id.index))).collect()
 }
 
 /// Makes a change, if this member leads.
@@ -154,11 +248,7 @@ pub(crate) async fn change(raft: &Raft, change: Change) -> Result<(), Refused> {
     if !raft.is_leader() {
         return Err(Refused::NotLeader("this member does not lead".to_owned()));
     }
-    let promoted = if let Change::Promote(id) = change { Some(id) } else { None };
     let Some(step) = plan(&members(raft), change).map_err(Refused::Invalid)? else { return Ok(()) };
-    if promoted.is_some_and(|id| !is_in_sync(raft, id)) {
-        return Err(Refused::Invalid(NOT_IN_SYNC.to_owned()));
-    }
     match step {
         Step::AddLearner(id, member) => {
             raft.add_learner(id, member, false).await.map_err(refused)?;
@@ -173,15 +263,6 @@ pub(crate) async fn change(raft: &Raft, change: Change) -> Result<(), Refused> {
             raft.change_membership(change, false).await.map(|_| ()).map_err(refused)
         }
     }
-}
-
-/// Whether a learner has nearly all of the leader's log: it could vote at once.
-fn is_in_sync(raft: &Raft, id: NodeId) -> bool {
-    let metrics = raft.metrics();
-    let metrics = metrics.borrow_watched();
-    let matched = metrics.replication.as_ref().and_then(|all| all.get(&id).copied().flatten());
-    let last = metrics.last_log_index.unwrap_or_default();
-    matched.is_some_and(|matched| matched.index * 100 >= last * IN_SYNC_PERCENT)
 }
 
 /// Waits until member `id` has all that is in the log now. The caller's deadline bounds it.
@@ -208,43 +289,11 @@ async fn catch_up(raft: &Raft, id: NodeId) -> Result<(), Refused> {
 fn refused(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Refused {
     match error {
         RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
-            Refused::Invalid(error.to_string())
+            Refused::Invalid(error.to_string().into())
         }
         other => Refused::NotLeader(other.to_string()),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn member(name: &str) -> Member {
-        Member { name: name.to_owned(), raft_addr: format!("{name}:1"), ..Member::default() }
-    }
-
-    fn three() -> Members {
-        let known = [(1, member("a")), (2, member("b")), (3, member("c"))].into();
-        Members { known, voters: [1, 2].into() }
-    }
-
-    #[test]
-    fn a_number_or_an_address_is_not_given_twice() {
-        plan(&three(), Change::AddLearner(3, member("d"))).unwrap_err();
-        plan(&three(), Change::AddLearner(4, member("c"))).unwrap_err();
-        let again = plan(&three(), Change::AddLearner(3, member("c")));
-        assert_eq!(again, Ok(Some(Step::CatchUp(3))));
-        let step = Step::AddLearner(4, member("d"));
-        assert_eq!(plan(&three(), Change::AddLearner(4, member("d"))), Ok(Some(step)));
-    }
-
-    #[test]
-    fn only_a_learner_becomes_a_voter_and_the_last_voter_stays() {
-        plan(&three(), Change::Promote(9)).unwrap_err();
-        assert_eq!(plan(&three(), Change::Promote(2)), Ok(None));
-        assert!(plan(&three(), Change::Promote(3)).unwrap().is_some());
-        assert!(plan(&three(), Change::Remove(2)).unwrap().is_some());
-        assert_eq!(plan(&three(), Change::Remove(9)), Ok(None));
-        let alone = Members { voters: [1].into(), ..three() };
-        plan(&alone, Change::Remove(1)).unwrap_err();
-    }
-}
+mod tests;

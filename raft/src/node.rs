@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use kontiki_storage::kv::{Kv, KvError};
+use kontiki_storage::kv::{Kv, KvError, Term};
 use kontiki_storage::latest;
 use kontiki_storage::layout::Identity;
 use kontiki_storage::store::Store;
@@ -33,10 +33,12 @@ use crate::status::{Corruption, Leadership, MemberStatus, NodeStatus, Role};
 use crate::transport::{PeerClient, Transport};
 use crate::types::{Member, NodeId, Raft};
 
+use counts::{Counted, Counts};
 pub use leases::LeaseTime;
 
 mod campaign;
 mod compare;
+mod counts;
 mod kv;
 mod leader;
 mod leadership;
@@ -68,6 +70,7 @@ pub(crate) struct Inner {
     leadership: latest::Receiver<Leadership>,
     /// Set once, when this member's state is found to differ from its peers' (R6).
     corruption: OnceLock<Corruption>,
+    counts: Counts,
     token: CancellationToken,
     tasks: TaskTracker,
 }
@@ -175,6 +178,7 @@ impl Node {
             applied,
             leadership,
             corruption: OnceLock::new(),
+            counts: Counts::default(),
         });
         if let Some(replay) = replay {
             let token = inner.token.clone();
@@ -188,6 +192,7 @@ impl Node {
         inner.spawn(campaign::run(Arc::clone(&inner)));
         inner.spawn(leases::run(Arc::clone(&inner)));
         inner.spawn(compare::run(Arc::clone(&inner)));
+        inner.spawn(counts::run(Arc::clone(&inner)));
         let round = {
             let inner = Arc::clone(&inner);
             move || {
@@ -215,9 +220,7 @@ impl Node {
             Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {
                 Err(NodeError::AlreadyBootstrapped)
             }
-            Err(RaftError::APIError(error)) => {
-                Err(NodeError::Membership { reason: error.to_string() })
-            }
+            Err(RaftError::APIError(error)) => Err(NodeError::Membership(error.to_string().into())),
             Err(RaftError::Fatal(error)) => Err(stopped(error)),
         }
     }
@@ -283,6 +286,8 @@ impl Node {
 
     /// Where this node stands.
     pub fn status(&self) -> NodeStatus {
+        let last = self.inner.raft.data_metrics().borrow_watched().last_log;
+        let last_log_term = Term(last.map_or(0, |id| id.leader_id.term));
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
         let (revision, hash) = self.inner.store.hash();
@@ -294,6 +299,8 @@ impl Node {
             leader: leadership.leader,
             term: leadership.term,
             last_log_index: metrics.last_log_index.unwrap_or_default(),
+            last_log_term,
+            matched: crate::membership::matched(&metrics),
             committed_index: index(&metrics.local_committed),
             applied_index: *self.inner.applied.borrow(),
             revision,
@@ -305,6 +312,11 @@ impl Node {
             },
             corruption: self.inner.corruption.get().cloned(),
         }
+    }
+
+    /// What this member counts of itself.
+    pub(crate) fn counted(&self) -> Counted {
+        self.inner.counts.now()
     }
 
     /// Adds a member that follows the log without a vote; returns when it has caught up. Callable
@@ -390,7 +402,7 @@ impl Node {
     }
 }
 
-fn members(membership: &crate::types::Membership) -> Vec<MemberStatus> {
+pub(crate) fn members(membership: &crate::types::Membership) -> Vec<MemberStatus> {
     let voters: Vec<NodeId> = membership.voter_ids().collect();
     let status = |(id, member): (&NodeId, &Member)| MemberStatus {
         id: *id,

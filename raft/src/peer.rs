@@ -17,12 +17,14 @@ use tokio::time::Instant;
 use crate::blocking;
 use crate::command::Command;
 use crate::config::Blocking;
+use crate::error::Refusal;
 use crate::lessor::{Ask, Lessor, NotLeader};
 use crate::local;
 use crate::membership;
 use crate::proto;
 use crate::read_index::ReadIndex;
 use crate::snapshot::SnapshotData;
+use crate::space;
 use crate::transport::{CallError, Messages};
 use crate::types::{NodeId, Raft, TypeConfig};
 use crate::wire::{self, WireError};
@@ -223,7 +225,7 @@ impl PeerService {
         let copied = |bytes: bytes::Bytes| Command(bytes::Bytes::copy_from_slice(&bytes));
         let commands = request.commands.into_iter().map(copied).collect();
         let local::Attempts { attempts, applied_index } =
-            local::propose_all(&self.raft, commands, deadline).await;
+            space::propose_all(&self.raft, &self.store, commands, deadline).await;
         let outcomes = attempts.into_iter().map(local::Attempt::into_message).collect();
         proto::ProposeReply { outcomes, applied_index }
     }
@@ -249,15 +251,15 @@ impl PeerService {
                     Err(membership::Refused::NotLeader("no quorum in time".to_owned()))
                 })
             }
-            Err(error) => Err(membership::Refused::Invalid(error.to_string())),
+            Err(error) => Err(membership::Refused::Invalid(error.to_string().into())),
         };
         match changed {
             Ok(()) => proto::MemberReply::default(),
             Err(membership::Refused::NotLeader(refused)) => {
-                proto::MemberReply { refused, not_leader: true }
+                proto::MemberReply { refused, not_leader: true, ..proto::MemberReply::default() }
             }
-            Err(membership::Refused::Invalid(refused)) => {
-                proto::MemberReply { refused, not_leader: false }
+            Err(membership::Refused::Invalid(Refusal { reason, detail })) => {
+                proto::MemberReply { refused: reason, not_leader: false, detail }
             }
         }
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use kontiki_storage::engine::{Batch, Durability, Engine};
 use kontiki_storage::kv::Revision;
 use kontiki_storage::layout::Identity;
-use kontiki_storage::snapshot::Rebirth;
+use kontiki_storage::snapshot::{Installer, Rebirth};
 use kontiki_storage::store::Store;
 use thiserror::Error;
 
@@ -65,6 +65,18 @@ pub fn restore(
     founder: &Founder,
     bump: u64,
 ) -> Result<Revision, RestoreError> {
+    reborn(engine, founder, bump, |installer| {
+        snapshot_file::read(file, &mut |chunk| installer.push(chunk)).map_err(RestoreError::from)
+    })
+}
+
+/// The same with a state that `fill` installs.
+pub(crate) fn reborn(
+    engine: &Arc<dyn Engine>,
+    founder: &Founder,
+    bump: u64,
+    fill: impl FnOnce(&mut Installer) -> Result<(), RestoreError>,
+) -> Result<Revision, RestoreError> {
     if Identity::read(&**engine).map_err(RestoreError::store)?.is_some() {
         return Err(RestoreError::NotEmpty);
     }
@@ -73,12 +85,12 @@ pub fn restore(
         return Err(RestoreError::NotEmpty);
     }
     let mut installer = store.begin_install().map_err(RestoreError::store)?;
-    snapshot_file::read(file, &mut |chunk| installer.push(chunk))?;
+    fill(&mut installer)?;
     let begin = wire::log_id(BEGIN.0, BEGIN.1);
     let voters = vec![BTreeSet::from([founder.node_id])];
     let members = BTreeMap::from([(founder.node_id, founder.member.clone())]);
     let membership = Membership::new(voters, members)
-        .map_err(|error| NodeError::Membership { reason: error.to_string() })?;
+        .map_err(|error| NodeError::Membership(error.to_string().into()))?;
     let membership = StoredMembership::new(Some(begin), membership);
     let rebirth = Rebirth {
         bump,

@@ -25,7 +25,7 @@ use crate::config::Blocking;
 use crate::error::NodeError;
 use crate::log_store::LogStore;
 use crate::snapshot::{SnapshotBuilder, SnapshotData};
-use crate::types::{Entry, LogId, StoredMembership, TypeConfig};
+use crate::types::{Entry, LogId, Membership, StoredMembership, TypeConfig};
 use crate::wire;
 
 mod outcomes;
@@ -79,6 +79,21 @@ impl StateMachine {
     /// Follows the index up to which the log is applied.
     pub(crate) fn subscribe_applied(&self) -> latest::Receiver<u64> {
         self.core.applied_index.subscribe()
+    }
+
+    /// The last entry that is applied; 0 where none is.
+    pub(crate) fn applied_index(&self) -> u64 {
+        self.core.state.lock().applied.map_or(0, |id| id.index)
+    }
+
+    /// The members as of then.
+    pub(crate) fn membership(&self) -> Membership {
+        self.core.state.lock().membership.membership().clone()
+    }
+
+    /// Applies entries on this thread, with nobody to tell what they came to.
+    pub(crate) fn apply_now(&self, entries: &[Entry]) -> io::Result<()> {
+        self.core.apply(entries).map(drop)
     }
 
     async fn run<T: Send + 'static>(

@@ -1,5 +1,6 @@
 //! What a node tells of itself.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use kontiki_storage::kv::{Revision, Term};
@@ -86,6 +87,10 @@ pub struct NodeStatus {
     pub term: Term,
     /// The last entry of its log.
     pub last_log_index: u64,
+    /// The term of that entry.
+    pub last_log_term: Term,
+    /// How far the log of each member goes, as the leader knows it; empty elsewhere.
+    pub matched: BTreeMap<NodeId, u64>,
     /// The last entry known to be committed.
     pub committed_index: u64,
     /// The last entry applied.

@@ -5,9 +5,11 @@
 mod cluster {
     mod etcd;
     mod faults;
+    mod full_disk;
     mod harness;
     mod leases;
     mod members;
+    mod recover;
     mod requests;
     mod restore;
     mod watches;

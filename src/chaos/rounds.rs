@@ -13,6 +13,7 @@ use super::observer::Observer;
 use super::scenario::Chooser;
 use super::workload::Shared;
 use crate::cluster_file::ServerEntry;
+use crate::members::rebuild;
 
 /// Writes before the first fault and after the last.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -71,7 +72,7 @@ async fn heal(
         Some(refusal) => {
             let entries = observer.entries()?;
             let now = entries.into_iter().find(|entry| entry.name == server.name);
-            faults::replace(&now.unwrap_or_else(|| server.clone())).await?;
+            rebuild::empty(&now.unwrap_or_else(|| server.clone())).await?;
             Ok(format!("{damage}: refused ({refusal}), replaced"))
         }
         None => Ok(format!("{damage}: nothing in use was hit, serves")),

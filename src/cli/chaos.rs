@@ -154,7 +154,7 @@ impl Faults {
     }
 }
 
-fn seconds(flag: &str, value: f64) -> anyhow::Result<Duration> {
+pub(super) fn seconds(flag: &str, value: f64) -> anyhow::Result<Duration> {
     Duration::try_from_secs_f64(value)
         .ok()
         .with_context(|| format!("{flag} {value}: expected seconds"))

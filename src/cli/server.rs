@@ -7,9 +7,13 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Args;
 
+use crate::compaction::{Mode, Retention};
 use crate::server::config::{Origin, Scope, ServerConfig};
 use crate::server::etcd_tls::EtcdTls;
 use crate::token::{Role, Token};
+
+/// How much history a control plane keeps, as upstream.
+const DEFAULT_RETENTION: &str = "5m";
 
 /// Flags of `kontiki server`.
 #[derive(Debug, Args)]
@@ -86,6 +90,13 @@ pub struct Flags {
         requires = "etcd_cert_file"
     )]
     etcd_client_ca_file: Option<PathBuf>,
+    /// What the retention below is a number of.
+    #[arg(long, env = "KONTIKI_AUTO_COMPACTION_MODE", value_enum, default_value = "periodic")]
+    auto_compaction_mode: Mode,
+    /// How much history is kept: a time such as 5m or 1h (or hours), or a number of revisions; 0 keeps
+    /// all. By default 5m, and with --store-only all, as with etcd, whose clients compact it.
+    #[arg(long, env = "KONTIKI_AUTO_COMPACTION_RETENTION", value_name = "RETENTION")]
+    auto_compaction_retention: Option<String>,
     /// The host at which clients and nodes reach this server; by default this machine's address.
     #[arg(long, env = "KONTIKI_ADVERTISE", value_name = "HOST")]
     advertise: Option<String>,
@@ -113,7 +124,14 @@ impl Flags {
         let origin = origin(self.init, self.join, token)?;
         let advertise =
             self.advertise.unwrap_or_else(|| default_advertise(self.api_listen.ip()).to_string());
+        let kept = match (&self.auto_compaction_retention, self.auto_compaction_mode) {
+            (Some(kept), _) => kept.as_str(),
+            (None, Mode::Periodic) if !self.store_only => DEFAULT_RETENTION,
+            (None, _) => "0",
+        };
+        let retention = Retention::parse(self.auto_compaction_mode, kept)?;
         Ok(ServerConfig {
+            retention,
             name: self.name,
             data_dir: std::path::absolute(&self.data_dir)
                 .with_context(|| format!("make {} absolute", self.data_dir.display()))?,
@@ -276,6 +294,20 @@ mod tests {
         let line = "kontiki server --init --etcd-cert-file c";
         let args = line.split_whitespace().map(Into::into);
         assert!(crate::config::parse(args).is_err(), "a certificate alone");
+    }
+
+    #[test]
+    fn a_control_plane_forgets_what_is_old_and_a_bare_store_only_when_told() {
+        let retention = |line: &str| validate(line).unwrap().retention;
+        let five_minutes = Retention::Age(std::time::Duration::from_secs(300));
+        assert_eq!(retention("kontiki server --init"), five_minutes);
+        assert_eq!(retention("kontiki server --init --store-only"), Retention::Everything);
+        let line = "kontiki server --init --auto-compaction-mode revision";
+        assert_eq!(retention(line), Retention::Everything);
+        let line = format!("{line} --auto-compaction-retention 1000");
+        assert_eq!(retention(&line), Retention::Revisions(1000));
+        let line = "kontiki server --init --auto-compaction-retention soon";
+        assert!(refused(line).contains("expected a time such as 5m"), "{}", refused(line));
     }
 
     #[test]

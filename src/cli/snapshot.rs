@@ -12,7 +12,7 @@ use crate::snapshot::{self, RestoreConfig, Source, SourceTls};
 
 /// How far the revision jumps: beyond what clients of the old cluster can have seen since the
 /// snapshot was taken, a week of a thousand writes a second.
-const REVISION_BUMP: u64 = 1_000_000_000;
+pub(super) const REVISION_BUMP: u64 = 1_000_000_000;
 
 /// Flags of `kontiki snapshot`.
 #[derive(Debug, Args)]

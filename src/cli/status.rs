@@ -14,6 +14,8 @@ use super::Output;
 use crate::client;
 use crate::cluster_file::ClusterFile;
 use crate::cluster_status::ServerStatus;
+use crate::live;
+use crate::members::access::Access;
 
 /// How long one server may take to answer.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -30,6 +32,13 @@ pub struct Flags {
     /// How to print it.
     #[arg(long, short, value_enum, default_value = "table")]
     output: Output,
+    /// Show it as it changes, until q or Ctrl-C; where standard output is no terminal, a line for each
+    /// server every so often.
+    #[arg(long, short, conflicts_with = "output")]
+    watch: bool,
+    /// Seconds from one look to the next.
+    #[arg(long, default_value_t = 1.0, value_name = "SECONDS", requires = "watch")]
+    interval: f64,
 }
 
 /// One server, whether it answered or not.
@@ -44,6 +53,12 @@ struct Entry {
 
 /// Asks each server and prints what it knows. Fails when none answers.
 pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
+    if flags.watch {
+        let every = super::chaos::seconds("--interval", flags.interval)?;
+        let access = Access::new(&flags.data_dir, flags.kubeconfig.as_deref(), &[])?;
+        super::runtime(Some(1))?.block_on(live::run(&access, every))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let entries = super::runtime(None)?.block_on(ask_all(flags))?;
     match flags.output {
         Output::Json => {

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use super::node::{EnrollNode, admit, check_name};
 use super::{Door, ServerStep, decode};
+use crate::member::MemberRecord;
 use crate::pki::files::ServerPki;
 use crate::pki::{Authority, Identity as Pair, PkiError};
 use crate::server::config::{Origin, ServerConfig};
@@ -31,6 +32,8 @@ use crate::token::{Role, Token};
 const JOIN_DEADLINE: Duration = Duration::from_secs(25);
 /// Between two attempts.
 const RETRY_EVERY: Duration = Duration::from_millis(30);
+/// Between two looks at whether this is a member still.
+const STANDING_EVERY: Duration = Duration::from_secs(2);
 /// How long a member with the name of a newcomer may take to show that it is alive.
 const ALIVE_DEADLINE: Duration = Duration::from_millis(500);
 
@@ -82,7 +85,8 @@ pub async fn enroll(servers: &[String], token: &Token, name: &str) -> anyhow::Re
     door.knock("server", &step).await.context("enter the cluster")
 }
 
-/// The joiner's second step: asks until this member votes. Ends only when `stop` is cancelled.
+/// The joiner's second step: asks until this member votes, once in its life. Ends when `stop` is
+/// cancelled, or with an error when the cluster has removed this member.
 pub async fn stay_member(
     node: Node,
     member: Member,
@@ -98,18 +102,20 @@ pub async fn stay_member(
         raft: member.raft_addr,
         etcd: member.etcd_addr,
     };
-    let asking = async {
-        while !is_voter(&node) {
-            if let Err(error) = join(&node, &joining, &config, &identity).await {
-                warn!("not a voter yet: {error:#}");
-            }
-            sleep(RETRY_EVERY).await;
+    let way = Way { node: &node, config: &config, identity: &identity };
+    let living = async {
+        if !identity.record.joined {
+            way.become_voter(&joining).await;
+            let record = MemberRecord { joined: true, ..identity.record.clone() };
+            record.write(&config.data_dir)?;
+        }
+        // Both go on at the same time: who was removed cannot tell anybody its addresses.
+        tokio::select! {
+            removed = way.removed() => Err(removed),
+            () = tell_addresses(&node, &told) => Err(way.removed().await),
         }
     };
-    stop.run_until_cancelled(asking).await;
-    stop.run_until_cancelled(tell_addresses(&node, &told)).await;
-    stop.cancelled().await;
-    Ok(())
+    stop.run_until_cancelled(living).await.unwrap_or(Ok(()))
 }
 
 /// Sees to it that the cluster knows this server by its addresses: those that it had may have
@@ -132,28 +138,65 @@ fn is_voter(node: &Node) -> bool {
     status.members.iter().any(|member| member.id == status.id && member.role == MemberRole::Voter)
 }
 
-async fn join(
-    node: &Node,
-    joining: &Joining,
-    config: &ServerConfig,
-    identity: &Identity,
-) -> anyhow::Result<()> {
-    let token = identity.pki.token(Role::Server)?;
-    let mut servers: Vec<String> = match &config.origin {
-        Origin::Join { servers, .. } => servers.clone(),
-        Origin::Init | Origin::Resume => Vec::new(),
-    };
-    let known = node.status().members.into_iter();
-    servers.extend(known.filter(|m| m.id != joining.node_id).map(|m| m.member.api_url));
-    if servers.is_empty() {
-        // Alone, and not yet elected.
-        return Ok(());
+/// A member's way to the others.
+struct Way<'a> {
+    node: &'a Node,
+    config: &'a ServerConfig,
+    identity: &'a Identity,
+}
+
+impl Way<'_> {
+    async fn become_voter(&self, joining: &Joining) {
+        while !is_voter(self.node) {
+            match self.ask(&ServerStep::Join(joining.clone())).await {
+                Ok(Some(joined)) => info!(%joined, "joined"),
+                Ok(None) => {}
+                Err(error) => warn!("not a voter yet: {error:#}"),
+            }
+            sleep(RETRY_EVERY).await;
+        }
     }
-    let joined: Value = Door::new(&servers, &token, None)?
-        .knock("server", &ServerStep::Join(joining.clone()))
-        .await?;
-    info!(%joined, "joined");
-    Ok(())
+
+    /// Ends when the others say that this is no member any more. They are asked while nobody leads
+    /// it: those that are members then may not even know it.
+    async fn removed(&self) -> anyhow::Error {
+        let cluster_id = self.node.cluster_id().to_owned();
+        let step = ServerStep::Standing { cluster_id, node_id: self.node.id() };
+        loop {
+            sleep(STANDING_EVERY).await;
+            if is_voter(self.node) && self.node.status().leader.is_some() {
+                continue;
+            }
+            match self.ask(&step).await {
+                Ok(Some(standing)) if standing["member"] == Value::Bool(false) => {
+                    return anyhow::anyhow!(
+                        "this server, member {}, was removed from the cluster for good. To have it \
+                         back as a new member, empty {} and start it with --join",
+                        self.node.id(),
+                        self.config.data_dir.display()
+                    );
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!("ask whether this is a member: {error:#}"),
+            }
+        }
+    }
+
+    /// Asks the others; `None` where none is known.
+    async fn ask(&self, step: &ServerStep) -> anyhow::Result<Option<Value>> {
+        let token = self.identity.pki.token(Role::Server)?;
+        let mut servers: Vec<String> = match &self.config.origin {
+            Origin::Join { servers, .. } => servers.clone(),
+            Origin::Init | Origin::Resume => Vec::new(),
+        };
+        let known = self.node.status().members.into_iter();
+        servers.extend(known.filter(|m| m.id != self.node.id()).map(|m| m.member.api_url));
+        servers.retain(|server| !server.is_empty());
+        if servers.is_empty() {
+            return Ok(None);
+        }
+        Door::new(&servers, &token, None)?.knock("server", step).await.map(Some)
+    }
 }
 
 /// The server's half.
@@ -185,6 +228,9 @@ impl Enrollment for Enroller {
             Role::Server => match decode(body).map_err(Status::bad_request)? {
                 ServerStep::Certificates { name } => self.admit_server(&name).await,
                 ServerStep::Join(joining) => self.make_member(joining).await,
+                ServerStep::Standing { cluster_id, node_id } => {
+                    self.standing(&cluster_id, node_id).await
+                }
             },
         }
     }
@@ -228,6 +274,14 @@ impl Enroller {
         };
         info!(name, id = enrolled.node_id, "server enrolled");
         serde_json::to_value(enrolled).map_err(Status::internal)
+    }
+
+    /// Whether somebody is a member, as of now: what this server believes may be old.
+    async fn standing(&self, cluster_id: &str, node_id: u64) -> Result<Value, Status> {
+        self.node.linearize().await.map_err(|error| Status::from_kv(&error))?;
+        let mut members = self.node.status().members.into_iter();
+        let is_member = cluster_id == self.node.cluster_id() && members.any(|m| m.id == node_id);
+        Ok(json!({ "member": is_member }))
     }
 
     /// A newcomer takes the place of a dead member of its name, never that of a living one.

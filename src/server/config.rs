@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::etcd_tls::EtcdTls;
+use crate::compaction::Retention;
 use crate::token::Token;
 
 /// How a server without a member record comes by its cluster. A record in its data directory wins.
@@ -50,6 +51,8 @@ pub struct ServerConfig {
     pub etcd_listen: SocketAddr,
     /// How clients of the etcd API are told apart from others; `None` is not at all.
     pub etcd_tls: Option<EtcdTls>,
+    /// How much history is kept.
+    pub retention: Retention,
     /// The host at which clients and nodes reach it.
     pub advertise: String,
     /// The host at which peers reach it.

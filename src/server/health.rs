@@ -5,6 +5,7 @@ use kontiki_api::server::{ClusterStatus, ReadyCheck};
 use kontiki_api::status::Status as ApiStatus;
 use kontiki_raft::node::Node;
 use kontiki_raft::status::{MemberStatus as RaftMember, NodeStatus, Role};
+use kontiki_storage::engine::Room;
 use serde_json::Value;
 
 use crate::cluster_status::{MemberStatus, ServerStatus};
@@ -22,6 +23,9 @@ impl ReadyCheck for Membership {
         let status = self.0.status();
         if let Some(reason) = status.failed {
             return Err(reason);
+        }
+        if self.0.store().engine().room() == Room::Exhausted {
+            return Err("the disk is full: this server falls behind".into());
         }
         let me = status.members.iter().find(|member| member.id == status.id);
         match me.map(|member| member.role) {
@@ -42,6 +46,10 @@ impl ClusterStatus for Status {
         let status = of(self.0.cluster_id(), &self.0.status());
         serde_json::to_value(status).map_err(ApiStatus::internal)
     }
+
+    async fn change_members(&self, change: Value) -> Result<Value, ApiStatus> {
+        super::members::change(&self.0, change).await
+    }
 }
 
 fn of(cluster_id: &str, status: &NodeStatus) -> ServerStatus {
@@ -60,7 +68,9 @@ fn of(cluster_id: &str, status: &NodeStatus) -> ServerStatus {
         compacted: status.compacted.get(),
         hash: format!("{:016x}", status.hash),
         failed: status.failed.clone(),
-        members: status.members.iter().map(member).collect(),
+        last_log_index: status.last_log_index,
+        last_log_term: status.last_log_term.0,
+        members: status.members.iter().map(|known| member(known, status)).collect(),
     }
 }
 
@@ -75,7 +85,7 @@ fn role(status: &NodeStatus) -> &'static str {
     }
 }
 
-fn member(known: &RaftMember) -> MemberStatus {
+fn member(known: &RaftMember, status: &NodeStatus) -> MemberStatus {
     MemberStatus {
         id: known.id,
         name: known.member.name.clone(),
@@ -86,5 +96,6 @@ fn member(known: &RaftMember) -> MemberStatus {
             Role::Voter => "voter".into(),
             Role::Learner => "learner".into(),
         },
+        matched: status.matched.get(&known.id).copied(),
     }
 }

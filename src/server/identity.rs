@@ -113,6 +113,7 @@ fn write_tokens(data_dir: &Path, pki: &ServerPki) -> Result<(), PkiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compaction::Retention;
     use crate::server::config::Scope;
 
     fn config(data_dir: &Path, origin: Origin) -> ServerConfig {
@@ -126,6 +127,7 @@ mod tests {
             raft_listen: any,
             etcd_listen: any,
             etcd_tls: None,
+            retention: Retention::Everything,
             advertise: "127.0.0.1".into(),
             peer_advertise: "127.0.0.1".into(),
         }

@@ -18,7 +18,11 @@ pub mod memory;
 mod overlay;
 mod page;
 mod pages;
+mod room;
 mod sled;
+pub mod timing;
+
+pub use room::Room;
 
 /// The longest key that an engine takes, in bytes.
 pub const KEY_MAX: usize = 4 << 10;
@@ -207,6 +211,17 @@ pub trait Engine: Send + Sync + 'static {
             })?;
         }
         Ok(bytes)
+    }
+
+    /// How much room there is for more. Where it is not ample, callers must refuse what makes the
+    /// store grow; other writes are done, or wait.
+    fn room(&self) -> Room {
+        Room::Ample
+    }
+
+    /// How long its disk takes, where it has one.
+    fn timings(&self) -> Option<&timing::Timings> {
+        None
     }
 
     /// The greatest key of a tree with its value.

@@ -307,6 +307,10 @@ pub enum KvError {
         /// The bound.
         max_bytes: u64,
     },
+    /// The leader's disk is full: what makes the store grow is refused until there is room. Nothing
+    /// was done. Deleting and compacting go on.
+    #[error("mvcc: database space exceeded: the disk of the leading server is full")]
+    NoSpace,
     /// No leader could be reached within the deadline; nothing was done, and it can be tried again.
     #[error("the store is not available: {reason}")]
     Unavailable {

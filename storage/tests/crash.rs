@@ -11,12 +11,25 @@ use std::io::{BufRead, BufReader, Write as _};
 use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use bytes::Bytes;
 use kontiki_storage::engine::disk::DiskEngine;
-use kontiki_storage::engine::{Batch, Durability, Engine, EngineError, Tree};
+use kontiki_storage::engine::{Batch, Durability, Engine, EngineError, Room, Tree};
+
+mod crash {
+    mod disk;
+    mod power_loss;
+    mod trace;
+}
 
 const DIRECTORY: &str = "KONTIKI_TEST_CRASH_DIRECTORY";
+
+/// After how many batches each writer ends by itself; never without it.
+const BATCHES: &str = "KONTIKI_TEST_CRASH_BATCHES";
+
+/// How many batches a writer that ends by itself writes between two times that sled gets all.
+const SETTLE_EVERY: u64 = 25;
 
 const KILLS: u64 = 24;
 const WRITERS: usize = 4;
@@ -70,14 +83,22 @@ fn writes_until_it_is_killed() {
         }
     };
     acknowledge("open");
+    let limit = std::env::var(BATCHES).map_or(u64::MAX, |batches| batches.parse().unwrap());
     std::thread::scope(|scope| {
         for writer in 0..WRITERS as u64 {
             let engine = &engine;
             scope.spawn(move || {
                 let begin = last_of(engine, writer).map_or(0, |last| last + 1);
-                for number in begin.. {
+                for number in begin..limit {
+                    if limit < u64::MAX && writer == 0 && number % SETTLE_EVERY == 0 {
+                        engine.settle().unwrap();
+                    }
                     // One in five is made durable by what follows it, as an apply is by the log.
                     let later = (number + writer) % 5 == 0;
+                    // On a full disk nothing that grows is written, as callers must.
+                    while engine.room() != Room::Ample {
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
                     let durability = if later { Durability::Later } else { Durability::Now };
                     if let Err(error) = engine.write(batch(writer, number), durability) {
                         acknowledge(&format!(
@@ -198,11 +219,15 @@ fn whatever_was_acknowledged_survives_being_killed_at_any_point() {
     }
 }
 
-/// Runs the writer with a small file system of its own, until that is full. Needs the right to make
-/// a mount namespace; `None` where that is not given.
-fn fill_a_small_disk(directory: &Path) -> Option<Heard> {
+/// Runs the writer with a small file system of its own that somebody else fills, and makes room on
+/// again, and kills it in the end. Needs the right to make a mount namespace; `None` where that is
+/// not given. What it says meanwhile is kept apart: before, while it is full, and after.
+fn fill_a_small_disk(directory: &Path) -> Option<[Heard; 3]> {
     let script = format!(
-        "mount -t tmpfs -o size=40m tmpfs {0} && \"$@\"; mkdir -p {0}.kept && cp -a {0}/. {0}.kept/",
+        "mount -t tmpfs -o size=140m tmpfs {0} || exit 1; \"$@\" & writer=$!; sleep 2; \
+         head -c 200m /dev/zero > {0}/filler 2>/dev/null; echo; echo full; sleep 4; echo; \
+         echo room; rm {0}/filler; sleep 4; kill -9 $writer; mkdir -p {0}.kept; \
+         cp -a {0}/. {0}.kept/",
         directory.display()
     );
     let output = Command::new("unshare")
@@ -212,24 +237,34 @@ fn fill_a_small_disk(directory: &Path) -> Option<Heard> {
         .env(DIRECTORY, directory)
         .output()
         .ok()?;
-    let mut heard = Heard::default();
-    String::from_utf8_lossy(&output.stdout).lines().for_each(|line| heard.line(line));
-    (heard.count > 0).then_some(heard)
+    let mut heard = <[Heard; 3]>::default();
+    let mut part = 0;
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        match line {
+            "full" => part = 1,
+            "room" => part = 2,
+            line => heard[part].line(line),
+        }
+    }
+    (heard[0].count > 0).then_some(heard)
 }
 
 #[test]
-fn a_full_disk_stops_the_engine_and_loses_nothing_acknowledged() {
+fn a_full_disk_holds_writers_up_and_lets_them_go_on_without_loss_when_there_is_room() {
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("data");
     std::fs::create_dir(&directory).unwrap();
-    let Some(heard) = fill_a_small_disk(&directory) else {
+    let Some([mut heard, full, after]) = fill_a_small_disk(&directory) else {
         eprintln!("skipped: this process may not mount a file system");
         return;
     };
-    // Whoever met it says so itself, the others that the engine has stopped for it.
-    let says_full =
-        |error: &String| error.contains("StorageFull") || error.contains("No space left on device");
-    assert!(heard.errors.iter().any(says_full), "{:?}", heard.errors);
+    for part in [&heard, &full, &after] {
+        assert_eq!(part.errors, [""; 0]);
+    }
+    assert!(after.count > 0, "nothing was written after there was room again");
+    for (last, later) in heard.acknowledged.iter_mut().zip(after.acknowledged) {
+        *last = later.max(*last);
+    }
     let engine = DiskEngine::open(&parent.path().join("data.kept")).unwrap();
     check(&engine, &heard);
     engine.write(batch(0, last_of(&engine, 0).unwrap() + 1), Durability::Now).unwrap();

@@ -21,12 +21,13 @@ mod etcd {
     pub(super) mod answer;
     pub(super) mod compare;
     pub(super) mod gateway;
+    pub(super) mod python;
     pub(super) mod random;
     pub(super) mod side;
     pub(super) mod watching;
 }
 
-use etcd::{compare, gateway};
+use etcd::{compare, gateway, python};
 
 /// Seeds that every run tries.
 const SEEDS: [u64; 3] = [1, 2, 3];
@@ -54,6 +55,11 @@ async fn every_answer_is_the_one_that_etcd_gives() {
         let ports = (ports::free()..).step_by(2).map(|port| [port, port + 1]);
         join_all(seeds.iter().zip(ports).map(|(seed, ports)| compare::run(*seed, ports))).await;
     }
+}
+
+#[test]
+fn the_python_clients_of_etcd_find_nothing_amiss() {
+    python::run();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::StatusCode;
 use http::header::AUTHORIZATION;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::body;
 use crate::answer;
@@ -38,9 +38,7 @@ pub(crate) async fn enroll(
         .filter(|token| !token.is_empty())
         .ok_or_else(Status::unauthorized)?
         .to_owned();
-    let body = body::read(request.into_body()).await?;
-    let body = serde_json::from_slice(&body)
-        .map_err(|error| Status::bad_request(format!("the body is not JSON: {error}")))?;
+    let body = json_body(request).await?;
     let client = Client::new(Arc::clone(&api.registry), Arc::clone(&api.authorizer));
     let caller = Caller { user, client };
     Ok(answer::json(&enrollment.enroll(kind, &token, body, caller).await?))
@@ -50,6 +48,19 @@ pub(crate) async fn enroll(
 pub(crate) async fn cluster_status(api: &Api) -> Result<Response, Status> {
     let status = api.config.cluster_status.as_ref().ok_or_else(Status::no_such_path)?;
     Ok(answer::json(&status.status().await?))
+}
+
+/// `POST /kontiki/v1/members`: adds, promotes or removes a member.
+pub(crate) async fn change_members(api: &Api, request: Request) -> Result<Response, Status> {
+    let cluster = api.config.cluster_status.as_ref().ok_or_else(Status::no_such_path)?;
+    let change = json_body(request).await?;
+    Ok(answer::json(&cluster.change_members(change).await?))
+}
+
+async fn json_body(request: Request) -> Result<Value, Status> {
+    let body = body::read(request.into_body()).await?;
+    serde_json::from_slice(&body)
+        .map_err(|error| Status::bad_request(format!("the body is not JSON: {error}")))
 }
 
 /// `GET /openid/v1/jwks`: the keys by which others check service accounts' tokens.

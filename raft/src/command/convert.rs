@@ -13,6 +13,7 @@ impl From<KvError> for Refusal {
             }
             KvError::Fenced { term, current } => Self::Fenced { term, current },
             KvError::Invalid(rule) => Self::Invalid(rule.into()),
+            KvError::NoSpace => Self::NoSpace,
             other => Self::Other(other.to_string()),
         }
     }
@@ -31,6 +32,7 @@ impl From<Refusal> for KvError {
                 reason: "the proposal arrived after its proposer had given it up".to_owned(),
             },
             Refusal::Other(reason) => Self::Failed { reason },
+            Refusal::NoSpace => Self::NoSpace,
         }
     }
 }

@@ -10,10 +10,10 @@ use tonic::{Request, Status};
 use super::proto;
 use super::proto::cluster_server::Cluster;
 use super::{Etcd, Reply, error};
-use crate::error::NodeError;
-use crate::member_ids;
+use crate::error::{NodeError, Refusal};
 use crate::status::{MemberStatus, Role};
 use crate::types::{Member, NodeId};
+use crate::{member_ids, membership};
 
 // As in etcd, these answers are of no revision of the store.
 
@@ -26,7 +26,10 @@ fn precondition(text: &str) -> Status {
 
 fn refused(error: NodeError) -> Status {
     match error {
-        NodeError::Membership { reason } => precondition(&reason),
+        NodeError::Membership(Refusal { reason, .. }) if reason == membership::UNHEALTHY => {
+            Status::unavailable(format!("etcdserver: {reason}"))
+        }
+        NodeError::Membership(Refusal { reason, .. }) => precondition(&reason),
         NodeError::NoLeader { .. } => error::no_leader(),
         other => Status::internal(other.to_string()),
     }
@@ -125,12 +128,6 @@ impl Cluster for Etcd {
         request: Request<proto::MemberRemoveRequest>,
     ) -> Reply<proto::MemberRemoveResponse> {
         let id = self.member(request.into_inner().id).await?.id;
-        let members = self.node.status().members;
-        let voters: Vec<_> = members.iter().filter(|m| m.role == Role::Voter).collect();
-        if voters.len() == 1 && voters[0].id == id {
-            let text = "re-configuration failed due to not enough started members";
-            return Err(precondition(text));
-        }
         self.node.remove(id).await.map_err(refused)?;
         let members = self.members().into_iter().filter(|member| member.id != id).collect();
         Ok(proto::MemberRemoveResponse { header: self.header(Revision::ZERO), members }.into())

@@ -14,6 +14,7 @@ pub(super) fn refused(error: KvError) -> Status {
         }
         KvError::Invalid(rule) => Status::new(code(rule), format!("etcdserver: {rule}")),
         KvError::TooLarge { .. } => too_large(),
+        KvError::NoSpace => Status::resource_exhausted("etcdserver: mvcc: database space exceeded"),
         KvError::Unavailable { reason } => {
             tracing::debug!(reason, "refuse an etcd request");
             no_leader()

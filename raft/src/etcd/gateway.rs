@@ -23,7 +23,8 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tower::Service as _;
 
-use super::{MESSAGE_BYTES_MAX, proto};
+use super::{MESSAGE_BYTES_MAX, metrics, proto};
+use crate::node::Node;
 
 mod frames;
 mod json;
@@ -63,11 +64,13 @@ struct Call {
 pub(super) struct Gateway {
     routes: Routes,
     calls: BTreeMap<String, Call>,
+    /// For what is asked for without a call.
+    node: Node,
 }
 
 impl Gateway {
     /// A gateway to the services of `routes`.
-    pub(super) fn to(routes: Routes) -> Self {
+    pub(super) fn to(routes: Routes, node: Node) -> Self {
         let pool = DescriptorPool::decode(proto::DESCRIPTORS)
             .expect("the descriptors that were compiled in must be readable");
         let calls = paths::ALL.iter().map(|(path, service, method)| {
@@ -83,14 +86,14 @@ impl Gateway {
             };
             (format!("/v3/{path}"), call)
         });
-        Self { calls: calls.collect(), routes }
+        Self { calls: calls.collect(), routes, node }
     }
 
     /// Answers a request that is not gRPC.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let path = request.uri().path();
         match self.calls.get(path) {
-            None if request.method() == Verb::GET => plain(path),
+            None if request.method() == Verb::GET => plain(path, &self.node).await,
             Some(call) if request.method() == Verb::POST => {
                 let made = self.make(call.clone(), request.into_body()).await;
                 made.unwrap_or_else(|status| refusal::of(&status))
@@ -127,8 +130,16 @@ impl Gateway {
 }
 
 /// What is asked for without a call.
-fn plain(path: &str) -> Response<Body> {
+async fn plain(path: &str, node: &Node) -> Response<Body> {
     match path {
+        "/metrics" => {
+            let node = node.clone();
+            let page = tokio::task::spawn_blocking(move || metrics::page(&node)).await;
+            match page {
+                Ok(page) => refusal::plain(StatusCode::OK, page),
+                Err(_) => refusal::text(StatusCode::INTERNAL_SERVER_ERROR),
+            }
+        }
         "/health" => refusal::plain(StatusCode::OK, r#"{"health":"true"}"#.to_owned()),
         "/version" => {
             let version = super::API_VERSION;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kontiki_storage::engine::EngineError;
+use kontiki_storage::engine::{EngineError, Room};
 use kontiki_storage::error::StoreError;
 use kontiki_storage::kv::KvError;
 use tokio::sync::mpsc;
@@ -73,17 +73,20 @@ impl Etcd {
 impl Maintenance for Etcd {
     type SnapshotStream = ReceiverStream<Part>;
 
-    /// There is one alarm, `CORRUPT`, of a member that differs from its peers and has stopped: it
-    /// cannot be disarmed, only the member replaced. A full disk needs none: it refuses writes by
-    /// itself and takes them again once there is room.
+    /// `CORRUPT` is of a member that differs from its peers and has stopped: it cannot be disarmed,
+    /// only the member replaced. `NOSPACE` is of a full disk, and goes by itself once there is room.
+    /// Each member tells its own.
     ///
     /// As in etcd, the answer is of no revision.
     async fn alarm(&self, _: Request<proto::AlarmRequest>) -> Reply<proto::AlarmResponse> {
-        let corrupt = proto::AlarmMember {
+        let of = |alarm: proto::AlarmType| proto::AlarmMember {
             member_id: self.node.id(),
-            alarm: proto::AlarmType::Corrupt.into(),
+            alarm: alarm.into(),
         };
-        let alarms = self.node.status().corruption.map(|_| corrupt).into_iter().collect();
+        let is_full = self.node.store().engine().room() != Room::Ample;
+        let corrupt = self.node.status().corruption.map(|_| of(proto::AlarmType::Corrupt));
+        let full = is_full.then(|| of(proto::AlarmType::Nospace));
+        let alarms = full.into_iter().chain(corrupt).collect();
         Ok(proto::AlarmResponse { header: None, alarms }.into())
     }
 

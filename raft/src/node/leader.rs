@@ -8,11 +8,12 @@ use tokio::time::Instant;
 
 use super::Inner;
 use crate::command::{Act, Command, Done, Proposed};
-use crate::error::NodeError;
+use crate::error::{NodeError, Refusal};
 use crate::forward::Forward;
 use crate::local::{self, Attempt};
 use crate::membership::{self, Change, Refused};
 use crate::proto;
+use crate::space;
 use crate::status::Leadership;
 use crate::types::NodeId;
 
@@ -68,6 +69,7 @@ impl Inner {
     pub(super) async fn propose(&self, act: Act, fence: Option<Term>) -> Result<Done, KvError> {
         let deadline = Instant::now() + self.config.timers.request;
         let ticket = self.proposals.begin()?;
+        let _pending = self.counts.begin();
         let proposed =
             Proposed { id: ticket.id, settled_before: ticket.settled_before, fence, act };
         let command = Command::encode(&proposed);
@@ -96,6 +98,7 @@ impl Inner {
                 Attempt::Unknown(why) => unknown = Some(why),
             }
         }
+        self.counts.fail();
         Err(match unknown {
             Some(reason) => KvError::Unknown { reason },
             None => KvError::Unavailable { reason },
@@ -104,6 +107,9 @@ impl Inner {
 
     async fn attempt(&self, leader: NodeId, command: Command, deadline: Instant) -> Attempt {
         if leader == self.me() {
+            if space::is_refused(&self.store, &command) {
+                return space::refusal();
+            }
             return local::propose(&self.raft, command, deadline).await;
         }
         let client = match self.client(leader) {
@@ -171,7 +177,7 @@ impl Inner {
             let Some(id) = leader.leader else { continue };
             match self.change_at(id, change.clone(), deadline).await {
                 Ok(()) => return Ok(()),
-                Err(Refused::Invalid(reason)) => return Err(NodeError::Membership { reason }),
+                Err(Refused::Invalid(refusal)) => return Err(NodeError::Membership(refusal)),
                 Err(Refused::NotLeader(why)) => reason = why,
             }
         }
@@ -197,7 +203,9 @@ impl Inner {
         match (reply.refused.is_empty(), reply.not_leader) {
             (true, _) => Ok(()),
             (false, true) => Err(Refused::NotLeader(reply.refused)),
-            (false, false) => Err(Refused::Invalid(reply.refused)),
+            (false, false) => {
+                Err(Refused::Invalid(Refusal { reason: reply.refused, detail: reply.detail }))
+            }
         }
     }
 }

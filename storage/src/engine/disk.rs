@@ -14,7 +14,8 @@
 //! replays into the overlay what sled may not have.
 //!
 //! After a failed write or sync nothing is known of what is on disk: the engine stops, refuses every
-//! later write, and the process must open it anew.
+//! later write, and the process must open it anew. A full disk is no such failure: what the journal
+//! has no room for waits (`room.rs`).
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -23,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
@@ -33,7 +34,9 @@ use super::journal::{Journal, Sequence};
 use super::lock::DirectoryLock;
 use super::overlay::{Frozen, Layer, Overlay};
 use super::pages::Pages;
-use super::{Batch, Durability, Engine, EngineError, Tree, Visit, directory_bytes, io_error};
+use super::room::{self, Gauge, Reserve};
+use super::timing::Timings;
+use super::{Batch, Durability, Engine, EngineError, Room, Tree, Visit, directory_bytes, io_error};
 
 mod read;
 mod step;
@@ -67,6 +70,10 @@ pub(super) struct Shared {
     pages: Pages,
     stopped: OnceLock<String>,
     closing: AtomicBool,
+    gauge: Gauge,
+    timings: Timings,
+    /// What keeps room for sled's file.
+    reserve: Box<dyn Reserve>,
     /// Held as long as anything here may still write.
     _lock: DirectoryLock,
 }
@@ -112,6 +119,14 @@ enum Freeze {
 impl DiskEngine {
     /// Opens the engine in `directory`, or creates it there.
     pub fn open(directory: &Path) -> Result<Self, EngineError> {
+        Self::open_with(directory, |pages| pages.records.reserve())
+    }
+
+    /// The same with another reserve: a test's.
+    fn open_with(
+        directory: &Path,
+        reserve: impl FnOnce(&Pages) -> Result<Box<dyn Reserve>, EngineError>,
+    ) -> Result<Self, EngineError> {
         std::fs::create_dir_all(directory).map_err(io_error("create", directory))?;
         let lock = DirectoryLock::acquire(directory)?;
         let pages = Pages::open(&directory.join("sled"))?;
@@ -131,6 +146,7 @@ impl DiskEngine {
             Ok(())
         })?;
         sync_names(directory)?;
+        let reserve = reserve(&pages)?;
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue::new(overlay.active_bytes(), checkpoint.unwrap_or_default())),
             committed: Condvar::new(),
@@ -141,6 +157,9 @@ impl DiskEngine {
             pages,
             stopped: OnceLock::new(),
             closing: AtomicBool::new(false),
+            gauge: Gauge::default(),
+            timings: Timings::default(),
+            reserve,
             _lock: lock,
         });
         let stepper = step::Stepper::new(Arc::clone(&shared), checkpoint)?;
@@ -190,9 +209,10 @@ impl DiskEngine {
 
 impl Drop for DiskEngine {
     fn drop(&mut self) {
+        // Who waits for room waits no longer.
+        self.shared.closing.store(true, Ordering::SeqCst);
         // What was written without need to be durable is made so where that still works.
         let _ = self.shared.sync();
-        self.shared.closing.store(true, Ordering::SeqCst);
         {
             let _queue = self.shared.queue.lock();
             self.shared.step_due.notify_all();
@@ -310,14 +330,7 @@ impl Shared {
         });
         drop(queue);
 
-        let appended = {
-            let mut journal = self.journal.lock();
-            if record.len() > RECORD_HEADER_BYTES {
-                journal.append(&mut record)
-            } else {
-                Ok(journal.last())
-            }
-        };
+        let appended = self.append(&mut record);
         if let Err(error) = &appended {
             self.stop(error);
         }
@@ -335,7 +348,49 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Appends a record to the journal, as soon as there is room for it: a full disk is no failure.
+    fn append(&self, record: &mut Vec<u8>) -> Result<Sequence, EngineError> {
+        loop {
+            let appended = {
+                let mut journal = self.journal.lock();
+                if record.len() == RECORD_HEADER_BYTES {
+                    return Ok(journal.last());
+                }
+                let begun = Instant::now();
+                journal.append(record).inspect(|_| self.timings.append.observe(begun.elapsed()))
+            };
+            match appended {
+                Err(error) if room::is_for_want_of_room(&error) => {
+                    let is_given_up =
+                        self.closing.load(Ordering::SeqCst) || self.stopped.get().is_some();
+                    if is_given_up {
+                        return Err(error);
+                    }
+                    self.gauge.set(Room::Exhausted);
+                    // Without the journal's lock: a step may get segments back.
+                    std::thread::sleep(ROOM_WAIT);
+                }
+                other => {
+                    if self.gauge.get() == Room::Exhausted {
+                        self.gauge.set(Room::Reserve);
+                    }
+                    return other;
+                }
+            }
+        }
+    }
+}
+
 impl Engine for DiskEngine {
+    fn room(&self) -> Room {
+        self.shared.gauge.get()
+    }
+
+    fn timings(&self) -> Option<&Timings> {
+        Some(&self.shared.timings)
+    }
+
     fn write(&self, batch: Batch, durability: Durability) -> Result<(), EngineError> {
         self.shared.write(batch, durability)
     }

@@ -24,6 +24,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use super::room::SPARES_MIN;
 use super::{EngineError, io_error};
 
 pub(super) mod record;
@@ -76,7 +77,8 @@ impl Journal {
     }
 
     /// Writes one record and syncs it. `record` begins with [`RECORD_HEADER_BYTES`] bytes of room,
-    /// the writes follow. After an error the journal must not be written to any more.
+    /// the writes follow. After an error the journal must not be written to any more, except that a
+    /// record for which there was no room may be tried again.
     pub(super) fn append(&mut self, record: &mut Vec<u8>) -> Result<Sequence, EngineError> {
         assert!(record.len() >= RECORD_HEADER_BYTES, "a record must have room for its header");
         let sequence = self.next;
@@ -84,8 +86,9 @@ impl Journal {
         if !self.active.has_room(size) {
             self.roll(size)?;
         }
+        let length = record.len();
         record::seal(record, self.active.salt(), sequence);
-        self.active.append(record)?;
+        self.active.append(record).inspect_err(|_| record.truncate(length))?;
         self.next += 1;
         Ok(sequence)
     }
@@ -104,7 +107,7 @@ impl Journal {
 
     /// Makes sure that the next segment need not be allocated by whoever fills this one.
     pub(super) fn spare_path(&mut self) -> Option<PathBuf> {
-        self.spares.is_empty().then(|| self.new_spare_path())
+        (self.spares.len() < SPARES_MIN).then(|| self.new_spare_path())
     }
 
     /// Adds a file that was allocated at [`Journal::spare_path`].

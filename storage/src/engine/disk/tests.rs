@@ -335,3 +335,84 @@ fn a_log_that_takes_too_much_of_the_journal_goes_to_sled() {
         Some(key(99).to_vec().into())
     );
 }
+
+/// A disk that is full when it is told so.
+#[derive(Clone, Default)]
+struct Fillable(Arc<AtomicBool>);
+
+impl Reserve for Fillable {
+    fn keep(&self) -> std::io::Result<()> {
+        match self.0.load(Ordering::SeqCst) {
+            true => Err(ErrorKind::StorageFull.into()),
+            false => Ok(()),
+        }
+    }
+}
+
+fn wait_for(engine: &DiskEngine, room: Room) {
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    while engine.room() != room {
+        assert!(std::time::Instant::now() < until, "{:?} is told, not {room:?}", engine.room());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_while_it_is_full_and_the_engine_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Fillable::default();
+    let reserve = disk.clone();
+    let engine = DiskEngine::open_with(directory.path(), |_| Ok(Box::new(reserve))).unwrap();
+    assert_eq!(engine.room(), Room::Ample);
+    engine.write(put("before", "1"), Durability::Now).unwrap();
+    disk.0.store(true, Ordering::SeqCst);
+    wait_for(&engine, Room::Reserve);
+    // What must be written all the same is: a delete, a vote.
+    engine.write(put("while it is full", "1"), Durability::Now).unwrap();
+    engine.settle().unwrap();
+    disk.0.store(false, Ordering::SeqCst);
+    wait_for(&engine, Room::Ample);
+    engine.write(put("after", "1"), Durability::Now).unwrap();
+}
+
+#[test]
+fn a_disk_that_fails_otherwise_stops_the_engine() {
+    struct Broken;
+    impl Reserve for Broken {
+        fn keep(&self) -> std::io::Result<()> {
+            Err(std::io::Error::other("a cable is loose"))
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let engine = DiskEngine::open_with(directory.path(), |_| Ok(Box::new(Broken))).unwrap();
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    let refused = loop {
+        match engine.write(put("key", "1"), Durability::Now) {
+            Ok(()) => assert!(std::time::Instant::now() < until, "it goes on"),
+            Err(error) => break error,
+        }
+    };
+    assert!(refused.to_string().contains("a cable is loose"), "{refused}");
+}
+
+#[test]
+fn only_a_full_disk_is_written_to_again_and_a_failed_sync_never() {
+    let failed = |act, kind: ErrorKind| EngineError::Io {
+        act,
+        path: "journal".to_owned(),
+        source: kind.into(),
+    };
+    let table = [
+        ("allocate", ErrorKind::StorageFull, true),
+        ("write", ErrorKind::StorageFull, true),
+        ("write", ErrorKind::QuotaExceeded, true),
+        ("sync", ErrorKind::StorageFull, false),
+        ("sync", ErrorKind::Other, false),
+        ("write", ErrorKind::Other, false),
+    ];
+    for (act, kind, expected) in table {
+        assert_eq!(room::is_for_want_of_room(&failed(act, kind)), expected, "{act} {kind}");
+    }
+    let stopped = EngineError::Stopped { reason: String::new() };
+    assert!(!room::is_for_want_of_room(&stopped));
+}
