@@ -128,6 +128,9 @@ mod tests {
             etcd_tls: None,
             advertise: "127.0.0.1".into(),
             peer_advertise: "127.0.0.1".into(),
+            admission_plugins: Vec::new(),
+            audit: None,
+            encrypted: Vec::new(),
         }
     }
 
