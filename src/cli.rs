@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::{config, telemetry};
 
 pub mod agent;
+mod audit;
 pub mod bench;
 pub mod chaos;
 pub mod down;

@@ -26,6 +26,7 @@ pub mod claims;
 pub mod history;
 pub mod pod_control;
 
+pub mod api_services;
 pub mod certificates;
 pub mod cluster_role_aggregation;
 pub mod cron_job;
@@ -100,6 +101,8 @@ pub async fn run(context: LeaderContext) {
     tasks.spawn(ephemeral_volume::controller(&context, begin, &events).run());
     tasks.spawn(certificates::controller(&context, begin).run());
     tasks.spawn(endpoint_slice_mirroring::controller(&context, begin).run());
+    tasks.spawn(api_services::controller(&context, begin).run());
+    tasks.spawn(api_services::availability::controller(&context, begin).run());
     drop(events);
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {

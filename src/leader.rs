@@ -23,6 +23,7 @@ use crate::leader_context::{LeaderContext, Settings};
 use crate::pki::Certify;
 use crate::{controllers, scheduler};
 
+mod aggregated;
 mod dns_service;
 mod event_expiry;
 mod flow_control;
@@ -60,6 +61,7 @@ pub async fn run(
             token: stop.child_token(),
             settings: Arc::clone(&settings),
             folders: Arc::new(volume_folders::OfAgents(Arc::clone(&api))),
+            aggregated: Arc::new(aggregated::ByApi(Arc::clone(&api))),
             signer: Arc::clone(&signer),
             metrics: Arc::clone(&metrics),
         };

@@ -1,8 +1,10 @@
-//! Certificates. A cluster has two authorities:
+//! Certificates. A cluster has three authorities:
 //!
 //! - the **cluster CA** vouches for API servers, nodes and API clients;
 //! - the **peer CA** vouches for members of the Raft group, so that no API client, whatever its
-//!   certificate, can speak to the store.
+//!   certificate, can speak to the store;
+//! - the **front proxy CA** vouches for API servers to aggregated ones, which believe those it vouches
+//!   for whatever they say of who asks.
 //!
 //! Keys are ECDSA P-256: made in under a millisecond. [`files`] is the layout on disk, [`tls`] makes
 //! client configurations of them.
@@ -34,6 +36,8 @@ const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 
 /// The group that may do everything.
 pub const ADMIN_GROUP: &str = "system:masters";
+/// The name of API servers to aggregated ones.
+pub const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
 /// The group of all nodes.
 pub const NODES_GROUP: &str = "system:nodes";
 /// What a node's name is prefixed with to be its user name.
@@ -181,6 +185,11 @@ impl Profile {
             organizations: vec![ADMIN_GROUP.into()],
             ..Self::default()
         }
+    }
+
+    /// The API server as a client of aggregated ones.
+    pub fn front_proxy_client() -> Self {
+        Self { common_name: FRONT_PROXY_CLIENT.into(), ..Self::default() }
     }
 
     /// A worker node: client of the API, and server of its own logs and exec.

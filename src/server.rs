@@ -16,7 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use kontiki_api::server::{ApiConfig, ApiServer, KubeletIdentity, Secret, Surface};
+use kontiki_api::server::{
+    ApiConfig, ApiServer, FrontProxyIdentity, KubeletIdentity, Secret, Surface,
+};
 use kontiki_raft::config::{Blocking, LogPolicy, NodeConfig, PeerTls, Timers};
 use kontiki_raft::node::Node;
 use kontiki_raft::types::Member;
@@ -28,7 +30,7 @@ use tracing::{error, info};
 
 use crate::enroll::server::Enroller;
 use crate::leader_context::Settings;
-use crate::pki::{Certify, PkiError, Usage};
+use crate::pki::{Certify, FRONT_PROXY_CLIENT, PkiError, Usage};
 use crate::{compaction, leader, shutdown};
 
 pub mod config;
@@ -124,7 +126,7 @@ impl Server {
             serving_peers.serve(listeners.raft, token).await.context("serve peers")
         });
         let identity = Arc::new(identity);
-        let api = Arc::new(make_api(&node, &identity, config.scope)?);
+        let api = Arc::new(make_api(&node, &identity, &config)?);
         let mut serving = Layer::new();
         serve_api(&mut serving, &api, &identity, listeners.api)?;
         let (serving_etcd, token) = (node.clone(), serving.token.clone());
@@ -246,11 +248,16 @@ async fn open_engine(directory: &Path) -> anyhow::Result<Arc<dyn Engine>> {
     Ok(Arc::new(engine))
 }
 
-fn make_api(node: &Node, identity: &Arc<Identity>, scope: Scope) -> anyhow::Result<ApiServer> {
+fn make_api(
+    node: &Node,
+    identity: &Arc<Identity>,
+    server: &ServerConfig,
+) -> anyhow::Result<ApiServer> {
     let kubelet = identity.dir.read("kubelet-client")?;
+    let front_proxy = identity.dir.read("front-proxy-client")?;
     let ca_pem = identity.pki.ca.cert_pem().to_owned();
     let config = ApiConfig {
-        surface: match scope {
+        surface: match server.scope {
             Scope::ControlPlane => Surface::Whole,
             Scope::Store => Surface::Members,
         },
@@ -261,9 +268,18 @@ fn make_api(node: &Node, identity: &Arc<Identity>, scope: Scope) -> anyhow::Resu
             key_pem: kubelet.key_pem,
             ca_pem,
         }),
+        front_proxy: Some(FrontProxyIdentity {
+            cert_pem: front_proxy.cert_pem,
+            key_pem: front_proxy.key_pem,
+            ca_pem: identity.pki.front_proxy_ca.cert_pem().to_owned(),
+            name: FRONT_PROXY_CLIENT.to_owned(),
+        }),
         ready_checks: vec![Arc::new(health::Membership(node.clone()))],
         enrollment: Some(Arc::new(Enroller::new(node.clone(), Arc::clone(identity)))),
         cluster_status: Some(Arc::new(health::Status(node.clone()))),
+        admission_plugins: server.admission_plugins.clone(),
+        audit: server.audit.clone(),
+        sealed_resources: server.encrypted.clone(),
         secret: Some(Secret(identity.pki.secret())),
         ..ApiConfig::default()
     };

@@ -16,6 +16,7 @@ pub mod storage_in_use;
 mod extensions;
 mod followed;
 mod matching;
+mod optional;
 mod policies;
 mod review;
 mod webhooks;
@@ -105,13 +106,15 @@ impl Admission {
         Self { plugins, extensions: None }
     }
 
-    /// The plugins of every cluster, and what its users bring along.
+    /// The plugins of every cluster with those that are `optional`, and what its users bring along.
+    /// The error names a plugin that is not there.
     pub(crate) fn built_in(
         rbac: &Arc<Rbac>,
         authorizer: &Arc<dyn Authorizer>,
         informers: &Informers,
-    ) -> Self {
-        let plugins: Vec<Arc<dyn Plugin>> = vec![
+        optional: &[String],
+    ) -> Result<Self, String> {
+        let mut plugins: Vec<Arc<dyn Plugin>> = vec![
             Arc::new(immortal::Immortal),
             Arc::new(limit_ranger::LimitRanger::new(informers.objects(&limit_range::KIND))),
             Arc::new(service_account::ServiceAccountPlugin::new(informers.of())),
@@ -123,8 +126,11 @@ impl Admission {
             Arc::new(certificates::Certificates::new(Arc::clone(authorizer))),
             Arc::new(quota::Quota::new(informers.objects(&resource_quota::KIND))),
         ];
+        // Before the quota, which counts what comes of them.
+        let last = plugins.len() - 1;
+        plugins.splice(last..last, optional::named(optional, authorizer)?);
         let extensions = Extensions::new(informers);
-        Self { plugins, extensions: Some(Arc::new(extensions)) }
+        Ok(Self { plugins, extensions: Some(Arc::new(extensions)) })
     }
 
     /// Waits until the webhooks and policies of the store are known here. Callers bound the wait.

@@ -1,5 +1,6 @@
 //! The one ordered list of filters that every request passes on its way in.
 
+mod audit;
 mod authenticate;
 mod authorize;
 mod compress;
@@ -16,6 +17,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use tower::ServiceBuilder;
 
+pub(crate) use audit::ClientAddress;
 pub(crate) use compress::takes_gzip;
 
 use crate::query::Query;
@@ -32,6 +34,7 @@ pub(crate) fn around(routes: Router, api: &Arc<Api>) -> Router {
             .layer(from_fn(compress::filter))
             .layer(from_fn_with_state(with(), deadline::filter))
             .layer(from_fn_with_state(with(), authenticate::filter))
+            .layer(from_fn_with_state(with(), audit::filter))
             .layer(from_fn_with_state(with(), impersonate::filter))
             .layer(from_fn_with_state(with(), in_flight::filter))
             .layer(from_fn_with_state(with(), authorize::filter)),

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use kontiki_storage::kv::Term;
 use parking_lot::Mutex;
 
+use crate::audit::Trail;
 use crate::authn::User;
 use crate::authz::{Attributes, Authorizer};
 use crate::seat::Seat;
@@ -30,6 +31,8 @@ pub struct RequestContext {
     pub(crate) is_admitted: bool,
     /// Its place among the requests that are handled, where it came from a client.
     pub(crate) seat: Option<Arc<Seat>>,
+    /// What is written down about it, where anything is.
+    pub(crate) trail: Option<Arc<Trail>>,
     warnings: Arc<Mutex<Vec<String>>>,
 }
 
@@ -68,6 +71,7 @@ impl RequestContext {
             fence: None,
             is_admitted: false,
             seat: None,
+            trail: None,
             warnings: Arc::default(),
         }
     }
@@ -77,6 +81,13 @@ impl RequestContext {
     pub(crate) fn admitted(mut self) -> Self {
         self.is_admitted = true;
         self
+    }
+
+    /// Notes something in the audit log; what was noted first under a key stays.
+    pub(crate) fn annotate(&self, key: impl Into<String>, value: impl Into<String>) {
+        if let Some(trail) = &self.trail {
+            trail.annotate(key, value);
+        }
     }
 
     /// Waits for somebody outside without holding a place that others need.

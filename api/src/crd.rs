@@ -39,7 +39,7 @@ mod validate;
 
 pub(crate) use convert::{convert_one, convert_to, is_foreign};
 pub(crate) use follow::{follow, look};
-pub(crate) use kind::DEFINITIONS;
+pub(crate) use kind::{DEFINITIONS, stability};
 pub(crate) use prune::prune;
 
 #[cfg(test)]

@@ -6,7 +6,9 @@
 
 mod aggregated;
 mod classic;
+pub mod priority;
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use base64::Engine as _;
@@ -14,8 +16,12 @@ use bytes::Bytes;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::aggregate::Known;
+use crate::aggregate::remote::Remote;
+use crate::crd::stability;
 use crate::registry::strategy::{Kind, Subresource};
 use crate::request_info::Verb;
+use priority::Priority;
 
 /// The form in which a client takes the list of everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,15 +63,23 @@ pub struct Document {
 pub struct Discovery {
     api: HashMap<Form, Document>,
     apis: HashMap<Form, Document>,
-    groups: HashMap<&'static str, Document>,
-    versions: Vec<(&'static str, &'static str, Document)>,
+    groups: HashMap<String, Document>,
+    versions: Vec<(String, String, Document)>,
 }
 
-/// One version of a group and its kinds.
+/// One version of a group.
 struct GroupVersion<'a> {
-    group: &'static str,
-    version: &'static str,
-    kinds: Vec<&'a Kind>,
+    group: &'a str,
+    version: &'a str,
+    served: Served<'a>,
+}
+
+/// By whom a version is served.
+enum Served<'a> {
+    /// By this server: its kinds.
+    Here(Vec<&'a Kind>),
+    /// By another one.
+    There(&'a Remote),
 }
 
 const JSON: &str = "application/json";
@@ -111,11 +125,16 @@ impl Form {
 }
 
 impl Discovery {
-    /// The documents for these kinds, groups in the order of the kinds; `stored` has the kind in
-    /// whose form each folder of the store is kept. `server_address` is what `/api` gives as the way
-    /// here, host and port; empty gives none.
-    pub fn new(kinds: &[&'static Kind], stored: &[&'static Kind], server_address: &str) -> Self {
-        let all = group_versions(kinds);
+    /// The documents for these kinds and for what other servers serve, in the order of their
+    /// priorities; `stored` has the kind in whose form each folder of the store is kept.
+    /// `server_address` is what `/api` gives as the way here, host and port; empty gives none.
+    pub(crate) fn new(
+        kinds: &[&'static Kind],
+        stored: &[&'static Kind],
+        known: &Known,
+        server_address: &str,
+    ) -> Self {
+        let all = group_versions(kinds, known);
         let hashes = StorageHashes::of(stored);
         let (core, named): (Vec<_>, Vec<_>) = all.iter().partition(|gv| gv.group.is_empty());
         let documents = |of: &[&GroupVersion<'_>], classic: Value| {
@@ -136,13 +155,16 @@ impl Discovery {
             apis: documents(&named, classic::api_group_list(&named)),
             groups: classic::groups(&named)
                 .into_iter()
-                .map(|(name, value)| (name, Document::new(&value, JSON)))
+                .map(|(name, value)| (name.to_owned(), Document::new(&value, JSON)))
                 .collect(),
             versions: all
                 .iter()
-                .map(|gv| {
-                    let value = classic::api_resource_list(gv, &hashes);
-                    (gv.group, gv.version, Document::new(&value, JSON))
+                .filter_map(|gv| {
+                    // Another server's document is its own to give.
+                    let Served::Here(kinds) = &gv.served else { return None };
+                    let value = classic::api_resource_list(gv, kinds, &hashes);
+                    let (group, version) = (gv.group.to_owned(), gv.version.to_owned());
+                    Some((group, version, Document::new(&value, JSON)))
                 })
                 .collect(),
         }
@@ -152,7 +174,7 @@ impl Discovery {
     pub fn paths(&self) -> Vec<String> {
         let mut paths = vec!["/api".to_owned(), "/apis".to_owned()];
         paths.extend(self.groups.keys().map(|group| format!("/apis/{group}")));
-        paths.extend(self.versions.iter().map(|(group, version, _)| match *group {
+        paths.extend(self.versions.iter().map(|(group, version, _)| match group.as_str() {
             "" => format!("/api/{version}"),
             group => format!("/apis/{group}/{version}"),
         }));
@@ -167,7 +189,7 @@ impl Discovery {
             Path::Group(name) => self.groups.get(name),
             Path::GroupVersion(group, version) => {
                 let mut versions = self.versions.iter();
-                let found = versions.find(|(g, v, _)| (*g, *v) == (group, version));
+                let found = versions.find(|(g, v, _)| g == group && v == version);
                 found.map(|(_, _, document)| document)
             }
         }
@@ -216,21 +238,63 @@ impl StorageHashes {
     }
 }
 
-fn group_versions<'a>(kinds: &[&'a Kind]) -> Vec<GroupVersion<'a>> {
-    let mut all: Vec<GroupVersion<'a>> = Vec::new();
-    for kind in kinds {
-        match all.iter_mut().find(|gv| (gv.group, gv.version) == (kind.group, kind.version)) {
-            Some(gv) => gv.kinds.push(kind),
-            None => all.push(GroupVersion {
+/// All versions, the groups of the highest priority first, of each group the preferred version first.
+/// What another server serves is not served here.
+fn group_versions<'a>(kinds: &[&'a Kind], known: &'a Known) -> Vec<GroupVersion<'a>> {
+    let is_there = |kind: &Kind| {
+        let name = (kind.group.to_owned(), kind.version.to_owned());
+        known.remotes.contains_key(&name)
+    };
+    let mut all: Vec<GroupVersion<'a>> = known
+        .remotes
+        .values()
+        .map(|one| GroupVersion {
+            group: &one.group,
+            version: &one.version,
+            served: Served::There(one),
+        })
+        .collect();
+    for kind in kinds.iter().filter(|kind| !is_there(kind)) {
+        let same =
+            |gv: &&mut GroupVersion<'_>| (gv.group, gv.version) == (kind.group, kind.version);
+        match all.iter_mut().find(same).map(|gv| &mut gv.served) {
+            Some(Served::Here(kinds)) => kinds.push(kind),
+            _ => all.push(GroupVersion {
                 group: kind.group,
                 version: kind.version,
-                kinds: vec![kind],
+                served: Served::Here(vec![kind]),
             }),
         }
     }
     for gv in &mut all {
-        gv.kinds.sort_by_key(|kind| kind.plural);
+        if let Served::Here(kinds) = &mut gv.served {
+            kinds.sort_by_key(|kind| kind.plural);
+        }
     }
+    in_order(all, known)
+}
+
+fn in_order<'a>(mut all: Vec<GroupVersion<'a>>, known: &Known) -> Vec<GroupVersion<'a>> {
+    let priority = |group: &str, version: &str| {
+        let registered = known.priorities.get(&(group.to_owned(), version.to_owned()));
+        registered.copied().unwrap_or_else(|| Priority::unregistered(group, version))
+    };
+    let mut of_group: HashMap<&'a str, i64> = HashMap::new();
+    for gv in &all {
+        let own = priority(gv.group, gv.version).group;
+        of_group.entry(gv.group).and_modify(|max| *max = own.max(*max)).or_insert(own);
+    }
+    all.sort_by_key(|gv| {
+        let own = priority(gv.group, gv.version);
+        let of_group = of_group.get(gv.group).copied().unwrap_or_default();
+        (
+            Reverse(of_group),
+            gv.group,
+            Reverse(own.version),
+            Reverse(stability(gv.version)),
+            gv.version,
+        )
+    });
     all
 }
 

@@ -2,6 +2,7 @@
 
 mod body;
 mod cluster;
+mod component;
 mod connect;
 mod delete;
 mod documents;
@@ -33,8 +34,12 @@ use crate::shape::Shaper;
 use crate::state::Api;
 use crate::status::Status;
 
-pub(crate) use cluster::{change_members, cluster_status, enroll, jwks, rotate_keys};
+pub(crate) use cluster::{
+    change_members, cluster_status, enroll, jwks, rotate_encryption, rotate_keys,
+};
+pub(crate) use connect::pass_on;
 pub(crate) use documents::{discovery, openapi, root};
+pub(crate) use proxy::{causes, passed_on};
 pub(crate) use subresource::subresource;
 
 /// A request for a resource, allowed and understood as far as its head goes.
@@ -75,11 +80,21 @@ impl Call {
 
 /// Handles a request for objects themselves.
 pub(crate) async fn resource(call: Call) -> Result<Response, Status> {
+    let is_of_one = !call.path.name.is_empty();
+    match call.path.verb {
+        Verb::Create if is_of_one => return Err(Status::method_not_allowed()),
+        Verb::Update | Verb::Patch if !is_of_one => return Err(Status::method_not_allowed()),
+        _ => {}
+    }
     if !call.kind.verbs.contains(&call.path.verb) {
         return Err(call.refuse_verb());
     }
     if !call.kind.is_stored() {
-        return review::create(call).await;
+        return match call.kind.kind {
+            "ComponentStatus" => component::answer(call).await,
+            "Binding" => subresource::bind_named(call).await,
+            _ => review::create(call).await,
+        };
     }
     match call.path.verb {
         Verb::Get => read::get(call).await,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode};
 use kontiki_storage::kv::{KeyRange, Kv, RangeRequest};
 
 use crate::answer;
@@ -67,39 +67,76 @@ impl ReadyCheck for Running {
     }
 }
 
-/// Answers `/healthz`, `/livez` or `/readyz` (`endpoint`), or one `check` of it.
+/// Answers `/healthz`, `/livez` or `/readyz` (`endpoint`), or one `check` of it. Why a check failed is
+/// the log's business, unless it alone is asked for.
 pub(crate) async fn answer(api: &Api, endpoint: &str, check: &str, query: &Query) -> Response {
-    let mut checks = checks(api, endpoint);
+    let checks = checks(api, endpoint);
     if !check.is_empty() {
-        checks.retain(|one| one.name() == check);
-        if checks.is_empty() {
+        let Some(one) = checks.iter().find(|one| one.name() == check) else {
             return Status::no_such_path().into_response();
-        }
+        };
+        return match outcome(endpoint, &**one).await {
+            Ok(()) => text(StatusCode::OK, "ok".to_owned()),
+            Err(why) => {
+                let why = format!("internal server error: {why}\n");
+                text(StatusCode::INTERNAL_SERVER_ERROR, why)
+            }
+        };
     }
-    let excluded = query.all("exclude");
-    checks.retain(|one| !excluded.contains(&one.name()));
+    let mut excluded = query.all("exclude");
     let mut lines = String::new();
     let mut is_well = true;
     for check in &checks {
-        let outcome = tokio::time::timeout(CHECK_TIMEOUT, check.check())
-            .await
-            .unwrap_or_else(|_| Err(format!("no answer within {CHECK_TIMEOUT:?}")));
-        match outcome {
-            Ok(()) => lines.extend(["[+]", check.name(), " ok\n"]),
-            Err(why) => {
-                is_well = false;
-                tracing::warn!(endpoint, check = check.name(), why, "not well");
-                lines.extend(["[-]", check.name(), " failed: ", &why, "\n"]);
-            }
+        let name = check.name();
+        if excluded.contains(&name) {
+            excluded.retain(|one| *one != name);
+            lines.extend(["[+]", name, " excluded: ok\n"]);
+        } else if outcome(endpoint, &**check).await.is_ok() {
+            lines.extend(["[+]", name, " ok\n"]);
+        } else {
+            is_well = false;
+            lines.extend(["[-]", name, " failed: reason withheld\n"]);
         }
     }
-    let text = match (is_well, query.is_true("verbose") && check.is_empty()) {
-        (true, false) => "ok".to_owned(),
-        (true, true) => format!("{lines}{endpoint} check passed\n"),
-        (false, _) => format!("{lines}{endpoint} check failed\n"),
-    };
-    let code = if is_well { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
-    answer::bytes(code, TEXT, text.into_bytes())
+    if !excluded.is_empty() {
+        let names: Vec<String> = excluded.iter().map(|name| format!("{name:?}")).collect();
+        let names = names.join(",");
+        let warning = "warn: some health checks cannot be excluded: no matches for ";
+        lines.extend([warning, &names, "\n"]);
+    }
+    match (is_well, query.has("verbose")) {
+        (true, false) => text(StatusCode::OK, "ok".to_owned()),
+        (true, true) => text(StatusCode::OK, format!("{lines}{endpoint} check passed\n")),
+        (false, _) => {
+            let lines = format!("{lines}{endpoint} check failed\n");
+            text(StatusCode::INTERNAL_SERVER_ERROR, lines)
+        }
+    }
+}
+
+fn text(code: StatusCode, text: String) -> Response {
+    const NO_SNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
+    let mut response = answer::bytes(code, TEXT, text.into_bytes());
+    response.headers_mut().insert(NO_SNIFF, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Whether all is well that an endpoint looks at; the error says what is not.
+pub(crate) async fn look(api: &Api, endpoint: &str) -> Result<(), String> {
+    for check in checks(api, endpoint) {
+        outcome(endpoint, &*check).await?;
+    }
+    Ok(())
+}
+
+async fn outcome(endpoint: &str, check: &dyn ReadyCheck) -> Result<(), String> {
+    let outcome = tokio::time::timeout(CHECK_TIMEOUT, check.check())
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer within {CHECK_TIMEOUT:?}")));
+    if let Err(why) = &outcome {
+        tracing::warn!(endpoint, check = check.name(), why, "not well");
+    }
+    outcome
 }
 
 /// A server that cannot reach the store lives, but is not ready.

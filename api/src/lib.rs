@@ -12,6 +12,7 @@
 //!   fields   who owns which field: managedFields, server-side apply
 //!   resources  one file a kind: defaults, validation, what an update keeps, columns
 //!   crd      kinds that clients define
+//!   aggregate  versions of groups that other API servers serve
 //! ```
 //!
 //! A new kind is one file in `resources/` with a `pub static KIND`, and one line in
@@ -72,7 +73,10 @@ pub mod table;
 mod bootstrap;
 pub mod client;
 pub mod informer;
+mod sealed;
 
+mod aggregate;
+pub mod audit;
 pub mod discovery;
 mod health;
 mod metrics;

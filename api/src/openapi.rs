@@ -7,10 +7,12 @@
 
 mod custom;
 mod gnostic;
+mod merge;
 mod paths;
 pub mod roots;
 mod schemas;
 
+use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
 use std::sync::{Arc, OnceLock};
 
@@ -20,6 +22,7 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde_json::{Map, Value, json};
 
+use crate::aggregate::remote::Remote;
 use crate::discovery::{self, Document};
 use crate::registry::strategy::Kind;
 
@@ -29,7 +32,7 @@ const KUBERNETES_VERSION: &str = "v1.35.0";
 pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 /// The same, as the answer names it: Go's clients cannot parse the `@`.
 const V2_PROTOBUF_ANSWER: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-const JSON: &str = "application/json";
+pub(crate) const JSON: &str = "application/json";
 
 /// The two forms of the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +53,7 @@ impl Style {
 }
 
 /// A document kept compressed.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packed {
     gzip: Bytes,
     content_type: &'static str,
@@ -64,13 +67,15 @@ pub struct OpenApi {
     own: Vec<&'static Kind>,
     /// Has those of the built-in kinds, which do not change.
     built_in: Option<Arc<Self>>,
+    /// What other servers serve.
+    remotes: Vec<Arc<Remote>>,
     v3: OnceLock<Vec<(String, Packed)>>,
     v2_json: OnceLock<Packed>,
     v2_protobuf: OnceLock<Packed>,
 }
 
 impl Packed {
-    fn new(plain: &[u8], content_type: &'static str) -> Self {
+    pub(crate) fn new(plain: &[u8], content_type: &'static str) -> Self {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
         encoder.write_all(plain).expect("memory takes all that is written");
         let gzip = encoder.finish().expect("memory takes all that is written");
@@ -114,39 +119,59 @@ impl OpenApi {
             kinds: kinds.to_vec(),
             own: kinds.to_vec(),
             built_in: None,
+            remotes: Vec::new(),
             v3: OnceLock::new(),
             v2_json: OnceLock::new(),
             v2_protobuf: OnceLock::new(),
         }
     }
 
-    /// The documents of the built-in kinds together with those of custom kinds.
+    /// The documents of the built-in kinds together with those of custom kinds and of other servers.
     #[must_use]
-    pub fn with(self: &Arc<Self>, custom: &[&'static Kind]) -> Arc<Self> {
-        if custom.is_empty() {
+    pub(crate) fn with(
+        self: &Arc<Self>,
+        custom: &[&'static Kind],
+        remotes: &[Arc<Remote>],
+    ) -> Arc<Self> {
+        if custom.is_empty() && remotes.is_empty() {
             return Arc::clone(self);
         }
-        let kinds = [self.kinds.as_slice(), custom].concat();
-        let built_in = Some(Arc::clone(self));
-        Arc::new(Self { own: custom.to_vec(), built_in, ..Self::new(&kinds) })
+        let is_here = |kind: &&'static Kind| {
+            !remotes.iter().any(|one| one.group == kind.group && one.version == kind.version)
+        };
+        let custom: Vec<&'static Kind> = custom.iter().copied().filter(is_here).collect();
+        let built_in = self.kinds.iter().copied().filter(is_here);
+        let kinds: Vec<&'static Kind> = built_in.chain(custom.iter().copied()).collect();
+        let (built_in, remotes) = (Some(Arc::clone(self)), remotes.to_vec());
+        Arc::new(Self { own: custom, built_in, remotes, ..Self::new(&kinds) })
+    }
+
+    /// Every document of the third form with its path.
+    fn documents(&self) -> Vec<(String, &Packed)> {
+        let path = |remote: &Remote| format!("apis/{}/{}", remote.group, remote.version);
+        let there: HashSet<String> = self.remotes.iter().map(|one| path(one)).collect();
+        let built_in = self.built_in.iter().flat_map(|built_in| built_in.v3());
+        let here = built_in.chain(self.v3()).filter(|(path, _)| !there.contains(path));
+        let here = here.map(|(path, document)| (path.clone(), document));
+        let remotes = self.remotes.iter();
+        let remote = remotes.filter_map(|one| Some((path(one), one.v3.as_ref()?)));
+        here.chain(remote).collect()
     }
 
     /// `/openapi/v3`: where each document is. The hash in an address changes with the content, so
     /// that what is behind it can be cached for ever.
     pub fn index(&self) -> Document {
         let mut paths = Map::new();
-        let built_in = self.built_in.iter().flat_map(|built_in| built_in.v3());
-        for (path, document) in built_in.chain(self.v3()) {
+        for (path, document) in self.documents() {
             let url = format!("/openapi/v3/{path}?hash={}", document.hash);
-            paths.insert(path.clone(), json!({ "serverRelativeURL": url }));
+            paths.insert(path, json!({ "serverRelativeURL": url }));
         }
         Document::new(&json!({ "paths": paths }), JSON)
     }
 
     /// `/openapi/v3/PATH`, where `path` is `api/v1` or `apis/GROUP/VERSION`.
     pub fn group_version(&self, path: &str) -> Option<&Packed> {
-        let built_in = self.built_in.iter().flat_map(|built_in| built_in.v3());
-        let mut all = built_in.chain(self.v3());
+        let mut all = self.documents().into_iter();
         all.find(|(known, _)| known == path).map(|(_, document)| document)
     }
 
@@ -193,12 +218,16 @@ impl OpenApi {
 
     fn v2_document(&self) -> Value {
         let kinds: Vec<&Kind> = self.kinds.clone();
-        json!({
+        let mut document = json!({
             "swagger": "2.0",
             "info": info(),
             "paths": paths::paths(&kinds, Style::V2),
             "definitions": schemas::schemas(&kinds, Style::V2),
-        })
+        });
+        for part in self.remotes.iter().filter_map(|remote| remote.v2.as_ref()) {
+            merge::merge(&mut document, part);
+        }
+        document
     }
 }
 

@@ -1,39 +1,37 @@
-//! [`Outbound`]: calls to webhooks, by the address or the Service that a `clientConfig` names.
+//! [`Outbound`]: calls to webhooks and to aggregated API servers, by the address or the Service that
+//! a `clientConfig` or an APIService names.
 //!
 //! Every call has a deadline and a bound on its answer; connections are kept while they are used
 //! and belong to one address, so that endpoints that move are followed at once.
 
+mod connection;
+mod kubeconfig;
+
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use reqwest::{Client, Url};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 
+pub(crate) use connection::{Credentials, proxying};
+pub(crate) use kubeconfig::Kubeconfig;
+
 use crate::registry::Registry;
-use crate::tls;
+use connection::{Resolved, Trust};
 
 /// The longest answer that is read: an object and a patch of it.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
-/// How long a connection is kept that nobody uses.
-const IDLE: Duration = Duration::from_secs(30);
 /// How many clients are kept; when there are more, all are made anew.
 const CLIENTS_MAX: usize = 256;
-/// How long a pod may take to be reached.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const SERVICE_PORT: u16 = 443;
 
 /// Whom to call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
-    authority_pem: Vec<u8>,
+    trust: Trust,
     place: Place,
 }
 
@@ -44,7 +42,7 @@ enum Place {
 }
 
 impl Target {
-    /// What a `clientConfig` says.
+    /// What a `clientConfig` says, or the `spec` of an APIService, which names no path.
     pub(crate) fn of(config: &Value) -> Self {
         let text = |pointer: &str| {
             config.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
@@ -59,8 +57,7 @@ impl Target {
                 path: text("/service/path"),
             },
         };
-        let engine = base64::engine::general_purpose::STANDARD;
-        Self { authority_pem: engine.decode(text("/caBundle")).unwrap_or_default(), place }
+        Self { trust: trust(config), place }
     }
 
     /// The address in words.
@@ -74,18 +71,41 @@ impl Target {
     }
 }
 
-/// A name with the address that it stands for.
-type Resolved = (String, SocketAddr);
-/// The authority that a client trusts, and the one name that it knows.
-type ClientKey = (Vec<u8>, Option<Resolved>);
+fn trust(config: &Value) -> Trust {
+    if config.get("insecureSkipTLSVerify") == Some(&Value::Bool(true)) {
+        return Trust::Anybody;
+    }
+    let bundle = config.get("caBundle").and_then(Value::as_str).unwrap_or_default();
+    let engine = base64::engine::general_purpose::STANDARD;
+    Trust::Authorities(engine.decode(bundle).unwrap_or_default())
+}
 
-/// Calls webhooks.
+/// Whom a client trusts, and the one name that it knows.
+type ClientKey = (Trust, Option<Resolved>);
+
+/// Calls webhooks, or aggregated API servers.
 #[derive(Default)]
 pub(crate) struct Outbound {
+    own: Option<Credentials>,
     clients: Mutex<HashMap<ClientKey, Client>>,
 }
 
 impl Outbound {
+    /// With these credentials, where there are any.
+    pub(crate) fn with(own: Option<Credentials>) -> Self {
+        Self { own, clients: Mutex::default() }
+    }
+
+    /// Where a target is now, and who calls it.
+    pub(crate) async fn reach(
+        &self,
+        registry: &Registry,
+        target: &Target,
+    ) -> Result<(Client, Url), String> {
+        let (url, resolved) = locate(registry, target).await?;
+        Ok((self.client(target, resolved)?, url))
+    }
+
     /// Posts a document, gives the answer's. The error says what went wrong, with the address.
     pub(crate) async fn post(
         &self,
@@ -108,9 +128,8 @@ impl Outbound {
         body: &Value,
         limit: Duration,
     ) -> Result<Value, String> {
-        let (mut url, resolved) = locate(registry, target).await?;
+        let (client, mut url) = self.reach(registry, target).await?;
         url.query_pairs_mut().append_pair("timeout", &format!("{}s", limit.as_secs()));
-        let client = self.client(target, resolved)?;
         let response = client.post(url).json(body).send().await.map_err(|e| in_full(&e))?;
         let code = response.status();
         let answer = read(response).await?;
@@ -123,12 +142,12 @@ impl Outbound {
     }
 
     fn client(&self, target: &Target, resolved: Option<Resolved>) -> Result<Client, String> {
-        let key = (target.authority_pem.clone(), resolved);
+        let key = (target.trust.clone(), resolved);
         let mut clients = self.clients.lock();
         if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
         }
-        let client = make(&key.0, key.1.as_ref())?;
+        let client = connection::make(&key.0, self.own.as_ref(), key.1.as_ref())?;
         if clients.len() >= CLIENTS_MAX {
             clients.clear();
         }
@@ -148,39 +167,8 @@ async fn locate(registry: &Registry, target: &Target) -> Result<(Url, Option<Res
     Ok((Url::parse(&url).map_err(|error| error.to_string())?, Some((host, address))))
 }
 
-fn make(authority_pem: &[u8], resolved: Option<&Resolved>) -> Result<Client, String> {
-    let mut roots = RootCertStore::empty();
-    for cert in CertificateDer::pem_slice_iter(authority_pem) {
-        let cert = cert.map_err(|error| format!("caBundle: {error}"))?;
-        roots.add(cert).map_err(|error| format!("caBundle: {error}"))?;
-    }
-    if roots.is_empty() {
-        // Who names no authority is known to those that this machine trusts.
-        let system = rustls_native_certs::load_native_certs();
-        roots.add_parsable_certificates(system.certs);
-    }
-    if roots.is_empty() {
-        return Err("no authority is named by caBundle, nor trusted by this machine".to_owned());
-    }
-    let config = ClientConfig::builder_with_provider(tls::provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(Arc::new(roots))
-        .with_no_client_auth();
-    // HTTP/1.1: a connection whose other end is gone is not waited for by many calls at once.
-    let mut builder = Client::builder()
-        .tls_backend_preconfigured(config)
-        .http1_only()
-        .redirect(reqwest::redirect::Policy::none())
-        .pool_idle_timeout(IDLE)
-        .no_proxy();
-    if let Some((host, address)) = resolved {
-        builder = builder.resolve(host, *address);
-    }
-    builder.build().map_err(|error| in_full(&error))
-}
-
-async fn read(response: reqwest::Response) -> Result<Vec<u8>, String> {
+/// An answer whole, where it is not too long.
+pub(crate) async fn read(response: reqwest::Response) -> Result<Vec<u8>, String> {
     let mut content = Vec::new();
     let mut stream = response.bytes_stream();
     while let Some(part) = stream.next().await {
@@ -193,7 +181,7 @@ async fn read(response: reqwest::Response) -> Result<Vec<u8>, String> {
 }
 
 /// An error with what lies behind it, without the address again.
-fn in_full(error: &dyn std::error::Error) -> String {
+pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
     let mut all = Vec::new();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -201,25 +189,4 @@ fn in_full(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     if all.is_empty() { error.to_string() } else { all.join(": ") }
-}
-
-/// A client for what pods and Services serve to those who may proxy to them. As upstream, it does
-/// not ask for proof of who they are: nobody has one.
-pub(crate) fn proxying() -> Result<Client, String> {
-    let config = ClientConfig::builder_with_provider(tls::provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(tls::Anybody::new()))
-        .with_no_client_auth();
-    Client::builder()
-        .tls_backend_preconfigured(config)
-        .http1_only()
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_keepalive(IDLE)
-        .pool_idle_timeout(IDLE)
-        .no_proxy()
-        .build()
-        .map_err(|error| in_full(&error))
 }

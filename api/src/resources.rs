@@ -7,9 +7,12 @@ pub mod pod_spec;
 pub mod rbac;
 pub mod workload;
 
+pub mod api_service;
+pub mod binding;
 pub mod certificate_signing_request;
 pub mod cluster_role;
 pub mod cluster_role_binding;
+pub mod component_status;
 pub mod config_map;
 pub mod controller_revision;
 pub mod cron_job;
@@ -67,6 +70,8 @@ use crate::validation::errors::Errors;
 
 /// Every kind the server knows, in the order in which discovery shows them.
 pub static KINDS: &[&Kind] = &[
+    &binding::KIND,
+    &component_status::KIND,
     &config_map::KIND,
     &endpoints::KIND,
     &event::KIND,
@@ -126,6 +131,7 @@ pub static KINDS: &[&Kind] = &[
     &volume_attachment::KIND,
     &storage_extras::ATTRIBUTES_CLASS,
     &custom_resource_definition::KIND,
+    &api_service::KIND,
     &webhook_configuration::MUTATING,
     &validating_admission_policy::KIND,
     &validating_admission_policy_binding::KIND,

@@ -14,7 +14,7 @@ use crate::request_info::{RequestInfo, ResourcePath};
 use crate::server::Surface;
 use crate::state::Api;
 use crate::status::Status;
-use crate::{answer, crd, health, version};
+use crate::{aggregate, answer, crd, health, version};
 
 /// All routes, without the filters before them. The paths of resources are not known before the
 /// scheme is, so they are not axum's to match.
@@ -29,6 +29,10 @@ async fn dispatch(
     Extension(ctx): Extension<RequestContext>,
     request: Request,
 ) -> Response {
+    if let Some(service) = api.aggregation.remote(request.uri().path()) {
+        let answer = aggregate::forward::forward(&api, &ctx, &service, request).await;
+        return answer.unwrap_or_else(IntoResponse::into_response);
+    }
     let is_served = api.config.surface == Surface::Whole || is_of_members(&info);
     let answer = match &*info {
         _ if !is_served => Err(Status::no_such_path()),
@@ -99,6 +103,11 @@ async fn other(
     }
     if let (&Method::POST, ["kontiki", "v1", "members"]) = (method, segments.as_slice()) {
         return handlers::change_members(api, request).await;
+    }
+    if let (&Method::POST, ["kontiki", "v1", "encryption-keys", "rotate"]) =
+        (method, segments.as_slice())
+    {
+        return handlers::rotate_encryption(api).await;
     }
     let headers = request.headers();
     let response = match segments.as_slice() {

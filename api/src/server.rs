@@ -1,6 +1,7 @@
 //! [`ApiServer`]: everything put together over a [`Kv`], served with TLS, HTTP/1.1 and HTTP/2.
 
 mod accept;
+mod parts;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
+use crate::audit::{Audit, AuditConfig};
 use crate::authn::{ClientCertificates, User};
 use crate::authz::{Authorizer, ClusterAuthorizer, reconcile};
 use crate::client::Client;
@@ -31,6 +33,7 @@ use crate::tokens::seal::Sealer;
 use crate::tokens::{self, Tokens};
 use crate::{bootstrap, chain, crd, outbound, resources, routes};
 use accept::Connections;
+use parts::{aggregate, seal, tell_whom_to_believe};
 
 /// What asks to be let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +96,20 @@ pub struct KubeletIdentity {
     pub ca_pem: String,
 }
 
+/// What the server presents to aggregated API servers, which then believe what it says of who asks;
+/// PEM.
+#[derive(Clone)]
+pub struct FrontProxyIdentity {
+    /// The client certificate chain.
+    pub cert_pem: String,
+    /// Its key.
+    pub key_pem: String,
+    /// The authority that signed it, and nothing else.
+    pub ca_pem: String,
+    /// The common name of the certificate.
+    pub name: String,
+}
+
 /// Bytes that are never shown.
 #[derive(Clone)]
 pub struct Secret(pub Vec<u8>);
@@ -124,6 +141,12 @@ pub struct ApiConfig {
     pub client_ca_pem: Option<String>,
     /// For calls to the nodes' agents; without it `log` is answered 503.
     pub kubelet: Option<KubeletIdentity>,
+    /// For calls to aggregated API servers; without it they are not told whom to believe.
+    pub front_proxy: Option<FrontProxyIdentity>,
+    /// Admission plugins beyond those that always work.
+    pub admission_plugins: Vec<String>,
+    /// What is written down of requests, and where.
+    pub audit: Option<AuditConfig>,
     /// What must be well beside the store.
     pub ready_checks: Vec<Arc<dyn ReadyCheck>>,
     /// How long a request that is not long-running may take.
@@ -139,6 +162,9 @@ pub struct ApiConfig {
     /// What all servers of the cluster know and its store does not: keys in the store are sealed
     /// with what is derived from it. Without it they are stored as they are.
     pub secret: Option<Secret>,
+    /// The resources whose objects are sealed in the store, where there is a secret to seal with:
+    /// `secrets`, `widgets.example.com`.
+    pub sealed_resources: Vec<String>,
     /// Tells how the cluster is; without it the path is 404.
     pub cluster_status: Option<Arc<dyn ClusterStatus>>,
 }
@@ -152,6 +178,9 @@ impl Default for ApiConfig {
             advertise_address: String::new(),
             client_ca_pem: None,
             kubelet: None,
+            front_proxy: None,
+            admission_plugins: Vec::new(),
+            audit: None,
             ready_checks: Vec::new(),
             request_timeout: Duration::from_mins(1),
             max_reads_in_flight: 400,
@@ -159,6 +188,7 @@ impl Default for ApiConfig {
             enrollment: None,
             issuer: tokens::ISSUER.into(),
             secret: None,
+            sealed_resources: vec!["secrets".to_owned()],
             cluster_status: None,
         }
     }
@@ -167,7 +197,7 @@ impl Default for ApiConfig {
 /// Why an API server cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// A certificate or a key of the configuration is not good.
+    /// A certificate, a key or a name in the configuration is not good.
     #[error("setting up the API server: {0}")]
     Identity(String),
 }
@@ -184,6 +214,7 @@ impl ApiServer {
     /// The server over a store. Serves nothing yet. Must be called within a tokio runtime.
     pub fn new(kv: Arc<dyn Kv>, config: ApiConfig) -> Result<Self, SetupError> {
         let scheme = Arc::new(Scheme::new(resources::KINDS));
+        let (kv, sealed) = seal(kv, &config);
         let informers = Arc::new(Informers::new(Arc::clone(&kv), Arc::clone(&scheme)));
         let definitions = informers.objects(crd::DEFINITIONS);
         let known = Arc::clone(&scheme);
@@ -191,9 +222,13 @@ impl ApiServer {
         let authorizer = Arc::new(ClusterAuthorizer::new(Arc::clone(&kv), &informers));
         let rbac = Arc::clone(authorizer.rbac());
         let authorizer: Arc<dyn Authorizer> = authorizer;
-        let admission = Admission::built_in(&rbac, &authorizer, &informers);
+        let plugins = &config.admission_plugins;
+        let admission = Admission::built_in(&rbac, &authorizer, &informers, plugins);
+        let admission = admission.map_err(SetupError::Identity)?;
         let registry = Arc::new(Registry::new(Arc::clone(&kv), Arc::clone(&scheme), admission));
+        let aggregation = aggregate(&informers, &registry, &config);
         let client = Client::new(Arc::clone(&registry), Arc::clone(&authorizer));
+        tell_whom_to_believe(&informers, &client, &config);
         let sealer = config.secret.as_ref().map(|secret| Sealer::derive(&secret.0, "tokens"));
         let tokens = Tokens::new(kv, sealer, client, &informers, &config.issuer);
         let kubelet = config.kubelet.as_ref().map(Kubelet::new).transpose();
@@ -201,7 +236,10 @@ impl ApiServer {
             Some(ca_pem) => ClientCertificates::of_authority(ca_pem),
             None => Ok(ClientCertificates::none()),
         };
+        let audit = config.audit.as_ref().map(Audit::start).transpose();
+        let audit = audit.map_err(SetupError::Identity)?;
         let api = Api {
+            sealed,
             registry,
             authorizer,
             rbac,
@@ -209,7 +247,9 @@ impl ApiServer {
             kubelet: kubelet.map_err(SetupError::Identity)?,
             proxying: outbound::proxying().map_err(SetupError::Identity)?,
             documents: Documents::new(&scheme),
+            aggregation,
             metrics: Metrics::new(),
+            audit: audit.map(Arc::new),
             reads: Places::new(config.max_reads_in_flight),
             writes: Places::new(config.max_writes_in_flight),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
@@ -261,7 +301,12 @@ impl ApiServer {
     pub async fn bootstrap(&self, client: &Client) -> Result<(), Status> {
         bootstrap::run(client).await?;
         reconcile::run(client).await?;
-        self.api.tokens.keys().maintain().await
+        self.api.tokens.keys().maintain().await?;
+        // What was stored before its resource was to be sealed.
+        match &self.api.sealed {
+            Some(sealed) => sealed.reseal().await.map(drop),
+            None => Ok(()),
+        }
     }
 
     /// Has the agent of a node remove the folder of a volume from its disk.
@@ -270,6 +315,11 @@ impl ApiServer {
         let kubelet = self.api.kubelet.as_ref();
         let kubelet = kubelet.ok_or_else(|| Status::unavailable("no node can be asked"))?;
         kubelet.delete(node, &["localVolumes", folder], LIMIT).await
+    }
+
+    /// Whether the API server that an APIService names answers; the error says why not.
+    pub async fn check_aggregated(&self, service: &Object) -> Result<(), String> {
+        crate::aggregate::check(&self.api.aggregation, &self.api.registry, service).await
     }
 
     /// Waits until the default roles and bindings are in this server's memory: then everybody who

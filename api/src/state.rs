@@ -7,6 +7,8 @@ use reqwest::Client;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::aggregate::{Aggregation, Known};
+use crate::audit::Audit;
 use crate::authz::Authorizer;
 use crate::authz::rbac::Rbac;
 use crate::discovery::Discovery;
@@ -15,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
 use crate::registry::Registry;
 use crate::registry::scheme::Scheme;
+use crate::sealed::SealedKv;
 use crate::server::ApiConfig;
 use crate::tokens::Tokens;
 
@@ -26,7 +29,13 @@ pub(crate) struct Api {
     pub(crate) tokens: Tokens,
     pub(crate) config: ApiConfig,
     pub(crate) documents: Documents,
+    /// What other API servers serve.
+    pub(crate) aggregation: Arc<Aggregation>,
+    /// The store, where anything in it is sealed.
+    pub(crate) sealed: Option<Arc<SealedKv>>,
     pub(crate) metrics: Metrics,
+    /// Writes down what requests do, where it shall be.
+    pub(crate) audit: Option<Arc<Audit>>,
     pub(crate) kubelet: Option<Kubelet>,
     /// Calls pods and Services for clients.
     pub(crate) proxying: Client,
@@ -43,7 +52,8 @@ pub(crate) struct Api {
 impl Api {
     /// What describes the kinds as they are now.
     pub(crate) fn described(&self) -> Described {
-        self.documents.now(self.registry.scheme(), &self.config.advertise_address)
+        let known = self.aggregation.known();
+        self.documents.now(self.registry.scheme(), &known, &self.config.advertise_address)
     }
 }
 
@@ -52,10 +62,11 @@ impl Api {
 pub(crate) struct Described {
     pub(crate) discovery: Arc<Discovery>,
     pub(crate) openapi: Arc<OpenApi>,
-    generation: u64,
+    /// Of the custom kinds, and of what others serve.
+    generations: (u64, u64),
 }
 
-/// What describes the API, made anew when custom kinds come, go or change.
+/// What describes the API, made anew when custom kinds or aggregated versions come, go or change.
 pub(crate) struct Documents {
     built_in: Arc<OpenApi>,
     last: Mutex<Option<Described>>,
@@ -66,17 +77,20 @@ impl Documents {
         Self { built_in: Arc::new(OpenApi::new(scheme.built_in())), last: Mutex::default() }
     }
 
-    fn now(&self, scheme: &Scheme, address: &str) -> Described {
+    fn now(&self, scheme: &Scheme, known: &Known, address: &str) -> Described {
         let mut last = self.last.lock();
         // Read first: kinds that change meanwhile are described next time.
-        let generation = scheme.generation();
-        if let Some(described) = last.as_ref().filter(|last| last.generation == generation) {
+        let generations = (scheme.generation(), known.generation);
+        if let Some(described) = last.as_ref().filter(|last| last.generations == generations) {
             return described.clone();
         }
+        let (kinds, stored) = (scheme.kinds(), scheme.stored_kinds());
+        let discovery = Discovery::new(&kinds, &stored, known, address);
+        let remotes: Vec<_> = known.remotes.values().cloned().collect();
         let described = Described {
-            discovery: Arc::new(Discovery::new(&scheme.kinds(), &scheme.stored_kinds(), address)),
-            openapi: self.built_in.with(&scheme.custom().served),
-            generation,
+            discovery: Arc::new(discovery),
+            openapi: self.built_in.with(&scheme.custom().served, &remotes),
+            generations,
         };
         last.insert(described).clone()
     }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Args;
 
+use super::audit::AuditFlags;
 use crate::compaction::{Mode, Retention};
 use crate::server::config::{Origin, Scope, ServerConfig};
 use crate::server::etcd_tls::EtcdTls;
@@ -103,6 +104,27 @@ pub struct Flags {
     /// The host at which other members reach this server; by default as --advertise.
     #[arg(long, env = "KONTIKI_PEER_ADVERTISE", value_name = "HOST")]
     peer_advertise: Option<String>,
+    #[command(flatten)]
+    audit: AuditFlags,
+    /// Admission plugins beyond those that always work: AlwaysPullImages,
+    /// OwnerReferencesPermissionEnforcement, PodNodeSelector.
+    #[arg(
+        long,
+        env = "KONTIKI_ENABLE_ADMISSION_PLUGINS",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    enable_admission_plugins: Vec<String>,
+    /// The resources whose objects are encrypted in the store, such as `secrets` or
+    /// `widgets.example.com`. All servers of a cluster run alike.
+    #[arg(
+        long,
+        env = "KONTIKI_ENCRYPT_RESOURCES",
+        value_name = "RESOURCE",
+        value_delimiter = ',',
+        default_value = "secrets"
+    )]
+    encrypt_resources: Vec<String>,
     /// Worker threads; by default half the cores, from one to four.
     #[arg(long, env = "KONTIKI_RUNTIME_THREADS", value_name = "COUNT")]
     runtime_threads: Option<usize>,
@@ -143,6 +165,9 @@ impl Flags {
             etcd_tls,
             peer_advertise: self.peer_advertise.unwrap_or_else(|| advertise.clone()),
             advertise,
+            admission_plugins: self.enable_admission_plugins,
+            audit: self.audit.validate()?,
+            encrypted: self.encrypt_resources.into_iter().filter(|one| !one.is_empty()).collect(),
         })
     }
 }

@@ -63,6 +63,8 @@ pub struct Enrolled {
     ca_key: String,
     peer_ca_cert: String,
     peer_ca_key: String,
+    front_proxy_ca_cert: String,
+    front_proxy_ca_key: String,
 }
 
 impl Enrolled {
@@ -74,6 +76,11 @@ impl Enrolled {
         Ok(ServerPki {
             ca: load("the cluster's authority", &self.ca_cert, &self.ca_key)?,
             peer_ca: load("the peers' authority", &self.peer_ca_cert, &self.peer_ca_key)?,
+            front_proxy_ca: load(
+                "the front proxies' authority",
+                &self.front_proxy_ca_cert,
+                &self.front_proxy_ca_key,
+            )?,
         })
     }
 }
@@ -271,6 +278,8 @@ impl Enroller {
             ca_key: pki.ca.identity().key_pem.clone(),
             peer_ca_cert: pki.peer_ca.identity().cert_pem.clone(),
             peer_ca_key: pki.peer_ca.identity().key_pem.clone(),
+            front_proxy_ca_cert: pki.front_proxy_ca.identity().cert_pem.clone(),
+            front_proxy_ca_key: pki.front_proxy_ca.identity().key_pem.clone(),
         };
         info!(name, id = enrolled.node_id, "server enrolled");
         serde_json::to_value(enrolled).map_err(Status::internal)

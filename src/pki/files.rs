@@ -4,6 +4,8 @@
 //! DATA-DIR/pki/
 //!   ca.crt ca.key             cluster authority (the key on servers only)
 //!   peer-ca.crt peer-ca.key   peer authority
+//!   front-proxy-ca.crt .key   front proxy authority
+//!   front-proxy-client.crt .key  this API server, to aggregated ones
 //!   api.crt api.key           this API server
 //!   peer.crt peer.key         this member, to its peers
 //!   kubelet-client.crt .key   this API server, to nodes
@@ -21,6 +23,8 @@ use sha2::{Digest, Sha256};
 
 use super::{Authority, Identity, PkiError, Profile, RENEW_BEFORE, inspect, tls};
 use crate::token::{Role, Token};
+
+const FRONT_PROXY_CA: &str = "kontiki-front-proxy-ca";
 
 /// Where certificates live under a data directory.
 #[derive(Debug, Clone)]
@@ -104,12 +108,14 @@ pub fn write_file(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
     write().map_err(|source| file_error("write", path, source))
 }
 
-/// What a server knows: both authorities with their keys.
+/// What a server knows: the authorities with their keys.
 pub struct ServerPki {
     /// For API servers, nodes, clients.
     pub ca: Authority,
     /// For Raft peers.
     pub peer_ca: Authority,
+    /// For API servers that lead requests on to aggregated ones.
+    pub front_proxy_ca: Authority,
 }
 
 impl ServerPki {
@@ -118,13 +124,19 @@ impl ServerPki {
         Ok(Self {
             ca: Authority::create("kontiki-ca")?,
             peer_ca: Authority::create("kontiki-peer-ca")?,
+            front_proxy_ca: Authority::create(FRONT_PROXY_CA)?,
         })
     }
 
-    /// Those in a directory.
+    /// Those in a directory. Servers of before the front proxy's authority each make one for
+    /// themselves: aggregated API servers are told of them all.
     pub fn load(dir: &PkiDir) -> Result<Self, PkiError> {
         let load = |name| Authority::load(&dir.cert(name).display().to_string(), dir.read(name)?);
-        Ok(Self { ca: load("ca")?, peer_ca: load("peer-ca")? })
+        if !dir.has("front-proxy-ca") {
+            dir.write("front-proxy-ca", Authority::create(FRONT_PROXY_CA)?.identity())?;
+        }
+        let front_proxy_ca = load("front-proxy-ca")?;
+        Ok(Self { ca: load("ca")?, peer_ca: load("peer-ca")?, front_proxy_ca })
     }
 
     /// Those in a directory, or new ones where there are none.
@@ -137,8 +149,9 @@ impl ServerPki {
         Ok(pki)
     }
 
-    /// Writes both authorities. The peer authority first: `ca.crt` is what says that they are there.
+    /// Writes the authorities. The cluster's last: `ca.crt` is what says that they are there.
     pub fn write_authorities(&self, dir: &PkiDir) -> Result<(), PkiError> {
+        dir.write("front-proxy-ca", self.front_proxy_ca.identity())?;
         dir.write("peer-ca", self.peer_ca.identity())?;
         dir.write("ca", self.ca.identity())
     }
@@ -168,6 +181,7 @@ impl ServerPki {
         ensure(dir, "api", &self.ca, &Profile::api_server(advertise))?;
         ensure(dir, "peer", &self.peer_ca, &Profile::peer(name, advertise))?;
         ensure(dir, "kubelet-client", &self.ca, &Profile::kubelet_client())?;
+        ensure(dir, "front-proxy-client", &self.front_proxy_ca, &Profile::front_proxy_client())?;
         ensure(dir, "admin", &self.ca, &Profile::admin())
     }
 }

@@ -53,7 +53,16 @@ fn keys_are_readable_by_their_owner_only() {
     let dir = PkiDir::of(dir.path());
     let pki = ServerPki::load_or_create(&dir).unwrap();
     pki.ensure_server(&dir, "s1", &hosts()).unwrap();
-    for name in ["ca", "peer-ca", "api", "peer", "kubelet-client", "admin"] {
+    for name in [
+        "ca",
+        "peer-ca",
+        "front-proxy-ca",
+        "api",
+        "peer",
+        "kubelet-client",
+        "front-proxy-client",
+        "admin",
+    ] {
         let mode = std::fs::metadata(dir.key(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600, "{name}");
     }
@@ -73,6 +82,21 @@ fn a_restart_keeps_good_certificates_and_a_new_address_renews_only_what_serves_i
     again.ensure_server(&dir, "s1", &["198.51.100.1".into()]).unwrap();
     assert_ne!(api, read("api"));
     assert_eq!(admin, read("admin"));
+}
+
+#[test]
+fn a_directory_of_before_the_front_proxy_gets_its_authority_and_keeps_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = PkiDir::of(dir.path());
+    let pki = ServerPki::load_or_create(&dir).unwrap();
+    for path in [dir.cert("front-proxy-ca"), dir.key("front-proxy-ca")] {
+        std::fs::remove_file(path).unwrap();
+    }
+    let made = ServerPki::load(&dir).unwrap();
+    assert_eq!(made.ca.cert_pem(), pki.ca.cert_pem());
+    assert_ne!(made.front_proxy_ca.cert_pem(), pki.front_proxy_ca.cert_pem());
+    let again = ServerPki::load(&dir).unwrap();
+    assert_eq!(again.front_proxy_ca.cert_pem(), made.front_proxy_ca.cert_pem());
 }
 
 #[test]

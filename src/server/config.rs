@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use kontiki_api::audit::AuditConfig;
+
 use super::etcd_tls::EtcdTls;
 use crate::compaction::Retention;
 use crate::token::Token;
@@ -57,6 +59,12 @@ pub struct ServerConfig {
     pub advertise: String,
     /// The host at which peers reach it.
     pub peer_advertise: String,
+    /// Admission plugins beyond those that always work.
+    pub admission_plugins: Vec<String>,
+    /// What it writes down of requests, and where.
+    pub audit: Option<AuditConfig>,
+    /// The resources whose objects it encrypts in the store.
+    pub encrypted: Vec<String>,
 }
 
 impl ServerConfig {

@@ -130,6 +130,9 @@ mod tests {
             retention: Retention::Everything,
             advertise: "127.0.0.1".into(),
             peer_advertise: "127.0.0.1".into(),
+            admission_plugins: Vec::new(),
+            audit: None,
+            encrypted: Vec::new(),
         }
     }
 

@@ -40,22 +40,46 @@ pub const WATCHER_QUEUE: usize = if cfg!(test) { 64 } else { 1024 };
 pub const MESSAGE_EVENTS: usize = 256;
 
 /// The receiving end of a watch. Dropping it ends the watch.
-#[derive(Debug)]
 pub struct Watcher {
     id: u64,
     messages: mpsc::Receiver<WatchMessage>,
     /// Why the sender went away, if not because the store was shut down.
     verdict: Arc<OnceLock<KvError>>,
     reported: bool,
+    reader: Option<Reader>,
     store: Weak<Shared>,
 }
 
+/// Changes events as they are received.
+type Reader = Box<dyn Fn(&mut Event) + Send + Sync>;
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watcher").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
 impl Watcher {
+    /// The same, with every event shown to `reader` before it is received: for who keeps something
+    /// else in the store than it shows.
+    #[must_use]
+    pub fn read_by(mut self, reader: impl Fn(&mut Event) + Send + Sync + 'static) -> Self {
+        self.reader = Some(Box::new(reader));
+        self
+    }
+
+    fn read(&self, mut message: WatchMessage) -> WatchMessage {
+        if let (Some(reader), WatchMessage::Events(events)) = (&self.reader, &mut message) {
+            events.iter_mut().for_each(reader);
+        }
+        message
+    }
+
     /// The next message; `None` when the store has shut down. After an error there is nothing more.
     /// Cancel-safe: a message is either returned or still queued.
     pub async fn next(&mut self) -> Option<Result<WatchMessage, KvError>> {
         match self.messages.recv().await {
-            Some(message) => Some(Ok(message)),
+            Some(message) => Some(Ok(self.read(message))),
             None => self.report(),
         }
     }
@@ -65,13 +89,16 @@ impl Watcher {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<WatchMessage, KvError>>> {
-        self.messages.poll_recv(cx).map(|message| message.map(Ok).or_else(|| self.report()))
+        self.messages.poll_recv(cx).map(|message| match message {
+            Some(message) => Some(Ok(self.read(message))),
+            None => self.report(),
+        })
     }
 
     /// The next message if one is there already.
     pub fn try_next(&mut self) -> Option<Result<WatchMessage, KvError>> {
         match self.messages.try_recv() {
-            Ok(message) => Some(Ok(message)),
+            Ok(message) => Some(Ok(self.read(message))),
             Err(mpsc::error::TryRecvError::Empty) => None,
             Err(mpsc::error::TryRecvError::Disconnected) => self.report(),
         }
@@ -152,7 +179,14 @@ pub(crate) fn begin(shared: &Arc<Shared>, request: WatchRequest) -> Result<Watch
     let (sender, messages) = mpsc::channel(WATCHER_QUEUE);
     let verdict = Arc::new(OnceLock::new());
     let id = shared.hub.add(request, start, sender, Arc::clone(&verdict));
-    Ok(Watcher { id, messages, verdict, reported: false, store: Arc::downgrade(shared) })
+    Ok(Watcher {
+        id,
+        messages,
+        verdict,
+        reported: false,
+        reader: None,
+        store: Arc::downgrade(shared),
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! [`PodSecurity`]: pods may do only what their namespace's labels let them. `enforce` refuses pods,
-//! `warn` tells who writes pods, or what makes pods. What `audit` says is checked and goes nowhere
-//! yet: there is no audit log.
+//! `warn` tells who writes pods, or what makes pods; `audit` tells the audit log.
 
 mod baseline;
 mod policy;
@@ -44,7 +43,9 @@ impl Plugin for PodSecurity {
             (_, _, "") => {
                 let Some(template) = template_of(admit, object) else { return Ok(()) };
                 let policy = policy_of(admit).await?;
-                warn(admit, &policy, &Pod::of_template(template));
+                let pod = Pod::of_template(template);
+                note(admit, &policy, &pod);
+                warn(admit, &policy, &pod);
                 Ok(())
             }
             _ => Ok(()),
@@ -78,6 +79,8 @@ async fn of_pod(admit: &Admit<'_>, object: &Object) -> Result<(), Status> {
     }
     let policy = policy_of(admit).await?;
     let pod = Pod::of_object(object);
+    admit.ctx.annotate(format!("{}enforce-policy", policy::PREFIX), policy.enforce.to_string());
+    note(admit, &policy, &pod);
     let violations = violations(&policy.enforce, &pod);
     if violations.is_empty() {
         warn(admit, &policy, &pod);
@@ -103,6 +106,16 @@ fn matters(object: &Object, old: &Object) -> bool {
         own.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     };
     images(object) != images(old) || profiles(object) != profiles(old)
+}
+
+/// Tells the audit log what would be refused if the audited standard were the enforced one.
+fn note(admit: &Admit<'_>, policy: &Policy, pod: &Pod<'_>) {
+    let violations = violations(&policy.audit, pod);
+    if !violations.is_empty() {
+        let all = in_full(&violations);
+        let text = format!("would violate PodSecurity \"{}\": {all}", policy.audit);
+        admit.ctx.annotate(format!("{}audit-violations", policy::PREFIX), text);
+    }
 }
 
 fn warn(admit: &Admit<'_>, policy: &Policy, pod: &Pod<'_>) {

@@ -1,7 +1,6 @@
 //! [`Policies`]: ValidatingAdmissionPolicies where their bindings make them count.
-//!
-//! What a policy would write to an audit log is left out: there is none.
 
+mod noted;
 mod policy;
 
 use std::collections::HashMap;
@@ -9,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use self::noted::Noted;
 use self::policy::{Action, Binding, Bound, Known, Policy, Validation};
 use super::Admit;
 use super::followed::Followed;
@@ -34,6 +34,8 @@ pub(super) struct Policies {
 struct Finding {
     message: String,
     reason: String,
+    /// Which of its validations says so.
+    place: usize,
 }
 
 impl Policies {
@@ -62,12 +64,25 @@ impl Policies {
         object: Option<&Object>,
     ) -> Result<(), Status> {
         let bound = self.bound.now();
+        let mut noted = Noted::default();
+        let held = self.hold_all(&bound, admit, object, &mut noted).await;
+        noted.tell(admit.ctx);
+        held
+    }
+
+    async fn hold_all(
+        &self,
+        bound: &[Bound],
+        admit: &Admit<'_>,
+        object: Option<&Object>,
+        noted: &mut Noted,
+    ) -> Result<(), Status> {
         let seen = Seen { admit, object };
-        for Bound { policy, bindings } in bound.iter() {
+        for Bound { policy, bindings } in bound {
             let Some(kind) = self.wanted(policy, &seen).await else { continue };
             for binding in bindings {
                 if self.is_in(binding, &seen).await {
-                    self.hold(policy, binding, &seen, kind).await?;
+                    self.hold(policy, binding, &seen, kind, noted).await?;
                 }
             }
         }
@@ -93,6 +108,7 @@ impl Policies {
         binding: &Binding,
         seen: &Seen<'_>,
         kind: &'static Kind,
+        noted: &mut Noted,
     ) -> Result<(), Status> {
         let refuse = |finding: &Finding| refusal(policy, binding, seen, finding);
         let params = match params(policy, binding, seen).await {
@@ -100,12 +116,12 @@ impl Policies {
             Err(_) if policy.is_ignored_when_failing => return Ok(()),
             Err(why) => {
                 let message = format!("failed to configure binding: {why}");
-                return Err(refuse(&Finding { message, reason: String::new() }));
+                return Err(refuse(&Finding { message, reason: String::new(), place: 0 }));
             }
         };
         let namespace = seen.namespace_object(&self.namespaces).await;
         for params in params {
-            let found = evaluate(policy, seen, kind, namespace.as_deref(), &params).await?;
+            let found = evaluate(policy, seen, kind, namespace.as_deref(), &params, noted).await?;
             for finding in &found {
                 for action in &binding.actions {
                     match action {
@@ -115,7 +131,7 @@ impl Policies {
                              '{}': {}",
                             policy.name, binding.name, finding.message
                         )),
-                        Action::Audit => {}
+                        Action::Audit => noted.failure(policy, binding, finding),
                     }
                 }
             }
@@ -142,6 +158,7 @@ async fn evaluate(
     kind: &'static Kind,
     namespace: Option<&Object>,
     params: &Value,
+    noted: &mut Noted,
 ) -> Result<Vec<Finding>, Status> {
     let registry = seen.admit.registry;
     let mut both = [None, None];
@@ -157,7 +174,7 @@ async fn evaluate(
     variables.set("params", params);
     let failed = |why: String| {
         let message = why;
-        let found = Finding { message, reason: String::new() };
+        let found = Finding { message, reason: String::new(), place: 0 };
         if policy.is_ignored_when_failing { Vec::new() } else { vec![found] }
     };
     match policy.conditions.hold(&variables) {
@@ -167,12 +184,13 @@ async fn evaluate(
     }
     name_variables(policy, &mut variables);
     let mut findings = Vec::new();
-    for validation in &policy.validations {
+    for (place, validation) in policy.validations.iter().enumerate() {
         match validation.holds(&variables) {
             Ok(true) => {}
             Ok(false) => findings.push(Finding {
                 message: validation.message(&variables),
                 reason: validation.reason.clone(),
+                place,
             }),
             Err(why) => findings.extend(failed(format!(
                 "expression '{}' resulted in error: {why}",
@@ -180,6 +198,7 @@ async fn evaluate(
             ))),
         }
     }
+    findings.extend(noted.annotations(policy, &variables).into_iter().flat_map(failed));
     Ok(findings)
 }
 

@@ -211,6 +211,9 @@ impl Webhooks {
                 for warning in &verdict.warnings {
                     admit.ctx.warn(warning.clone());
                 }
+                for (key, value) in &verdict.annotations {
+                    admit.ctx.annotate(format!("{}/{key}", hook.name), value.clone());
+                }
                 verdict.check(&hook.name)?;
                 Ok(Some((verdict, object)))
             }

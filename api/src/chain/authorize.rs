@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::HeaderValue;
 use http::header::{USER_AGENT, WARNING};
 
+use crate::audit::Trail;
 use crate::authn::User;
 use crate::context::RequestContext;
 use crate::fields;
@@ -25,11 +26,24 @@ pub(super) async fn filter(
     next: Next,
 ) -> Response {
     let attributes = info.attributes(&query);
+    let trail = request.extensions().get::<Arc<Trail>>().cloned();
+    let note = |key: &str, value: &str| {
+        if let Some(trail) = &trail {
+            trail.annotate(format!("authorization.k8s.io/{key}"), value);
+        }
+    };
     let asked = RequestContext::authorize_latest(&*api.authorizer, user, attributes);
     let mut ctx = match asked.await {
         Ok(ctx) => ctx,
-        Err(refusal) => return refusal.into_response(),
+        Err(refusal) => {
+            note("decision", "forbid");
+            note("reason", "");
+            return refusal.into_response();
+        }
     };
+    note("decision", "allow");
+    note("reason", "");
+    ctx.trail.clone_from(&trail);
     ctx.seat = request.extensions().get().cloned();
     match query.is_dry_run() {
         Ok(is_dry_run) => ctx.dry_run = is_dry_run,

@@ -9,6 +9,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::HeaderMap;
 
+use crate::audit::Trail;
 use crate::authn::{ANONYMOUS, AUTHENTICATED, SERVICE_ACCOUNT_PREFIX, UNAUTHENTICATED, User};
 use crate::authz::{Attributes, ResourceAttributes, decide, refusal};
 use crate::request_info;
@@ -44,7 +45,11 @@ pub(super) async fn filter(
         headers.remove(name);
     }
     tracing::info!(user = user.name, acting_as = wanted.name, "impersonation");
-    request.extensions_mut().insert(Arc::new(completed(wanted)));
+    let user = Arc::new(completed(wanted));
+    if let Some(trail) = request.extensions().get::<Arc<Trail>>() {
+        trail.acts_as(&user);
+    }
+    request.extensions_mut().insert(user);
     next.run(request).await
 }
 

@@ -20,10 +20,14 @@ const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// The longest identity that is taken from a client.
 const AUDIT_ID_BYTES_MAX: usize = 64;
 
+/// The identity of a request.
+#[derive(Debug, Clone)]
+pub(super) struct AuditId(pub(super) HeaderValue);
+
 pub(super) async fn filter(
     State(api): State<Arc<Api>>,
     Extension(info): Extension<Arc<RequestInfo>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let begun = Instant::now();
@@ -34,6 +38,7 @@ pub(super) async fn filter(
         .cloned()
         .unwrap_or_else(new_id);
     let line = format!("{} {}", request.method(), request.uri().path());
+    request.extensions_mut().insert(AuditId(id.clone()));
     let under_way = api.metrics.begin(&info);
     let outcome = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     drop(under_way);

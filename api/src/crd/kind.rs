@@ -106,9 +106,9 @@ pub(super) fn order(kind: &Kind) -> (&'static str, Reverse<Stability>, &'static 
 
 /// How much a version is to be preferred: `v2` before `v1` before `v1beta1` before `v1alpha1`, and
 /// all of these before names of another form.
-pub(super) type Stability = (u8, u64, u64);
+pub(crate) type Stability = (u8, u64, u64);
 
-fn stability(version: &str) -> Stability {
+pub(crate) fn stability(version: &str) -> Stability {
     let read = || {
         let rest = version.strip_prefix('v')?;
         let end = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());

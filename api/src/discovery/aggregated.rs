@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::{GroupVersion, subresource_kind, verbs};
+use super::{GroupVersion, Served, subresource_kind, verbs};
 use crate::registry::strategy::{Kind, Scope, Subresource};
 
 /// The list of these groups, in a version of `apidiscovery.k8s.io`.
 pub(super) fn list(of: &[&GroupVersion<'_>], api_version: &str) -> Value {
-    let mut groups: Vec<(&'static str, Vec<Value>)> = Vec::new();
+    let mut groups: Vec<(&str, Vec<Value>)> = Vec::new();
     for gv in of {
         let version = version(gv);
         match groups.iter_mut().find(|(name, _)| *name == gv.group) {
@@ -34,8 +34,16 @@ fn group(name: &str, versions: &[Value]) -> Value {
 }
 
 fn version(gv: &GroupVersion<'_>) -> Value {
-    let resources: Vec<Value> = gv.kinds.iter().map(|kind| resource(kind)).collect();
-    json!({ "version": gv.version, "resources": resources, "freshness": "Current" })
+    let (resources, is_fresh) = match &gv.served {
+        Served::Here(kinds) => (kinds.iter().map(|kind| resource(kind)).collect(), true),
+        Served::There(remote) => (remote.resources.clone(), remote.is_fresh),
+    };
+    let freshness = if is_fresh { "Current" } else { "Stale" };
+    let mut version = json!({ "version": gv.version, "freshness": freshness });
+    if !resources.is_empty() {
+        version["resources"] = resources.into();
+    }
+    version
 }
 
 fn resource(kind: &Kind) -> Value {

@@ -27,8 +27,8 @@ pub(super) fn api_group_list(named: &[&GroupVersion<'_>]) -> Value {
 }
 
 /// `/apis/GROUP` of each group, by name; the first version is preferred.
-pub(super) fn groups(named: &[&GroupVersion<'_>]) -> Vec<(&'static str, Value)> {
-    let mut groups: Vec<(&'static str, Vec<Value>)> = Vec::new();
+pub(super) fn groups<'a>(named: &[&'a GroupVersion<'a>]) -> Vec<(&'a str, Value)> {
+    let mut groups: Vec<(&str, Vec<Value>)> = Vec::new();
     for gv in named {
         let version = json!({ "groupVersion": group_version(gv), "version": gv.version });
         match groups.iter_mut().find(|(name, _)| *name == gv.group) {
@@ -36,7 +36,7 @@ pub(super) fn groups(named: &[&GroupVersion<'_>]) -> Vec<(&'static str, Value)> 
             None => groups.push((gv.group, vec![version])),
         }
     }
-    let group = |(name, versions): (&'static str, Vec<Value>)| {
+    let group = |(name, versions): (&'a str, Vec<Value>)| {
         let value = json!({
             "kind": "APIGroup",
             "apiVersion": "v1",
@@ -50,9 +50,13 @@ pub(super) fn groups(named: &[&GroupVersion<'_>]) -> Vec<(&'static str, Value)> 
 }
 
 /// `/api/VERSION`, `/apis/GROUP/VERSION`
-pub(super) fn api_resource_list(gv: &GroupVersion<'_>, hashes: &StorageHashes) -> Value {
+pub(super) fn api_resource_list(
+    gv: &GroupVersion<'_>,
+    kinds: &[&Kind],
+    hashes: &StorageHashes,
+) -> Value {
     let mut resources = Vec::new();
-    for kind in &gv.kinds {
+    for kind in kinds {
         resources.push(resource(kind, hashes));
         let mut subresources: Vec<&Subresource> = kind.subresources.iter().collect();
         subresources.sort_by_key(|sub| sub.name);

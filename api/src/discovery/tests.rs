@@ -64,7 +64,7 @@ const V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscove
 
 fn discovery() -> Discovery {
     let kinds = [&POD, &NODE, &DEPLOYMENT];
-    Discovery::new(&kinds, &kinds, "10.0.0.1:6443")
+    Discovery::new(&kinds, &kinds, &Known::default(), "10.0.0.1:6443")
 }
 
 fn read(path: Path<'_>, accept: &str) -> Value {
@@ -121,7 +121,7 @@ fn the_classic_form_lists_resources_with_their_subresources() {
 fn a_resource_tells_the_hash_of_the_version_it_is_stored_in() {
     static NEWER: Kind = Kind { group: "apps", version: "v2", ..copy(&DEPLOYMENT) };
     let kinds = [&POD, &DEPLOYMENT, &NEWER];
-    let discovery = Discovery::new(&kinds, &[&POD, &DEPLOYMENT], "");
+    let discovery = Discovery::new(&kinds, &[&POD, &DEPLOYMENT], &Known::default(), "");
     let hash = |group, version, index: usize| {
         let document = discovery.document(Path::GroupVersion(group, version), "").unwrap();
         let list: Value = serde_json::from_slice(&document.body).unwrap();
@@ -162,4 +162,37 @@ fn a_document_names_its_form_and_has_a_tag_of_its_own() {
     assert_eq!(classic.content_type, "application/json");
     assert_ne!(v2.etag, classic.etag);
     assert!(v2.etag.starts_with('"') && v2.etag.ends_with('"') && v2.etag.len() == 66);
+}
+
+#[test]
+fn what_another_server_serves_takes_the_place_of_what_is_served_here() {
+    let remote = |group: &str, is_fresh: bool| Remote {
+        is_fresh,
+        resources: vec![json!({ "resource": "flunders" })],
+        ..Remote::unknown(&(group.into(), "v1".into()))
+    };
+    let mut known = Known::default();
+    for (group, is_fresh, priority) in [("apps", true, 100), ("wardle.example.com", false, 2000)] {
+        let name = (group.to_owned(), "v1".to_owned());
+        known.remotes.insert(name.clone(), std::sync::Arc::new(remote(group, is_fresh)));
+        known.priorities.insert(name, Priority { group: priority, version: 10 });
+    }
+    let discovery = Discovery::new(&[&POD, &DEPLOYMENT], &[], &known, "");
+    let document = |path, accept| discovery.document(path, accept);
+    let read = |document: &Document| serde_json::from_slice::<Value>(&document.body).unwrap();
+    let groups = read(document(Path::Apis, V2).unwrap());
+    let said = |index: usize| {
+        let group = &groups["items"][index];
+        let version = &group["versions"][0];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        [
+            text(&group["metadata"]["name"]),
+            text(&version["freshness"]),
+            text(&version["resources"][0]["resource"]),
+        ]
+    };
+    assert_eq!(said(0), ["wardle.example.com", "Stale", "flunders"]);
+    assert_eq!(said(1), ["apps", "Current", "flunders"]);
+    assert!(document(Path::Group("wardle.example.com"), "").is_some());
+    assert!(document(Path::GroupVersion("apps", "v1"), "").is_none(), "it is asked there");
 }

@@ -41,6 +41,7 @@ pub(super) async fn own_object(call: &mut Call) -> Result<Object, Status> {
     let Some(version) = call.kind.strategy.definition() else { return object(call, gvk).await };
     let (body, format, validation) = raw(call).await?;
     let decoded = codec::decode_custom(&body, format, gvk, &version.schema, validation)?;
+    sent(&call.ctx, &decoded.value);
     take(&call.ctx, decoded)
 }
 
@@ -48,6 +49,7 @@ pub(super) async fn own_object(call: &mut Call) -> Result<Object, Status> {
 pub(super) async fn object(call: &mut Call, gvk: Gvk<'_>) -> Result<Object, Status> {
     let (body, format, validation) = raw(call).await?;
     let decoded = codec::decode(&body, format, Target::Kind(gvk), validation)?;
+    sent(&call.ctx, &decoded.value);
     take(&call.ctx, decoded)
 }
 
@@ -95,6 +97,7 @@ pub(super) async fn patch(call: &mut Call) -> Result<Option<Patch>, Status> {
         call.ctx.warn(warning);
     }
     let value = read.value;
+    sent(&call.ctx, &value);
     Ok(Some(match kind {
         PatchType::Json => Patch::Json(value),
         PatchType::Merge => Patch::Merge(value),
@@ -112,6 +115,7 @@ pub(super) async fn config(call: &mut Call) -> Result<(Object, Conflicts), Statu
     }
     let config = Object::new(read.value)
         .ok_or_else(|| Status::bad_request("error decoding YAML: it must be an object"))?;
+    sent(&call.ctx, config.value());
     let is_forced = call.query.is_true("force");
     Ok((config, if is_forced { Conflicts::Force } else { Conflicts::Refuse }))
 }
@@ -130,7 +134,15 @@ pub(super) async fn delete_options(call: &mut Call) -> Result<DeleteOptions, Sta
         .ok_or_else(|| Status::internal("DeleteOptions must be among the types"))?;
     let format = Format::of_content_type(content_type(&call.headers))?;
     let decoded = codec::decode(&body, format, Target::Options(options), FieldValidation::Ignore)?;
+    sent(&call.ctx, &decoded.value);
     options_of(&decoded.value)
+}
+
+/// What the audit log is told of a body.
+fn sent(ctx: &RequestContext, value: &Value) {
+    if let Some(trail) = &ctx.trail {
+        trail.sent(value);
+    }
 }
 
 /// How to delete, as a `DeleteOptions` document says it.

@@ -76,3 +76,10 @@ pub(crate) async fn rotate_keys(api: &Api) -> Result<Response, Status> {
     let key = api.tokens.keys().rotate().await?;
     Ok(answer::json(&json!({ "keyID": key.id })))
 }
+
+/// `POST /kontiki/v1/encryption-keys/rotate`: another key seals what the store does not show, and what
+/// others have sealed is sealed anew before this is answered.
+pub(crate) async fn rotate_encryption(api: &Api) -> Result<Response, Status> {
+    let sealed = api.sealed.as_ref().ok_or_else(Status::no_such_path)?;
+    Ok(answer::json(&json!({ "sealedAnew": sealed.rotate().await? })))
+}

@@ -146,7 +146,8 @@ fn handshake(headers: &HeaderMap) -> HeaderMap {
     kept
 }
 
-pub(super) async fn pass_on(
+/// Passes bytes both ways until one end, or the server, ends.
+pub(crate) async fn pass_on(
     client: OnUpgrade,
     node: Upgrade,
     stop: CancellationToken,

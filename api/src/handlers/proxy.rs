@@ -161,7 +161,7 @@ async fn admit(call: &Asked, path: &str) -> Result<(), Status> {
 }
 
 /// The headers of a message without those of one connection; who asked is nobody else's business.
-fn passed_on(headers: &HeaderMap) -> HeaderMap {
+pub(crate) fn passed_on(headers: &HeaderMap) -> HeaderMap {
     let mut kept = headers.clone();
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
@@ -226,7 +226,7 @@ async fn answered(
 }
 
 /// An error with what lies behind it.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

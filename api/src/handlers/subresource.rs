@@ -13,8 +13,9 @@ use crate::negotiate::negotiate;
 use crate::object::Object;
 use crate::registry::options::Part;
 use crate::request_info::Verb;
+use crate::resources::pod;
 use crate::schema::Gvk;
-use crate::status::Status;
+use crate::status::{FieldError, Status};
 
 const SCALE: Gvk<'static> = Gvk::new("autoscaling", "v1", "Scale");
 
@@ -77,6 +78,25 @@ async fn bind(mut call: Call) -> Result<Response, Status> {
     let form = negotiate(&headers, false)?;
     check_name(&binding, &path.name)?;
     api.registry.bind(&ctx, kind, &path.namespace, &path.name, &binding).await?;
+    Ok(answer::document(StatusCode::CREATED, form.format, &Status::created().to_value()))
+}
+
+/// The same where the path does not say which pod, but the binding's name does.
+pub(super) async fn bind_named(mut call: Call) -> Result<Response, Status> {
+    let binding = body::object(&mut call, Gvk::new("", "v1", "Binding")).await?;
+    let Call { api, ctx, path, headers, .. } = call;
+    let form = negotiate(&headers, false)?;
+    let (name, namespace) = (binding.name(), binding.namespace());
+    if !namespace.is_empty() && namespace != path.namespace {
+        let why = "the namespace of the provided object does not match the namespace sent on the \
+                   request";
+        return Err(Status::bad_request(why));
+    }
+    if name.is_empty() {
+        let missing = FieldError::required("metadata.name", "name is required");
+        return Err(Status::invalid("", "Binding", "", &[missing]));
+    }
+    api.registry.bind(&ctx, &pod::KIND, &path.namespace, name, &binding).await?;
     Ok(answer::document(StatusCode::CREATED, form.format, &Status::created().to_value()))
 }
 

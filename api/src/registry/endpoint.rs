@@ -27,6 +27,9 @@ impl Registry {
         let found = self.range(request).await.map_err(|error| error.to_string())?;
         let found = found.kvs.first().ok_or_else(|| format!("service {name:?} not found"))?;
         let service = stored::decode(&service::KIND, found).map_err(|error| error.to_string())?;
+        if service.str_at("/spec/type") == "ExternalName" {
+            return outside(service.str_at("/spec/externalName"), port).await;
+        }
         let port = port_of(&service, |one| one["port"] == port)
             .ok_or_else(|| format!("service {name:?} has no port {port}"))?;
         self.endpoint_of_port(&service, &port).await
@@ -54,6 +57,13 @@ impl Registry {
             .copied()
             .ok_or_else(|| format!("no endpoints available for service {:?}", service.name()))
     }
+}
+
+/// An address of a name outside the cluster.
+async fn outside(name: &str, port: u16) -> Result<SocketAddr, String> {
+    let found = tokio::net::lookup_host((name, port)).await;
+    let mut found = found.map_err(|error| format!("looking up {name:?}: {error}"))?;
+    found.next().ok_or_else(|| format!("{name:?} has no address"))
 }
 
 /// The name of the first port of a Service that is wanted.

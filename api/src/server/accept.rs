@@ -1,5 +1,6 @@
 //! Connections: accept, TLS, HTTP/1.1 or HTTP/2, until told to stop.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use crate::authn::{ClientCertificates, Peer};
+use crate::chain::ClientAddress;
 
 /// How many connections are open at once; more wait in the kernel's queue (A4).
 const CONNECTIONS_MAX: usize = 8192;
@@ -66,11 +68,11 @@ pub(super) async fn run(
             } => (place, accepted),
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, address)) => {
                 let (connections, draining) = (connections.clone(), draining.clone());
                 tasks.spawn(async move {
                     let _place = place;
-                    connections.serve(stream, draining).await;
+                    connections.serve(stream, address, draining).await;
                 });
             }
             Err(error) => {
@@ -90,7 +92,7 @@ pub(super) async fn run(
 }
 
 impl Connections {
-    async fn serve(self, stream: TcpStream, draining: CancellationToken) {
+    async fn serve(self, stream: TcpStream, address: SocketAddr, draining: CancellationToken) {
         if let Err(error) = tune(&stream) {
             tracing::debug!(%error, "a connection is not tuned");
         }
@@ -104,6 +106,7 @@ impl Connections {
         let router = self.router;
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert::<Peer>(peer.clone());
+            request.extensions_mut().insert(ClientAddress(address));
             router.clone().oneshot(request.map(Body::new))
         });
         let builder = builder();

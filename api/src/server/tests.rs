@@ -1,6 +1,8 @@
 //! The server as its clients see it: requests in, answers out, over a store in memory.
 
+mod aggregating;
 mod applying;
+mod auditing;
 mod custom;
 mod deleting;
 mod evicting;
@@ -8,6 +10,7 @@ mod identity;
 mod kinds;
 mod listing;
 mod nodes;
+mod plugins;
 mod policies;
 mod proxying;
 mod quotas;
@@ -16,6 +19,7 @@ mod refusals;
 mod rights;
 mod secure;
 mod standards;
+mod unstored;
 mod watching;
 mod webhooks;
 mod writing;

@@ -13,6 +13,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kontiki_api::client::{ApiType, Client};
 use kontiki_api::informer::{Change, Informer};
+use kontiki_api::object::Object;
 use kontiki_api::registry::options::{DeleteOptions, ListOptions, Part, Patch};
 use kontiki_api::server::{ApiConfig, ApiServer};
 use kontiki_api::status::Status;
@@ -23,6 +24,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::controllers::api_services::availability::DiscoveryCheck;
 use crate::controllers::local_path::{self, VolumeFolders};
 use crate::controllers::{self, owners, pods};
 use crate::leader_context::{LeaderContext, Settings};
@@ -32,12 +34,28 @@ use crate::scheduler;
 /// How long a condition is waited for.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// Aggregated API servers that all say the same.
+#[derive(Default)]
+pub(super) struct Aggregated {
+    /// Why they do not answer; empty where they do.
+    pub(super) refusal: Mutex<String>,
+}
+
+#[async_trait]
+impl DiscoveryCheck for Aggregated {
+    async fn check(&self, _service: &Object) -> Result<(), String> {
+        let why = self.refusal.lock().clone();
+        if why.is_empty() { Ok(()) } else { Err(why) }
+    }
+}
+
 /// The cluster of one test.
 pub(super) struct Cluster {
     pub(super) client: Client,
     server: ApiServer,
     settings: Settings,
     pub(super) folders: Arc<Folders>,
+    pub(super) aggregated: Arc<Aggregated>,
     tasks: Option<(CancellationToken, Vec<JoinHandle<()>>)>,
     nodes: (CancellationToken, JoinHandle<()>),
     /// The uids of all pods there ever were.
@@ -71,7 +89,10 @@ impl Cluster {
             tokio::spawn(run_kubelets(client.clone(), pods, Arc::clone(&created), stop.clone()));
         let nodes = (stop, kubelets);
         let folders = Arc::default();
-        let mut cluster = Self { client, server, settings, folders, tasks: None, nodes, created };
+        let aggregated = Arc::default();
+        let tasks = None;
+        let mut cluster =
+            Self { client, server, settings, folders, aggregated, tasks, nodes, created };
         if cluster.client.get::<Namespace>("", "default").await.is_err() {
             cluster.add_namespace("default").await;
         }
@@ -96,6 +117,7 @@ impl Cluster {
             token: token.clone(),
             settings: Arc::new(self.settings.clone()),
             folders: Arc::clone(&self.folders) as Arc<dyn VolumeFolders>,
+            aggregated: Arc::clone(&self.aggregated) as Arc<dyn DiscoveryCheck>,
             signer: Arc::new(Authority::create("test").unwrap()),
             metrics: Arc::default(),
         };

@@ -5,7 +5,8 @@ use std::fmt;
 use crate::object::Object;
 use crate::status::FieldError;
 
-const PREFIX: &str = "pod-security.kubernetes.io/";
+/// What its labels and its notes in the audit log begin with.
+pub(super) const PREFIX: &str = "pod-security.kubernetes.io/";
 
 /// The standards, each stricter than the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,6 +84,7 @@ impl fmt::Display for Limit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Policy {
     pub(super) enforce: Limit,
+    pub(super) audit: Limit,
     pub(super) warn: Limit,
 }
 
@@ -92,9 +94,9 @@ impl Policy {
     pub(super) fn of(namespace: &Object) -> (Self, Vec<FieldError>) {
         let mut errors = Vec::new();
         let enforce = limit(namespace, "enforce", Level::Restricted, &mut errors);
-        limit(namespace, "audit", Level::Privileged, &mut errors);
+        let audit = limit(namespace, "audit", Level::Privileged, &mut errors);
         let warn = limit(namespace, "warn", Level::Privileged, &mut errors);
-        (Self { enforce, warn }, errors)
+        (Self { enforce, audit, warn }, errors)
     }
 }
 

@@ -78,6 +78,8 @@ pub(super) struct Policy {
     /// In their order, each with its name.
     pub(super) variables: Vec<(String, Result<Expression, String>)>,
     pub(super) validations: Vec<Validation>,
+    /// What it notes in the audit log, each under its key.
+    pub(super) annotations: Vec<(String, Result<Expression, String>)>,
     /// `apiVersion` and `kind`.
     pub(super) param_kind: Option<(String, String)>,
     pub(super) is_ignored_when_failing: bool,
@@ -90,17 +92,22 @@ impl Policy {
         let kind = object.str_at("/spec/paramKind/kind");
         let version = object.str_at("/spec/paramKind/apiVersion");
         let names = variables(true);
-        let variable = |value: &Value| {
+        let named = |value: &Value, name: &str, expression: &str| {
             let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default();
-            (text("name").to_owned(), Expression::compile(text("expression"), &names))
+            (text(name).to_owned(), Expression::compile(text(expression), &names))
         };
         Self {
             name: object.name().to_owned(),
             scope: Match::of(object.at("/spec/matchConstraints").unwrap_or(&Value::Null)),
             conditions: Conditions::of(object.at("/spec/matchConditions"), &names),
-            variables: list("/spec/variables").map(variable).collect(),
+            variables: list("/spec/variables")
+                .map(|value| named(value, "name", "expression"))
+                .collect(),
             validations: list("/spec/validations")
                 .map(|value| Validation::of(value, &names))
+                .collect(),
+            annotations: list("/spec/auditAnnotations")
+                .map(|value| named(value, "key", "valueExpression"))
                 .collect(),
             param_kind: (!kind.is_empty()).then(|| (version.to_owned(), kind.to_owned())),
             is_ignored_when_failing: object.str_at("/spec/failurePolicy") == "Ignore",
@@ -117,6 +124,17 @@ pub(super) enum Action {
     Warn,
     /// It is written down.
     Audit,
+}
+
+impl Action {
+    /// As bindings name it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Deny => "Deny",
+            Self::Warn => "Warn",
+            Self::Audit => "Audit",
+        }
+    }
 }
 
 /// Which objects set a policy's parameters.

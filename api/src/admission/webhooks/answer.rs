@@ -13,6 +13,8 @@ pub(super) struct Verdict {
     /// The JSON patch that it wants.
     pub(super) patch: Option<Value>,
     pub(super) warnings: Vec<String>,
+    /// What it wants to be noted in the audit log.
+    pub(super) annotations: Vec<(String, String)>,
 }
 
 impl Verdict {
@@ -43,6 +45,7 @@ impl Verdict {
             status: response.get("status").cloned().unwrap_or_default(),
             patch: patch(response)?,
             warnings: warnings.filter_map(Value::as_str).map(ToOwned::to_owned).collect(),
+            annotations: annotations(response),
         })
     }
 
@@ -62,6 +65,12 @@ impl Verdict {
         let code = u16::try_from(code).ok().filter(|code| (400..600).contains(code)).unwrap_or(400);
         Err(Status::denied(code, text("reason"), message, self.status.get("details")))
     }
+}
+
+fn annotations(response: &Value) -> Vec<(String, String)> {
+    let all = response.get("auditAnnotations").and_then(Value::as_object).into_iter().flatten();
+    let texts = all.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+    texts.collect()
 }
 
 fn patch(response: &Value) -> Result<Option<Value>, String> {

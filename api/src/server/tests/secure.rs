@@ -18,16 +18,21 @@ use super::*;
 use crate::authn::ClientCertificates;
 use crate::tls;
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+pub(super) type Authority = CertifiedIssuer<'static, KeyPair>;
 
-fn authority(name: &str) -> Authority {
+pub(super) fn authority(name: &str) -> Authority {
     let mut params = CertificateParams::new(Vec::new()).expect("params");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(DnType::CommonName, name);
     CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a ca")
 }
 
-fn issue(authority: &Authority, name: &str, group: &str, is_expired: bool) -> (String, String) {
+pub(super) fn issue(
+    authority: &Authority,
+    name: &str,
+    group: &str,
+    is_expired: bool,
+) -> (String, String) {
     let mut params = CertificateParams::new(vec!["127.0.0.1".into()]).expect("params");
     params.distinguished_name.push(DnType::CommonName, name);
     params.distinguished_name.push(DnType::OrganizationName, group);
@@ -40,7 +45,7 @@ fn issue(authority: &Authority, name: &str, group: &str, is_expired: bool) -> (S
     (cert.pem(), key.serialize_pem())
 }
 
-fn client(trusted: &Authority, identity: Option<&(String, String)>) -> reqwest::Client {
+pub(super) fn client(trusted: &Authority, identity: Option<&(String, String)>) -> reqwest::Client {
     use rustls::pki_types::pem::PemObject as _;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     let mut roots = rustls::RootCertStore::empty();
@@ -69,16 +74,20 @@ fn client(trusted: &Authority, identity: Option<&(String, String)>) -> reqwest::
 }
 
 /// A server on a socket of its own.
-struct Served {
-    address: SocketAddr,
+pub(super) struct Served {
+    pub(super) address: SocketAddr,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<std::io::Result<()>>,
-    cluster: Arc<Cluster>,
+    pub(super) cluster: Arc<Cluster>,
 }
 
 async fn serve(authority: &Authority, kubelet: Option<KubeletIdentity>) -> Served {
-    let config =
-        ApiConfig { client_ca_pem: Some(authority.pem()), kubelet, ..ApiConfig::default() };
+    serve_with(authority, ApiConfig { kubelet, ..ApiConfig::default() }).await
+}
+
+/// The same, set up so.
+pub(super) async fn serve_with(authority: &Authority, config: ApiConfig) -> Served {
+    let config = ApiConfig { client_ca_pem: Some(authority.pem()), ..config };
     let cluster = Arc::new(Cluster::with(config).await);
     let (chain, key) = issue(authority, "kube-apiserver", "servers", false);
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
