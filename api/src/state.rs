@@ -17,6 +17,7 @@ use crate::registry::Registry;
 use crate::registry::scheme::Scheme;
 use crate::server::ApiConfig;
 use crate::tokens::Tokens;
+use crate::usage::Usage;
 
 /// What every request is handled with.
 pub(crate) struct Api {
@@ -28,6 +29,8 @@ pub(crate) struct Api {
     pub(crate) documents: Documents,
     pub(crate) metrics: Metrics,
     pub(crate) kubelet: Option<Kubelet>,
+    /// What the nodes' agents measured last.
+    pub(crate) usage: Usage,
     /// Calls pods and Services for clients.
     pub(crate) proxying: Client,
     /// Places for reads.
