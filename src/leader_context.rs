@@ -8,6 +8,7 @@ use kontiki_api::client::Client;
 use kontiki_api::informer::Informers;
 use tokio_util::sync::CancellationToken;
 
+use crate::controllers::autoscale::measure::MetricsApi;
 use crate::controllers::local_path::VolumeFolders;
 use crate::controllers::metrics::LeaderMetrics;
 use crate::pki::Certify;
@@ -26,6 +27,8 @@ pub struct LeaderContext {
     pub settings: Arc<Settings>,
     /// Removes what volumes hold from the nodes' disks.
     pub folders: Arc<dyn VolumeFolders>,
+    /// Asks what is measured, as the autoscaler.
+    pub metrics_api: Arc<dyn MetricsApi>,
     /// Certifies keys for the cluster.
     pub signer: Arc<dyn Certify>,
     /// What its tasks count; the same through all terms of a server.

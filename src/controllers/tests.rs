@@ -1,6 +1,7 @@
 //! The scheduler and the controllers together, over a store in memory and the API in process, with
 //! nodes whose pods run as soon as they are bound.
 
+mod autoscale;
 mod certificates;
 mod cluster;
 mod cron_job;
