@@ -8,5 +8,6 @@ pub mod compare;
 pub mod etcd;
 pub mod load;
 pub mod report;
+pub mod schedule;
 pub mod usage;
 pub mod watch;

@@ -12,6 +12,8 @@ pub mod agent;
 pub mod bench;
 pub mod chaos;
 pub mod down;
+pub mod hollow;
+pub mod schedule;
 pub mod server;
 pub mod snapshot;
 pub mod status;
@@ -85,8 +87,12 @@ pub enum Verb {
     Snapshot(snapshot::Flags),
     /// Measure a cluster.
     Bench(bench::Flags),
+    /// Join a cluster with nodes that are not there, to load it as real ones do.
+    Hollow(hollow::Flags),
     /// Break a cluster on purpose, and check that it keeps its promises.
     Chaos(chaos::Flags),
+    /// Ask the scheduler for its reasons.
+    Schedule(schedule::Flags),
     /// Print the version and what it speaks.
     Version(version::Flags),
 }
@@ -111,7 +117,9 @@ fn run(cli: Cli) -> ExitCode {
         Verb::Agent(flags) => agent::run(flags),
         Verb::Snapshot(flags) => snapshot::run(flags),
         Verb::Bench(flags) => bench::run(&cli.global, flags),
+        Verb::Hollow(flags) => hollow::run(&flags),
         Verb::Chaos(flags) => chaos::run(&cli.global, flags),
+        Verb::Schedule(flags) => schedule::run(flags),
         Verb::Version(flags) => version::run(&flags),
     };
     match done {

@@ -47,3 +47,4 @@ pub mod up;
 
 pub mod bench;
 pub mod chaos;
+pub mod hollow;
