@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
+use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use crate::kubelet::Kubelet;
@@ -81,6 +82,9 @@ impl Usage {
         kubelet: &Kubelet,
         node: &Object,
     ) -> Option<(String, Arc<Figures>)> {
+        if is_lost(node) {
+            return None;
+        }
         let _place = places.acquire().await.ok()?;
         let figures = self.of_node(kubelet, node).await?;
         Some((node.name().to_owned(), figures))
@@ -113,6 +117,13 @@ impl Usage {
             known.as_ref().is_some_and(|known| known.at.elapsed() < FORGOTTEN)
         });
     }
+}
+
+/// Whether nobody has heard of the node for a while: it is not waited for.
+fn is_lost(node: &Object) -> bool {
+    let conditions = node.at("/status/conditions").and_then(Value::as_array);
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|one| one["type"] == "Ready" && one["status"] == "Unknown")
 }
 
 async fn ask(kubelet: &Kubelet, node: &Object) -> Result<Figures, Status> {

@@ -283,7 +283,7 @@ impl MetricsApi for Used {
         let item = |pod: Pod| {
             json!({
                 "metadata": { "name": pod.metadata.name }, "window": "10s",
-                "timestamp": Timestamp::now(),
+                "timestamp": Timestamp::now().to_string(),
                 "containers": [{ "name": "main", "usage": { "memory": memory } }],
             })
         };
