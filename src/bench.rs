@@ -12,5 +12,6 @@ pub mod failover;
 pub mod leases;
 pub mod load;
 pub mod report;
+pub mod schedule;
 pub mod usage;
 pub mod watch;

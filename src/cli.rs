@@ -13,7 +13,9 @@ mod audit;
 pub mod bench;
 pub mod chaos;
 pub mod down;
+pub mod hollow;
 pub mod member;
+pub mod schedule;
 pub mod server;
 pub mod snapshot;
 pub mod status;
@@ -89,8 +91,12 @@ pub enum Verb {
     Snapshot(snapshot::Flags),
     /// Measure a cluster.
     Bench(bench::Flags),
+    /// Join a cluster with nodes that are not there, to load it as real ones do.
+    Hollow(hollow::Flags),
     /// Break a cluster on purpose, and check that it keeps its promises.
     Chaos(chaos::Flags),
+    /// Ask the scheduler for its reasons.
+    Schedule(schedule::Flags),
     /// Print the version and what it speaks.
     Version(version::Flags),
 }
@@ -116,7 +122,9 @@ fn run(cli: Cli) -> ExitCode {
         Verb::Member(flags) => member::run(flags),
         Verb::Snapshot(flags) => snapshot::run(flags),
         Verb::Bench(flags) => bench::run(&cli.global, flags),
+        Verb::Hollow(flags) => hollow::run(&flags),
         Verb::Chaos(flags) => chaos::run(&cli.global, flags),
+        Verb::Schedule(flags) => schedule::run(flags),
         Verb::Version(flags) => version::run(&flags),
     };
     match done {

@@ -27,6 +27,7 @@ pub mod history;
 pub mod pod_control;
 
 pub mod api_services;
+pub mod autoscale;
 pub mod certificates;
 pub mod cluster_role_aggregation;
 pub mod cron_job;
@@ -83,6 +84,7 @@ pub async fn run(context: LeaderContext) {
     tasks.spawn(stateful_set::controller(&context, begin, &events).run());
     tasks.spawn(cron_job::controller(&context, begin, &events).run());
     tasks.spawn(disruption::controller(&context, begin, &events).run());
+    tasks.spawn(autoscale::controller(&context, begin, &events).run());
     tasks.spawn(job::controller(&context, begin, &events).run());
     tasks.spawn(ttl_after_finished::controller(&context, begin).run());
     tasks.spawn(endpoints::controller(&context, begin, &events).run());

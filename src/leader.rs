@@ -28,6 +28,7 @@ mod dns_service;
 mod event_expiry;
 mod flow_control;
 mod kubernetes_service;
+mod metrics_api;
 mod priority_classes;
 mod service_addresses;
 mod storage_class;
@@ -62,6 +63,7 @@ pub async fn run(
             settings: Arc::clone(&settings),
             folders: Arc::new(volume_folders::OfAgents(Arc::clone(&api))),
             aggregated: Arc::new(aggregated::ByApi(Arc::clone(&api))),
+            metrics_api: Arc::new(metrics_api::OfServer(Arc::clone(&api))),
             signer: Arc::clone(&signer),
             metrics: Arc::clone(&metrics),
         };

@@ -9,6 +9,7 @@ use kontiki_api::informer::Informers;
 use tokio_util::sync::CancellationToken;
 
 use crate::controllers::api_services::availability::DiscoveryCheck;
+use crate::controllers::autoscale::measure::MetricsApi;
 use crate::controllers::local_path::VolumeFolders;
 use crate::controllers::metrics::LeaderMetrics;
 use crate::pki::Certify;
@@ -29,6 +30,8 @@ pub struct LeaderContext {
     pub folders: Arc<dyn VolumeFolders>,
     /// Asks aggregated API servers whether they answer.
     pub aggregated: Arc<dyn DiscoveryCheck>,
+    /// Asks what is measured, as the autoscaler.
+    pub metrics_api: Arc<dyn MetricsApi>,
     /// Certifies keys for the cluster.
     pub signer: Arc<dyn Certify>,
     /// What its tasks count; the same through all terms of a server.

@@ -51,3 +51,4 @@ pub mod up;
 
 pub mod bench;
 pub mod chaos;
+pub mod hollow;

@@ -17,6 +17,7 @@ pub mod resources;
 
 pub mod cache;
 pub mod cycle;
+pub mod explain;
 pub mod nominate;
 pub mod plugins;
 pub mod preempt;
@@ -218,9 +219,9 @@ impl Scheduler {
     fn reset(&mut self) {
         let all = self.pods.list();
         self.cache.reset(self.nodes.list(), &all);
-        let exists = |uid: &str| all.iter().any(|pod| owners::uid(&pod.metadata) == uid);
-        self.queue.retain(exists);
-        self.nominations.retain(exists);
+        let present: HashSet<&str> = all.iter().map(|pod| owners::uid(&pod.metadata)).collect();
+        self.queue.retain(|uid| present.contains(uid));
+        self.nominations.retain(|uid| present.contains(uid));
         for pod in &all {
             self.apply_pod(pod);
         }
@@ -299,7 +300,11 @@ impl Scheduler {
         let waiting =
             Waiting { crowded: crowded.as_ref(), nominated: self.nominations.node_of(pod.uid()) };
         match cycle::schedule(&pod, &snapshot, &waiting, FILTERS, SCORES) {
-            Ok(node) => self.bind(pod, &node),
+            Ok(node) => {
+                // What is held is copied before it changes.
+                drop(snapshot);
+                self.bind(pod, &node);
+            }
             Err(why) => self.put_back(pod, why, crowded.as_ref().unwrap_or(&snapshot)),
         }
     }
@@ -345,7 +350,7 @@ impl Scheduler {
             return pod;
         }
         let reserved: HashSet<String> = self.reserved.values().flatten().cloned().collect();
-        Arc::new(pod.with_claims(self.storage.needs(&pod.pod, &reserved)))
+        Arc::new(pod.with_claims(volumes::needs(&self.storage, &pod.pod, &reserved)))
     }
 
     fn bind(&mut self, pod: Arc<PodInfo>, node: &NodeInfo) {

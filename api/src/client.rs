@@ -234,6 +234,28 @@ impl Client {
         self.registry.patch(&ctx, kind, part, namespace, name, patch).await
     }
 
+    /// The number of replicas of an object, as its scale.
+    pub async fn scale(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Object, Status> {
+        let ctx = self.context(kind, Verb::Get, "scale", namespace, name).await?;
+        self.registry.scale(&ctx, kind, namespace, name).await
+    }
+
+    /// Changes it, if the object is still as the scale says.
+    pub async fn update_scale(
+        &self,
+        kind: &'static Kind,
+        scale: &Object,
+    ) -> Result<Object, Status> {
+        let (namespace, name) = (scale.namespace(), scale.name());
+        let ctx = self.context(kind, Verb::Update, "scale", namespace, name).await?;
+        self.registry.update_scale(&ctx, kind, namespace, name, scale).await
+    }
+
     /// Deletes an object of a kind.
     pub async fn delete_object(
         &self,

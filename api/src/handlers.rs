@@ -7,6 +7,7 @@ mod connect;
 mod delete;
 mod documents;
 mod log;
+mod measured;
 mod options;
 mod proxy;
 mod read;
@@ -30,6 +31,7 @@ use crate::query::Query;
 use crate::registry::options::Part;
 use crate::registry::strategy::{ALL_VERBS, Kind};
 use crate::request_info::{ResourcePath, Verb};
+use crate::resources::resource_metrics;
 use crate::shape::Shaper;
 use crate::state::Api;
 use crate::status::Status;
@@ -88,6 +90,9 @@ pub(crate) async fn resource(call: Call) -> Result<Response, Status> {
     }
     if !call.kind.verbs.contains(&call.path.verb) {
         return Err(call.refuse_verb());
+    }
+    if call.kind.group == resource_metrics::GROUP {
+        return measured::read(call).await;
     }
     if !call.kind.is_stored() {
         return match call.kind.kind {

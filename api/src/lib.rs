@@ -62,6 +62,7 @@ mod kubelet;
 pub mod negotiate;
 mod outbound;
 mod shape;
+mod usage;
 
 pub mod allocate;
 pub mod crd;

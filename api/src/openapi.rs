@@ -7,6 +7,7 @@
 
 mod custom;
 mod gnostic;
+mod measured;
 mod merge;
 mod paths;
 pub mod roots;

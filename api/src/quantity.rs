@@ -79,6 +79,16 @@ impl Quantity {
         Self { nanos: i128::from(value) * MILLI_NANOS, format: Format::DecimalSi }
     }
 
+    /// Billionths: the unit in which the use of processors is measured.
+    pub fn nano(value: i64) -> Self {
+        Self { nanos: i128::from(value), format: Format::DecimalSi }
+    }
+
+    /// Whole bytes, written with powers of 1024.
+    pub fn bytes(value: i64) -> Self {
+        Self { nanos: i128::from(value) * NANOS, format: Format::BinarySi }
+    }
+
     /// The amount in whole units, rounded up (away from zero).
     pub fn value(self) -> i64 {
         clamp_i64(div_up(self.nanos, NANOS))

@@ -45,6 +45,7 @@ pub mod pod_template;
 pub mod priority_class;
 pub mod replica_set;
 pub mod replication_controller;
+pub mod resource_metrics;
 pub mod resource_quota;
 pub mod review;
 pub mod role;
@@ -108,6 +109,8 @@ pub static KINDS: &[&Kind] = &[
     &newer_event::KIND,
     &flow_control::FLOW_SCHEMA,
     &flow_control::PRIORITY_LEVEL,
+    &resource_metrics::NODES,
+    &resource_metrics::PODS,
     &ingress::KIND,
     &ingress_class::KIND,
     &service_network::IP_ADDRESS,

@@ -1,7 +1,7 @@
 //! What every built-in type looks like: one table for decoding, patching and describing.
 //!
 //! The table is a text file (`schema/fields.txt`) written by `examples/generate_schema` from k8s-pb
-//! and k8s-openapi, Kubernetes v1.35. It is read once, on first use; every string in it is a slice
+//! and k8s-openapi, Kubernetes v1.35, with a small one beside it for `metrics.k8s.io`. It is read once, on first use; every string in it is a slice
 //! of the file compiled into the binary. Nothing here knows what a field means.
 
 mod parse;
@@ -16,7 +16,9 @@ pub const DELETE_OPTIONS: &str = "apimachinery.pkg.apis.meta.v1.DeleteOptions";
 /// The name of the answer to a refused request.
 pub const STATUS: &str = "apimachinery.pkg.apis.meta.v1.Status";
 
-static TABLE: LazyLock<Table> = LazyLock::new(|| parse::parse(include_str!("schema/fields.txt")));
+static TABLE: LazyLock<Table> = LazyLock::new(|| {
+    parse::parse(concat!(include_str!("schema/fields.txt"), include_str!("schema/metrics.txt")))
+});
 
 /// Group, version and kind of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

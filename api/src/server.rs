@@ -1,6 +1,7 @@
 //! [`ApiServer`]: everything put together over a [`Kv`], served with TLS, HTTP/1.1 and HTTP/2.
 
 mod accept;
+mod in_process;
 mod parts;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::state::{Api, Documents, Places, STREAMS_MAX};
 use crate::status::Status;
 use crate::tokens::seal::Sealer;
 use crate::tokens::{self, Tokens};
+use crate::usage::Usage;
 use crate::{bootstrap, chain, crd, outbound, resources, routes};
 use accept::Connections;
 use parts::{aggregate, seal, tell_whom_to_believe};
@@ -245,6 +247,7 @@ impl ApiServer {
             rbac,
             tokens,
             kubelet: kubelet.map_err(SetupError::Identity)?,
+            usage: Usage::default(),
             proxying: outbound::proxying().map_err(SetupError::Identity)?,
             documents: Documents::new(&scheme),
             aggregation,

@@ -20,6 +20,7 @@ use crate::registry::scheme::Scheme;
 use crate::sealed::SealedKv;
 use crate::server::ApiConfig;
 use crate::tokens::Tokens;
+use crate::usage::Usage;
 
 /// What every request is handled with.
 pub(crate) struct Api {
@@ -37,6 +38,8 @@ pub(crate) struct Api {
     /// Writes down what requests do, where it shall be.
     pub(crate) audit: Option<Arc<Audit>>,
     pub(crate) kubelet: Option<Kubelet>,
+    /// What the nodes' agents measured last.
+    pub(crate) usage: Usage,
     /// Calls pods and Services for clients.
     pub(crate) proxying: Client,
     /// Places for reads.

@@ -33,9 +33,11 @@ use crate::proxy::nft::Nft;
 use crate::proxy::ports::Place;
 use crate::runtime::cri::Cri;
 use crate::runtime::{Runtime, RuntimeVersion};
+use crate::server::gate::{Gate, KubeReviewer};
 use crate::server::{Server, Sources};
 use crate::spec::NodeFacts;
 use crate::spec::files::parse_resolv_conf;
+use crate::stats::{self, Stats};
 use crate::{events, log_rotation, network, system};
 
 /// Pulls at the same time; more wait.
@@ -164,11 +166,9 @@ impl Agent {
             port: self.address.port(),
             recorder,
         };
-        let sources = Arc::new(Sources {
-            index: index.clone(),
-            runtime: self.runtime.clone(),
-            paths: self.paths.clone(),
-        });
+        let stats = Stats::default();
+        let sources = self.sources(&client, &index, &stats);
+        let sampling = stats.run(self.stats_sources(&index), shutdown.clone());
         let rotation = log_rotation::run(
             self.paths.clone(),
             index.clone(),
@@ -179,6 +179,7 @@ impl Agent {
         let mut tasks = JoinSet::new();
         self.spawn_network(&mut tasks, &client, catalog, &shutdown).await;
         tasks.spawn(rotation);
+        tasks.spawn(sampling);
         tasks.spawn(sender.run(client.clone(), shutdown.clone()));
         tasks.spawn(learn_servers(self.servers.clone(), shutdown.clone()));
         tasks.spawn(renew_lease(client.clone(), self.config.clone(), shutdown.clone()));
@@ -227,6 +228,29 @@ impl Agent {
         }
         let services = Services::new(node.clone(), catalog, self.proxy(), range_sender);
         tasks.spawn(services.run(client.clone(), shutdown.clone()));
+    }
+
+    /// What the agent's server answers from.
+    fn sources(&self, client: &kube::Client, index: &PodIndex, stats: &Stats) -> Arc<Sources> {
+        let node = self.config.node_name.clone();
+        Arc::new(Sources {
+            index: index.clone(),
+            runtime: self.runtime.clone(),
+            paths: self.paths.clone(),
+            stats: stats.clone(),
+            config: self.config.clone(),
+            gate: Gate::new(KubeReviewer { client: client.clone(), node }),
+        })
+    }
+
+    /// What figures are taken from.
+    fn stats_sources(&self, index: &PodIndex) -> stats::Sources {
+        stats::Sources {
+            index: index.clone(),
+            runtime: self.runtime.clone(),
+            paths: self.paths.clone(),
+            cgroup_root: self.config.cgroup_root.clone(),
+        }
     }
 
     fn proxy(&self) -> Option<Proxy> {

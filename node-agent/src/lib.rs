@@ -13,7 +13,7 @@
 //!  └───────────┘  client
 //! ```
 //!
-//! Beside that, per node: `network` (CNI), `proxy` (Services by nftables) and `dns` (the cluster's
+//! Beside that, per node: `stats` (what pods use), `network` (CNI), `proxy` (Services by nftables) and `dns` (the cluster's
 //! names), all fed by `catalog`, what the API says of Services.
 //!
 //! Invariants:
@@ -50,6 +50,7 @@ pub mod restarts;
 pub mod runtime;
 pub mod server;
 pub mod spec;
+pub mod stats;
 pub mod status;
 pub mod volumes;
 

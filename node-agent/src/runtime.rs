@@ -9,6 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
+use crate::stats::{Interface, Usage};
+
 pub mod cri;
 #[cfg(test)]
 pub mod fake;
@@ -400,6 +402,36 @@ pub struct Streams {
     pub tty: bool,
 }
 
+/// What a running container uses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerFigures {
+    /// Identity given by the runtime.
+    pub id: String,
+    /// Name within the pod.
+    pub name: String,
+    /// UID of the pod.
+    pub pod_uid: String,
+    /// Name of the pod.
+    pub pod_name: String,
+    /// Namespace of the pod.
+    pub pod_namespace: String,
+    /// Processors and memory.
+    pub usage: Usage,
+    /// Bytes it wrote to its own layer.
+    pub disk_bytes: Option<u64>,
+    /// Files in its own layer.
+    pub inodes: Option<u64>,
+}
+
+/// What the sandbox of a pod uses beside its containers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SandboxFigures {
+    /// UID of the pod.
+    pub pod_uid: String,
+    /// Its network interfaces, the default one first.
+    pub interfaces: Vec<Interface>,
+}
+
 /// A container runtime.
 ///
 /// Every implementation must: answer within a deadline of its own, bear a repeated `stop_*` and
@@ -462,4 +494,8 @@ pub trait Runtime: Send + Sync + 'static {
     async fn ports_url(&self, sandbox_id: &str, ports: &[i32]) -> Result<String, RuntimeError>;
     /// Makes the runtime write to a new log file after the old one was moved away.
     async fn reopen_log(&self, id: &str) -> Result<(), RuntimeError>;
+    /// What all running containers use.
+    async fn container_figures(&self) -> Result<Vec<ContainerFigures>, RuntimeError>;
+    /// What the sandboxes use.
+    async fn sandbox_figures(&self) -> Result<Vec<SandboxFigures>, RuntimeError>;
 }

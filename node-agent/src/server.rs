@@ -1,5 +1,5 @@
-//! The agent's own HTTPS server: logs, commands and ports of its pods for the API servers, and
-//! nothing for anybody else.
+//! The agent's own HTTPS server: logs, commands, ports and figures of its pods, for the API servers
+//! and for whom they let in.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -25,19 +25,23 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::AgentError;
-use crate::config::ServingTls;
+use crate::config::{AgentConfig, ServingTls};
 use crate::logs::{self, LogOptions};
 use crate::paths::Paths;
 use crate::pods::PodIndex;
 use crate::runtime::{Container, ContainerState, Runtime};
+use crate::stats::Stats;
 
 mod channels;
 mod connect;
 mod dialect;
+mod figures;
+pub mod gate;
 mod identity;
 mod spdy;
 mod streams;
 
+use gate::{Caller, Gate};
 use streams::Open;
 
 /// Connections at the same time; more wait to be accepted.
@@ -61,6 +65,12 @@ pub struct Sources {
     pub runtime: Arc<dyn Runtime>,
     /// Where logs are.
     pub paths: Paths,
+    /// What the pods use.
+    pub stats: Stats,
+    /// What the agent was told at its start.
+    pub config: Arc<AgentConfig>,
+    /// Lets callers in.
+    pub gate: Gate,
 }
 
 /// The server, bound and not yet serving.
@@ -138,10 +148,10 @@ async fn serve(acceptor: TlsAcceptor, stream: TcpStream, sources: Arc<Sources>, 
         return;
     };
     let client = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let allowed = client.is_some_and(|certificate| identity::is_api_server(certificate));
+    let caller = Arc::new(client.map_or(Caller::Unknown, |cert| identity::caller(cert)));
     let service = service_fn(move |request| {
-        let (sources, open) = (sources.clone(), open.clone());
-        async move { Ok::<_, Infallible>(answer(&sources, &open, request, allowed).await) }
+        let (sources, open, caller) = (sources.clone(), open.clone(), caller.clone());
+        async move { Ok::<_, Infallible>(answer(&sources, &open, request, &caller).await) }
     });
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_DEADLINE);
@@ -156,14 +166,15 @@ async fn answer(
     sources: &Sources,
     open: &Open,
     request: Request<Incoming>,
-    allowed: bool,
+    caller: &Caller,
 ) -> Response<Body> {
     let path = request.uri().path().to_owned();
     if path == "/healthz" {
         return text(StatusCode::OK, "ok");
     }
-    if !allowed {
-        return text(StatusCode::FORBIDDEN, "only the API servers may ask");
+    let admitted = sources.gate.admit(caller, request.method(), &path, request.headers()).await;
+    if let Err((code, why)) = admitted {
+        return text(code, &why);
     }
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     if let ["exec" | "attach" | "portForward", ..] = parts.as_slice() {
@@ -175,14 +186,12 @@ async fn answer(
     if request.method() != Method::GET {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served");
     }
-    match parts.as_slice() {
-        ["pods"] => pods(sources),
-        ["containerLogs", namespace, pod, container] => {
-            let query = request.uri().query().unwrap_or_default();
-            container_logs(sources, namespace, pod, container, query).await
-        }
-        _ => text(StatusCode::NOT_FOUND, "404 page not found"),
+    let query = request.uri().query().unwrap_or_default();
+    if let ["containerLogs", namespace, pod, container] = parts.as_slice() {
+        return container_logs(sources, namespace, pod, container, query).await;
     }
+    let figures = figures::answer(sources, &parts, query);
+    figures.unwrap_or_else(|| text(StatusCode::NOT_FOUND, "404 page not found"))
 }
 
 /// Removes what a volume holds, whose claim is gone.
@@ -195,17 +204,6 @@ async fn remove_volume(sources: &Sources, name: &str) -> Response<Body> {
         Ok(Err(error)) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
-}
-
-fn pods(sources: &Sources) -> Response<Body> {
-    let pods: Vec<_> = sources.index.all();
-    let pods: Vec<_> = pods.iter().map(AsRef::as_ref).collect();
-    let list =
-        serde_json::json!({ "apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": pods });
-    let mut response = text(StatusCode::OK, &list.to_string());
-    let json = header::HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, json);
-    response
 }
 
 async fn container_logs(

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -14,9 +15,10 @@ use crate::bench::compare::trials::Sizes;
 use crate::bench::compare::{self, CompareConfig};
 use crate::bench::etcd::{self, Etcd, EtcdRequest};
 use crate::bench::report::{Measured, table};
+use crate::bench::schedule::{self, Mix};
 use crate::bench::{load, watch};
-use crate::client;
 use crate::cluster_file::ClusterFile;
+use crate::{client, hollow};
 
 /// The largest value: objects are at most 1.5 MiB.
 const VALUE_BYTES_MAX: usize = 1 << 20;
@@ -35,6 +37,34 @@ pub struct Flags {
 enum Verb {
     /// Measure a real etcd of three members and a Kontiki of three servers, in turn, with one client.
     Compare(Compare),
+    /// Measure how fast pods get their nodes, with hollow nodes.
+    Schedule(Schedule),
+}
+
+/// Flags of `kontiki bench schedule`.
+#[derive(Debug, Args)]
+struct Schedule {
+    /// How many hollow nodes (several numbers may be given, run one after the other).
+    #[arg(long, value_delimiter = ',', default_values_t = [100])]
+    nodes: Vec<usize>,
+    /// How many pods.
+    #[arg(long, default_value_t = 1000)]
+    pods: usize,
+    /// Which pods (several may be given); by default plain ones.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Mix::Plain])]
+    mix: Vec<Mix>,
+    /// How long one run may take, in seconds.
+    #[arg(long, default_value_t = 600.0, value_name = "SECONDS")]
+    deadline: f64,
+    /// The data directory of `kontiki up`.
+    #[arg(long, env = "KONTIKI_DATA_DIR", default_value = "./kontiki-data", value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Load the cluster of this kubeconfig instead, through its one address.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// How to print the figures.
+    #[arg(long, short, value_enum, default_value = "table")]
+    output: Output,
 }
 
 /// Flags of `kontiki bench compare`.
@@ -129,6 +159,7 @@ enum Target {
 pub fn run(global: &Global, flags: Flags) -> anyhow::Result<ExitCode> {
     match flags.verb {
         Some(Verb::Compare(flags)) => run_compare(global, &flags),
+        Some(Verb::Schedule(flags)) => run_schedule(&flags),
         None => run_load(&flags.load),
     }
 }
@@ -183,6 +214,39 @@ fn run_compare(global: &Global, flags: &Compare) -> anyhow::Result<ExitCode> {
     match flags.output {
         Output::Table => super::print(&compare::table(&comparison))?,
         Output::Json => super::print(&serde_json::to_string_pretty(&comparison)?)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_schedule(flags: &Schedule) -> anyhow::Result<ExitCode> {
+    if flags.pods == 0 || flags.nodes.contains(&0) {
+        bail!("--nodes and --pods: expected at least 1");
+    }
+    let deadline = seconds(flags.deadline)?;
+    let kubeconfig = client::kubeconfig(flags.kubeconfig.as_deref(), &flags.data_dir)?;
+    let servers = match &flags.kubeconfig {
+        Some(_) => vec![kubeconfig.server.clone()],
+        None => {
+            let servers = ClusterFile::read(&flags.data_dir)?.servers;
+            servers.into_iter().map(|server| server.api).collect()
+        }
+    };
+    let measured = super::runtime(None)?.block_on(async {
+        let mut measured = Vec::new();
+        for nodes in &flags.nodes {
+            for mix in &flags.mix {
+                let run = schedule::Run { nodes: *nodes, pods: flags.pods, mix: *mix, deadline };
+                let api = Arc::new(hollow::api::Api::new(&kubeconfig, servers.clone())?);
+                measured.push(schedule::run(&api, run).await?);
+            }
+        }
+        anyhow::Ok(measured)
+    })?;
+    match flags.output {
+        Output::Table => super::print(&schedule::table(&measured))?,
+        Output::Json => {
+            super::print(&serde_json::to_string_pretty(&json!({ "measured": measured }))?)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 //! nodes whose pods run as soon as they are bound.
 
 mod api_services;
+mod autoscale;
 mod certificates;
 mod cluster;
 mod cron_job;

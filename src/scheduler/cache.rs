@@ -80,6 +80,12 @@ impl PodInfo {
         owners::namespace(&self.pod.metadata)
     }
 
+    /// Whether it wants to be near to other pods or far from them.
+    pub fn is_choosy(&self) -> bool {
+        let affinity = self.pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref());
+        affinity.is_some_and(|one| one.pod_affinity.is_some() || one.pod_anti_affinity.is_some())
+    }
+
     /// Its priority.
     pub fn priority(&self) -> i32 {
         self.pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0)
@@ -116,6 +122,9 @@ pub struct NodeInfo {
     pub node: Arc<Node>,
     /// Its pods by uid.
     pub pods: BTreeMap<String, Arc<PodInfo>>,
+    /// Those of them that want to be near to other pods or far from them, by uid: the others need
+    /// not be looked at for every pod that comes.
+    pub choosy: BTreeMap<String, Arc<PodInfo>>,
     /// What it offers.
     pub allocatable: Resources,
     /// How many pods it takes.
@@ -132,6 +141,7 @@ impl NodeInfo {
         let mut info = Self {
             node: Arc::default(),
             pods: BTreeMap::new(),
+            choosy: BTreeMap::new(),
             allocatable: Resources::default(),
             max_pods: 0,
             requested: Resources::default(),
@@ -167,6 +177,9 @@ impl NodeInfo {
         self.remove(pod.uid());
         self.requested.add(&pod.requests);
         self.counted.add(&pod.counted);
+        if pod.is_choosy() {
+            self.choosy.insert(pod.uid().to_owned(), Arc::clone(&pod));
+        }
         self.pods.insert(pod.uid().to_owned(), pod);
     }
 
@@ -175,6 +188,7 @@ impl NodeInfo {
         if let Some(pod) = self.pods.remove(uid) {
             self.requested.sub(&pod.requests);
             self.counted.sub(&pod.counted);
+            self.choosy.remove(uid);
         }
     }
 }
@@ -193,39 +207,48 @@ struct Place {
 /// The nodes and their pods.
 #[derive(Debug, Default)]
 pub struct Cache {
-    nodes: BTreeMap<String, Arc<NodeInfo>>,
-    /// Names of nodes that exist; others in `nodes` only have pods.
-    known: HashSet<String>,
+    /// The nodes that exist, in the order of their names. A snapshot is another hold of it.
+    nodes: Arc<Snapshot>,
+    /// Nodes of which only the pods are known.
+    strange: HashMap<String, NodeInfo>,
     places: HashMap<String, Place>,
 }
 
 impl Cache {
-    /// The nodes as they are now.
-    pub fn snapshot(&self) -> Snapshot {
-        self.nodes
-            .iter()
-            .filter(|(name, _)| self.known.contains(*name))
-            .map(|(_, node)| Arc::clone(node))
-            .collect()
+    /// The nodes as they are now. What changes while a snapshot is held is copied first, so it should
+    /// not be held for longer than it is needed.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.nodes)
+    }
+
+    fn position(&self, name: &str) -> Result<usize, usize> {
+        self.nodes.binary_search_by(|node| node.name().cmp(name))
     }
 
     /// Takes a node's state.
     pub fn apply_node(&mut self, node: Arc<Node>) {
         let name = owners::name(&node.metadata).to_owned();
-        self.known.insert(name.clone());
-        match self.nodes.get_mut(&name) {
-            Some(info) => Arc::make_mut(info).set_node(node),
-            None => {
-                self.nodes.insert(name, Arc::new(NodeInfo::new(node)));
+        match self.position(&name) {
+            Ok(at) => Arc::make_mut(&mut Arc::make_mut(&mut self.nodes)[at]).set_node(node),
+            Err(at) => {
+                let info = match self.strange.remove(&name) {
+                    Some(mut info) => {
+                        info.set_node(node);
+                        info
+                    }
+                    None => NodeInfo::new(node),
+                };
+                Arc::make_mut(&mut self.nodes).insert(at, Arc::new(info));
             }
         }
     }
 
     /// Forgets a node; its pods stay known until they are deleted.
     pub fn delete_node(&mut self, name: &str) {
-        self.known.remove(name);
-        if self.nodes.get(name).is_some_and(|node| node.pods.is_empty()) {
-            self.nodes.remove(name);
+        let Ok(at) = self.position(name) else { return };
+        let info = Arc::make_mut(&mut self.nodes).remove(at);
+        if !info.pods.is_empty() {
+            self.strange.insert(name.to_owned(), Arc::unwrap_or_clone(info));
         }
     }
 
@@ -241,10 +264,12 @@ impl Cache {
     /// Forgets a pod.
     pub fn delete_pod(&mut self, uid: &str) {
         let Some(place) = self.places.remove(uid) else { return };
-        if let Some(info) = self.nodes.get_mut(&place.node) {
-            Arc::make_mut(info).remove(uid);
-            if info.pods.is_empty() && !self.known.contains(&place.node) {
-                self.nodes.remove(&place.node);
+        if let Ok(at) = self.position(&place.node) {
+            Arc::make_mut(&mut Arc::make_mut(&mut self.nodes)[at]).remove(uid);
+        } else if let Some(info) = self.strange.get_mut(&place.node) {
+            info.remove(uid);
+            if info.pods.is_empty() {
+                self.strange.remove(&place.node);
             }
         }
     }
@@ -268,11 +293,12 @@ impl Cache {
 
     /// Takes the whole state anew; what is assumed of pods that still exist unbound stays.
     pub fn reset(&mut self, nodes: Vec<Arc<Node>>, all_pods: &[Arc<Pod>]) {
-        let names: Vec<String> = self.known.iter().cloned().collect();
-        for name in names {
-            if !nodes.iter().any(|node| owners::name(&node.metadata) == name) {
-                self.delete_node(&name);
-            }
+        let present: HashSet<&str> =
+            nodes.iter().map(|node| owners::name(&node.metadata)).collect();
+        let gone = self.nodes.iter().map(|node| node.name().to_owned());
+        let gone: Vec<String> = gone.filter(|name| !present.contains(name.as_str())).collect();
+        for name in gone {
+            self.delete_node(&name);
         }
         for node in nodes {
             self.apply_node(node);
@@ -292,11 +318,13 @@ impl Cache {
     fn put(&mut self, pod: Arc<PodInfo>, node: String, assumed: bool) {
         let uid = pod.uid().to_owned();
         self.delete_pod(&uid);
-        let info = self
-            .nodes
-            .entry(node.clone())
-            .or_insert_with(|| Arc::new(NodeInfo::new(Arc::default())));
-        Arc::make_mut(info).add(pod);
+        match self.position(&node) {
+            Ok(at) => Arc::make_mut(&mut Arc::make_mut(&mut self.nodes)[at]).add(pod),
+            Err(_) => {
+                let strange = self.strange.entry(node.clone());
+                strange.or_insert_with(|| NodeInfo::new(Arc::default())).add(pod);
+            }
+        }
         self.places.insert(uid, Place { node, assumed });
     }
 }

@@ -74,6 +74,20 @@ fn listed(reasons: &BTreeMap<Cow<'static, str>, usize>) -> String {
     parts.join(", ")
 }
 
+/// Clusters up to this size are looked at wholly.
+const NODES_MIN: usize = 100;
+/// Of larger ones so many percent of the nodes must be found feasible, less as they grow, as
+/// upstream.
+const PERCENT_MAX: usize = 50;
+const PERCENT_MIN: usize = 5;
+const NODES_PER_PERCENT: usize = 125;
+
+/// How many feasible nodes are enough to choose among, of so many.
+fn enough(nodes: usize) -> usize {
+    let percent = PERCENT_MAX.saturating_sub(nodes / NODES_PER_PERCENT).max(PERCENT_MIN);
+    (nodes * percent / 100).max(NODES_MIN)
+}
+
 /// Finds a node for the pod.
 pub fn schedule(
     pod: &PodInfo,
@@ -119,9 +133,12 @@ fn uncrowded(
     waiting: &Waiting<'_>,
     filters: &[&dyn Filter],
 ) -> Result<Snapshot, Unschedulable> {
-    let Some(crowded) = waiting.crowded else { return feasible(pod, nodes, filters) };
-    let with = feasible(pod, crowded, filters)?;
-    let without = feasible(pod, nodes, filters)?;
+    let Some(crowded) = waiting.crowded else {
+        return feasible(pod, nodes, filters, enough(nodes.len()), waiting.nominated);
+    };
+    // All of them: the first of one kind need not be among the first of the other.
+    let with = feasible(pod, crowded, filters, usize::MAX, None)?;
+    let without = feasible(pod, nodes, filters, usize::MAX, None)?;
     let fits = |node: &&Arc<NodeInfo>| with.iter().any(|other| other.name() == node.name());
     let both: Snapshot = without.iter().filter(fits).cloned().collect();
     if both.is_empty() {
@@ -133,10 +150,14 @@ fn uncrowded(
     Ok(both)
 }
 
+/// The nodes that can have the pod, up to so many. Each pod begins at another node, so that all
+/// nodes get their share; the one it waits for is looked at first.
 fn feasible(
     pod: &PodInfo,
     nodes: &Snapshot,
     filters: &[&dyn Filter],
+    wanted: usize,
+    nominated: Option<&str>,
 ) -> Result<Snapshot, Unschedulable> {
     let prepared: Vec<_> = filters
         .iter()
@@ -149,7 +170,13 @@ fn feasible(
         rejected_by: vec![],
         resolvable: vec![],
     };
-    for node in nodes {
+    let begin = if wanted < nodes.len() { place_of(pod.uid(), nodes.len()) } else { 0 };
+    let first = nodes.iter().filter(|node| Some(node.name()) == nominated);
+    let others = nodes[begin..].iter().chain(&nodes[..begin]);
+    for node in first.chain(others.filter(|node| Some(node.name()) != nominated)) {
+        if feasible.len() >= wanted {
+            break;
+        }
         let rejected =
             prepared.iter().find_map(|(name, filter)| Some((*name, filter(node).err()?)));
         match rejected {
@@ -177,23 +204,38 @@ impl Unschedulable {
 fn totals(pod: &PodInfo, feasible: &Snapshot, nodes: &Snapshot, scores: &[&dyn Score]) -> Vec<i64> {
     let mut totals = vec![0; feasible.len()];
     for score in scores {
-        let Some(prepared) = score.prepare(pod, feasible, nodes) else { continue };
-        let mut raw: Vec<i64> = feasible.iter().map(|node| prepared(node)).collect();
-        score.normalize().apply(&mut raw);
-        for (total, own) in totals.iter_mut().zip(raw) {
-            assert!(
-                (0..=MAX_SCORE).contains(&own),
-                "{} must score within its scale: {own}",
-                score.name()
-            );
+        let Some(own) = scored(*score, pod, feasible, nodes) else { continue };
+        for (total, own) in totals.iter_mut().zip(own) {
             *total += own * score.weight();
         }
     }
     totals
 }
 
+/// What a plugin gives each of the feasible nodes, on the common scale and before its weight; `None`
+/// where all nodes are the same to it.
+pub(super) fn scored(
+    score: &dyn Score,
+    pod: &PodInfo,
+    feasible: &Snapshot,
+    nodes: &Snapshot,
+) -> Option<Vec<i64>> {
+    let prepared = score.prepare(pod, feasible, nodes)?;
+    let mut own: Vec<i64> = feasible.iter().map(|node| prepared(node)).collect();
+    score.normalize().apply(&mut own);
+    let is_within = own.iter().all(|score| (0..=MAX_SCORE).contains(score));
+    assert!(is_within, "{} must score within its scale: {own:?}", score.name());
+    Some(own)
+}
+
+/// Where among so many nodes the search for a pod's begins.
+fn place_of(uid: &str, nodes: usize) -> usize {
+    let count = u64::try_from(nodes).unwrap_or(u64::MAX).max(1);
+    usize::try_from(lot(uid, "") % count).unwrap_or(0)
+}
+
 /// Decides among equals: another node for another pod, but always the same for the same two.
-fn lot(uid: &str, node: &str) -> u64 {
+pub(super) fn lot(uid: &str, node: &str) -> u64 {
     uid.bytes().chain([0]).chain(node.bytes()).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         let hash: u64 = hash ^ u64::from(byte);
         hash.wrapping_mul(0x0100_0000_01b3).rotate_left(23)
@@ -248,6 +290,31 @@ mod tests {
         ];
         let chosen = place(&pod("p").cpu("500m").request("memory", "1Gi").info(), &nodes).unwrap();
         assert_eq!(chosen.name(), "empty");
+    }
+
+    #[test]
+    fn of_many_nodes_a_part_is_enough_and_all_get_their_share() {
+        for (nodes, expected) in [(50, 100), (100, 100), (1000, 420), (5000, 500), (20_000, 1000)] {
+            assert_eq!(enough(nodes), expected, "{nodes} nodes");
+        }
+        let nodes: Snapshot =
+            (0..1000).map(|number| node(&format!("n{number:04}")).info(vec![])).collect();
+        let mut used: HashMap<String, usize> = HashMap::new();
+        for number in 0..500 {
+            let chosen = place(&pod(&format!("pod-{number}")).info(), &nodes).unwrap();
+            *used.entry(chosen.name().to_owned()).or_default() += 1;
+        }
+        assert!(used.len() > 300, "{} nodes used", used.len());
+        let found =
+            feasible(&pod("p").info(), &nodes, FILTERS, enough(1000), Some("n0007")).unwrap();
+        assert_eq!((found.len(), found[0].name()), (420, "n0007"), "the nominated one is first");
+        let mut full = nodes;
+        for node in &mut full {
+            Arc::make_mut(node).add(pod("x").cpu("4").info());
+        }
+        full.push(node("z").info(vec![]));
+        let chosen = place(&pod("last").cpu("1").info(), &full).unwrap();
+        assert_eq!(chosen.name(), "z", "the search goes on until one is found");
     }
 
     #[test]

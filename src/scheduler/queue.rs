@@ -11,7 +11,7 @@
 //! that can help it against the filters that rejected it.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +58,10 @@ struct Entry {
 pub struct SchedulingQueue {
     entries: HashMap<String, Entry>,
     active: BTreeMap<Rank, String>,
+    /// Those that time alone makes active, by when.
+    due: BTreeSet<(Instant, String)>,
+    /// Those that an event concerns: being scheduled or bound, and unschedulable.
+    listening: HashSet<String>,
     arrivals: u64,
 }
 
@@ -90,11 +94,31 @@ impl SchedulingQueue {
 
     /// Forgets a pod.
     pub fn delete(&mut self, uid: &str) {
-        if let Some(entry) = self.entries.remove(uid)
-            && let Wait::Active(rank) = entry.wait
-        {
+        self.place(uid, Wait::InCycle);
+        self.entries.remove(uid);
+        self.listening.remove(uid);
+    }
+
+    /// Moves a pod from where it waits to another place.
+    fn place(&mut self, uid: &str, wait: Wait) {
+        let Some(entry) = self.entries.get_mut(uid) else { return };
+        if let Some(due) = entry.due() {
+            self.due.remove(&(due, uid.to_owned()));
+        }
+        if let Wait::Active(rank) = entry.wait {
             self.active.remove(&rank);
         }
+        entry.wait = wait;
+        if let Some(due) = entry.due() {
+            self.due.insert((due, uid.to_owned()));
+        }
+        if let Wait::Active(rank) = wait {
+            self.active.insert(rank, uid.to_owned());
+        }
+        match wait {
+            Wait::InCycle | Wait::Unschedulable { .. } => self.listening.insert(uid.to_owned()),
+            Wait::Active(_) | Wait::Backoff { .. } => self.listening.remove(uid),
+        };
     }
 
     /// Forgets all pods but those that `keep`.
@@ -109,9 +133,9 @@ impl SchedulingQueue {
     /// [`SchedulingQueue::delete`] must follow.
     pub fn pop(&mut self, now: Instant) -> Option<Arc<PodInfo>> {
         self.release(now);
-        let (_, uid) = self.active.pop_first()?;
+        let uid = self.active.first_key_value()?.1.clone();
+        self.place(&uid, Wait::InCycle);
         let entry = self.entries.get_mut(&uid).expect("an active pod must be known");
-        entry.wait = Wait::InCycle;
         entry.missed.clear();
         Some(Arc::clone(&entry.pod))
     }
@@ -128,45 +152,47 @@ impl SchedulingQueue {
         entry.failures = entry.failures.saturating_add(1);
         entry.rejected_by = rejected_by;
         let missed = std::mem::take(&mut entry.missed);
-        entry.wait = if missed.into_iter().any(|event| helps(entry, event, filters)) {
+        let wait = if missed.into_iter().any(|event| helps(entry, event, filters)) {
             Wait::Backoff { until: now + backoff(entry.failures) }
         } else {
             Wait::Unschedulable { since: now }
         };
+        self.place(uid, wait);
     }
 
     /// Puts a pod back whose binding failed.
     pub fn failed(&mut self, uid: &str, now: Instant) {
         let Some(entry) = self.entries.get_mut(uid) else { return };
         entry.failures = entry.failures.saturating_add(1);
-        entry.wait = Wait::Backoff { until: now + backoff(entry.failures) };
+        let until = now + backoff(entry.failures);
+        self.place(uid, Wait::Backoff { until });
     }
 
     /// Wakes the pods that the event can help; each still sits out its backoff.
     pub fn wake(&mut self, event: ClusterEvent, filters: &[&dyn Filter], now: Instant) {
-        let mut ready = Vec::new();
-        for (uid, entry) in &mut self.entries {
+        let mut woken = Vec::new();
+        for uid in &self.listening {
+            let Some(entry) = self.entries.get_mut(uid) else { continue };
             match entry.wait {
-                Wait::InCycle => entry.missed.push(event),
+                Wait::InCycle if !entry.missed.contains(&event) => entry.missed.push(event),
                 Wait::Unschedulable { since } if helps(entry, event, filters) => {
-                    let until = since + backoff(entry.failures);
-                    if until <= now {
-                        ready.push(uid.clone());
-                    } else {
-                        entry.wait = Wait::Backoff { until };
-                    }
+                    woken.push((uid.clone(), since + backoff(entry.failures)));
                 }
                 _ => {}
             }
         }
-        for uid in ready {
-            self.activate(&uid);
+        for (uid, until) in woken {
+            if until <= now {
+                self.activate(&uid);
+            } else {
+                self.place(&uid, Wait::Backoff { until });
+            }
         }
     }
 
     /// When a pod becomes active by time alone.
     pub fn next_wake(&self) -> Option<Instant> {
-        self.entries.values().filter_map(Entry::due).min()
+        self.due.first().map(|(due, _)| *due)
     }
 
     /// How many pods wait.
@@ -180,25 +206,17 @@ impl SchedulingQueue {
     }
 
     fn release(&mut self, now: Instant) {
-        let due: Vec<String> = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| entry.due().is_some_and(|due| due <= now))
-            .map(|(uid, _)| uid.clone())
-            .collect();
-        for uid in due {
+        while let Some((due, uid)) = self.due.first().filter(|(due, _)| *due <= now).cloned() {
             self.activate(&uid);
+            // Gone from there with its wait, whether or not it is known any more.
+            self.due.remove(&(due, uid));
         }
     }
 
     fn activate(&mut self, uid: &str) {
-        let Some(entry) = self.entries.get_mut(uid) else { return };
-        if let Wait::Active(old) = entry.wait {
-            self.active.remove(&old);
-        }
+        let Some(entry) = self.entries.get(uid) else { return };
         let rank = (Reverse(entry.pod.priority()), entry.arrival);
-        entry.wait = Wait::Active(rank);
-        self.active.insert(rank, uid.to_owned());
+        self.place(uid, Wait::Active(rank));
     }
 }
 

@@ -132,6 +132,18 @@ fn is_allowed(class: &StorageClass, node: &Node) -> bool {
     })
 }
 
+/// Where claims, volumes and classes are looked up.
+pub trait Look {
+    /// A claim.
+    fn claim(&self, namespace: &str, name: &str) -> Option<Arc<PersistentVolumeClaim>>;
+    /// A volume.
+    fn volume(&self, name: &str) -> Option<Arc<PersistentVolume>>;
+    /// All volumes.
+    fn volumes(&self) -> Vec<Arc<PersistentVolume>>;
+    /// A class.
+    fn class(&self, name: &str) -> Option<Arc<StorageClass>>;
+}
+
 /// What the scheduler sees of claims, volumes and classes.
 #[derive(Clone)]
 pub struct Storage {
@@ -144,70 +156,6 @@ impl Storage {
     /// By these informers.
     pub fn new(informers: &Informers) -> Self {
         Self { claims: informers.of(), volumes: informers.of(), classes: informers.of() }
-    }
-
-    /// What the pod's claims want; the error is for all nodes alike, in Kubernetes' words.
-    /// `reserved` are volumes that other pods' claims are about to get.
-    pub fn needs(&self, pod: &Pod, reserved: &HashSet<String>) -> Result<Vec<ClaimNeed>, String> {
-        let namespace = owners::namespace(&pod.metadata);
-        claims_of(pod).iter().map(|name| self.need(pod, namespace, name, reserved)).collect()
-    }
-
-    fn need(
-        &self,
-        pod: &Pod,
-        namespace: &str,
-        name: &str,
-        reserved: &HashSet<String>,
-    ) -> Result<ClaimNeed, String> {
-        let claim = self.claims.get(namespace, name).ok_or_else(|| {
-            let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-            let is_ephemeral = !volumes
-                .filter_map(|volume| volume.persistent_volume_claim.as_ref())
-                .any(|source| source.claim_name == name);
-            if is_ephemeral {
-                format!("waiting for ephemeral volume controller to create the persistentvolumeclaim {name:?}")
-            } else {
-                format!("persistentvolumeclaim {name:?} not found")
-            }
-        })?;
-        if claim.metadata.deletion_timestamp.is_some() {
-            return Err(format!("persistentvolumeclaim {name:?} is being deleted"));
-        }
-        if claim_phase(&claim) == "Lost" {
-            let volume = volume_name(&claim);
-            return Err(format!(
-                "persistentvolumeclaim {name:?} bound to non-existent persistentvolume {volume:?}"
-            ));
-        }
-        let modes = claim.spec.as_ref().and_then(|spec| spec.access_modes.as_ref());
-        let is_exclusive = modes.is_some_and(|modes| modes.iter().any(|m| m == "ReadWriteOncePod"));
-        let place = self.place(&claim, reserved)?;
-        Ok(ClaimNeed { claim, is_exclusive, place })
-    }
-
-    fn place(
-        &self,
-        claim: &PersistentVolumeClaim,
-        reserved: &HashSet<String>,
-    ) -> Result<Place, String> {
-        if is_bound(claim) {
-            let volume = self.volumes.get("", volume_name(claim));
-            return Ok(volume.map_or(Place::Gone, Place::Bound));
-        }
-        let class = self.classes.get("", class_of_claim(claim));
-        let delayed = class.filter(|class| waits_for_consumer(class));
-        let (Some(class), true) = (delayed, volume_name(claim).is_empty()) else {
-            return Err("pod has unbound immediate PersistentVolumeClaims".to_owned());
-        };
-        let all = self.volumes.list();
-        let is_free = |volume: &Arc<PersistentVolume>| {
-            claim_ref(volume).is_some() || !reserved.contains(owners::name(&volume.metadata))
-        };
-        Ok(Place::Open {
-            volumes: all.into_iter().filter(is_free).collect(),
-            class: Some(class).filter(|class| class.provisioner != NO_PROVISIONER),
-        })
     }
 
     /// Sees to it that the claims get their volumes for a pod on `node`, and waits until they have.
@@ -258,6 +206,92 @@ impl Storage {
             tokio::time::sleep(LOOK).await;
         }
     }
+}
+
+impl Look for Storage {
+    fn claim(&self, namespace: &str, name: &str) -> Option<Arc<PersistentVolumeClaim>> {
+        self.claims.get(namespace, name)
+    }
+
+    fn volume(&self, name: &str) -> Option<Arc<PersistentVolume>> {
+        self.volumes.get("", name)
+    }
+
+    fn volumes(&self) -> Vec<Arc<PersistentVolume>> {
+        self.volumes.list()
+    }
+
+    fn class(&self, name: &str) -> Option<Arc<StorageClass>> {
+        self.classes.get("", name)
+    }
+}
+
+/// What the pod's claims want; the error is for all nodes alike, in Kubernetes' words. `reserved` are
+/// volumes that other pods' claims are about to get.
+pub fn needs(
+    seen: &dyn Look,
+    pod: &Pod,
+    reserved: &HashSet<String>,
+) -> Result<Vec<ClaimNeed>, String> {
+    let namespace = owners::namespace(&pod.metadata);
+    claims_of(pod).iter().map(|name| need(seen, pod, namespace, name, reserved)).collect()
+}
+
+fn need(
+    seen: &dyn Look,
+    pod: &Pod,
+    namespace: &str,
+    name: &str,
+    reserved: &HashSet<String>,
+) -> Result<ClaimNeed, String> {
+    let claim = seen.claim(namespace, name).ok_or_else(|| {
+        let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        let is_ephemeral = !volumes
+            .filter_map(|volume| volume.persistent_volume_claim.as_ref())
+            .any(|source| source.claim_name == name);
+        if is_ephemeral {
+            format!("waiting for ephemeral volume controller to create the persistentvolumeclaim {name:?}")
+        } else {
+            format!("persistentvolumeclaim {name:?} not found")
+        }
+    })?;
+    if claim.metadata.deletion_timestamp.is_some() {
+        return Err(format!("persistentvolumeclaim {name:?} is being deleted"));
+    }
+    if claim_phase(&claim) == "Lost" {
+        let volume = volume_name(&claim);
+        return Err(format!(
+            "persistentvolumeclaim {name:?} bound to non-existent persistentvolume {volume:?}"
+        ));
+    }
+    let modes = claim.spec.as_ref().and_then(|spec| spec.access_modes.as_ref());
+    let is_exclusive = modes.is_some_and(|modes| modes.iter().any(|m| m == "ReadWriteOncePod"));
+    let place = place(seen, &claim, reserved)?;
+    Ok(ClaimNeed { claim, is_exclusive, place })
+}
+
+fn place(
+    seen: &dyn Look,
+    claim: &PersistentVolumeClaim,
+    reserved: &HashSet<String>,
+) -> Result<Place, String> {
+    if is_bound(claim) {
+        let volume = seen.volume(volume_name(claim));
+        return Ok(volume.map_or(Place::Gone, Place::Bound));
+    }
+    let class = seen.class(class_of_claim(claim));
+    let delayed = class.filter(|class| waits_for_consumer(class));
+    let (Some(class), true) = (delayed, volume_name(claim).is_empty()) else {
+        return Err("pod has unbound immediate PersistentVolumeClaims".to_owned());
+    };
+    let all = seen.volumes();
+    let is_free = |volume: &Arc<PersistentVolume>| {
+        claim_ref(volume).is_some() || !reserved.contains(owners::name(&volume.metadata))
+    };
+    Ok(Place::Open {
+        volumes: all.into_iter().filter(is_free).collect(),
+        class: Some(class).filter(|class| class.provisioner != NO_PROVISIONER),
+    })
 }
 
 async fn reserve(

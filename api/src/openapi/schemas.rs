@@ -5,7 +5,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::roots::{ROOTS, Root};
-use super::{Style, custom};
+use super::{Style, custom, measured};
 use crate::discovery::subresource_kind;
 use crate::registry::strategy::Kind;
 use crate::schema::{Field, Gvk, ListType, PatchStrategy, Type};
@@ -88,7 +88,8 @@ fn generator(style: Style) -> SchemaGenerator {
 
 fn describe(gvk: Gvk<'_>, generator: &mut SchemaGenerator) -> bool {
     let Some(name) = name_of(gvk) else { return false };
-    let root: Option<&Root> = ROOTS.iter().find(|root| (root.name)() == name);
+    let root: Option<&Root> =
+        ROOTS.iter().chain(&measured::ROOTS).find(|root| (root.name)() == name);
     if let Some(root) = root {
         (root.describe)(generator);
     }

@@ -10,11 +10,13 @@ use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 use super::{
-    Container, ContainerSpec, Credentials, ExecOutput, Image, Listed, Runtime, RuntimeError,
-    RuntimeErrorKind, RuntimeStatus, RuntimeVersion, Sandbox, SandboxSpec, Streams,
+    Container, ContainerFigures, ContainerSpec, Credentials, ExecOutput, Image, Listed, Runtime,
+    RuntimeError, RuntimeErrorKind, RuntimeStatus, RuntimeVersion, Sandbox, SandboxFigures,
+    SandboxSpec, Streams,
 };
 
 mod convert;
+mod figures;
 
 #[expect(unreachable_pub, reason = "generated from the CRI definition")]
 #[allow(clippy::all, clippy::pedantic, reason = "generated")]
@@ -352,6 +354,24 @@ impl Runtime for Cri {
         within(QUERY_DEADLINE, client.reopen_container_log(request(message, QUERY_DEADLINE)))
             .await?;
         Ok(())
+    }
+
+    async fn container_figures(&self) -> Result<Vec<ContainerFigures>, RuntimeError> {
+        let message = proto::ListContainerStatsRequest { filter: None };
+        let mut client = self.runtime();
+        let answer =
+            within(QUERY_DEADLINE, client.list_container_stats(request(message, QUERY_DEADLINE)))
+                .await?;
+        Ok(answer.stats.into_iter().filter_map(figures::container).collect())
+    }
+
+    async fn sandbox_figures(&self) -> Result<Vec<SandboxFigures>, RuntimeError> {
+        let message = proto::ListPodSandboxStatsRequest { filter: None };
+        let mut client = self.runtime();
+        let answer =
+            within(QUERY_DEADLINE, client.list_pod_sandbox_stats(request(message, QUERY_DEADLINE)))
+                .await?;
+        Ok(answer.stats.into_iter().filter_map(figures::sandbox).collect())
     }
 }
 

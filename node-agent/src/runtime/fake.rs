@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::{
-    Container, ContainerSpec, ContainerState, Credentials, ExecOutput, Image, Listed, Runtime,
-    RuntimeError, RuntimeErrorKind, RuntimeStatus, RuntimeVersion, Sandbox, SandboxSpec, Streams,
+    Container, ContainerFigures, ContainerSpec, ContainerState, Credentials, ExecOutput, Image,
+    Listed, Runtime, RuntimeError, RuntimeErrorKind, RuntimeStatus, RuntimeVersion, Sandbox,
+    SandboxFigures, SandboxSpec, Streams,
 };
 
 /// A runtime in memory.
@@ -349,5 +350,15 @@ impl Runtime for FakeRuntime {
         let mut state = self.state.lock();
         let call = state.named("reopen", id);
         state.call(Some(call))
+    }
+
+    async fn container_figures(&self) -> Result<Vec<ContainerFigures>, RuntimeError> {
+        self.state.lock().call(None)?;
+        Ok(Vec::new())
+    }
+
+    async fn sandbox_figures(&self) -> Result<Vec<SandboxFigures>, RuntimeError> {
+        self.state.lock().call(None)?;
+        Ok(Vec::new())
     }
 }

@@ -1,5 +1,5 @@
-//! Who may ask the agent: clients with a certificate of the cluster's authority that names an API
-//! server or an administrator.
+//! Who asks the agent, by the certificate that the cluster's authority gave them: API servers and
+//! administrators are trusted.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::gate::{Caller, User};
 use crate::agent::AgentError;
 use crate::config::ServingTls;
 
@@ -17,7 +18,7 @@ const MASTERS: &str = "system:masters";
 const API_SERVERS: [&str; 3] =
     ["kube-apiserver", "kube-apiserver-kubelet-client", "system:kube-apiserver"];
 
-/// Shows the agent's certificate and wants one from each client.
+/// Shows the agent's certificate and looks at the client's, where it has one: others show a token.
 pub(super) fn tls_config(tls: &ServingTls) -> Result<rustls::ServerConfig, AgentError> {
     let bad = |what: &str, why: &dyn std::fmt::Display| {
         AgentError::Config(format!("{what} of its server: {why}"))
@@ -34,6 +35,7 @@ pub(super) fn tls_config(tls: &ServingTls) -> Result<rustls::ServerConfig, Agent
         .map_err(|error| bad("private key", &error))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
         .build()
         .map_err(|error| bad("client authority", &error))?;
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
@@ -46,15 +48,24 @@ pub(super) fn tls_config(tls: &ServingTls) -> Result<rustls::ServerConfig, Agent
     Ok(config)
 }
 
-/// True if the certificate is an API server's or an administrator's.
-pub(super) fn is_api_server(certificate: &CertificateDer<'_>) -> bool {
-    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return false };
+/// Whom a certificate names. One that cannot be read names nobody.
+pub(super) fn caller(certificate: &CertificateDer<'_>) -> Caller {
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
+        return Caller::Unknown;
+    };
     let subject = certificate.subject();
-    let master = subject.iter_organization().any(|name| name.as_str() == Ok(MASTERS));
-    let api_server = subject
-        .iter_common_name()
-        .any(|name| name.as_str().is_ok_and(|name| API_SERVERS.contains(&name)));
-    master || api_server
+    let text = |name: &x509_parser::x509::AttributeTypeAndValue<'_>| {
+        name.as_str().ok().map(ToOwned::to_owned)
+    };
+    let groups: Vec<String> = subject.iter_organization().filter_map(text).collect();
+    let name = subject.iter_common_name().find_map(text).unwrap_or_default();
+    if groups.iter().any(|group| group == MASTERS) || API_SERVERS.contains(&name.as_str()) {
+        return Caller::Trusted;
+    }
+    if name.is_empty() {
+        return Caller::Unknown;
+    }
+    Caller::Certified(User { name, groups, uid: String::new() })
 }
 
 #[cfg(test)]
@@ -72,9 +83,16 @@ mod tests {
 
     #[test]
     fn api_servers_and_administrators_are_told_from_nodes() {
-        assert!(is_api_server(&certificate("kube-apiserver-kubelet-client", "any")));
-        assert!(is_api_server(&certificate("admin", "system:masters")));
-        assert!(!is_api_server(&certificate("system:node:n1", "system:nodes")));
-        assert!(!is_api_server(&CertificateDer::from(vec![1, 2, 3])));
+        let api_server = certificate("kube-apiserver-kubelet-client", "any");
+        assert_eq!(caller(&api_server), Caller::Trusted);
+        assert_eq!(caller(&certificate("admin", "system:masters")), Caller::Trusted);
+        let node = User {
+            name: "system:node:n1".into(),
+            groups: vec!["system:nodes".into()],
+            uid: String::new(),
+        };
+        let found = caller(&certificate("system:node:n1", "system:nodes"));
+        assert_eq!(found, Caller::Certified(node));
+        assert_eq!(caller(&CertificateDer::from(vec![1, 2, 3])), Caller::Unknown);
     }
 }

@@ -20,6 +20,43 @@ pub(super) struct InterPodAffinity;
 /// A label of nodes with a value: where some pods are.
 type Place = (String, String);
 
+/// Places with what they are worth, by the label and then by its value: a node is looked up, however
+/// many places there are.
+#[derive(Default)]
+struct Places(HashMap<String, HashMap<String, i64>>);
+
+impl Places {
+    fn add(&mut self, (key, value): Place, worth: i64) {
+        *self.0.entry(key).or_default().entry(value).or_default() += worth;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What the places of a node are worth together; nothing where it is at none of them.
+    fn worth_of(&self, node: &NodeInfo) -> Option<i64> {
+        let found = self.0.iter().filter_map(|(key, values)| values.get(node.label(key)?)).copied();
+        found.reduce(|sum, one| sum + one)
+    }
+
+    fn has(&self, node: &NodeInfo) -> bool {
+        self.0
+            .iter()
+            .any(|(key, values)| node.label(key).is_some_and(|one| values.contains_key(one)))
+    }
+}
+
+impl FromIterator<Place> for Places {
+    fn from_iter<I: IntoIterator<Item = Place>>(all: I) -> Self {
+        let mut places = Self::default();
+        for place in all {
+            places.add(place, 1);
+        }
+        places
+    }
+}
+
 fn affinity(pod: &PodInfo) -> Option<&Affinity> {
     pod.pod.spec.as_ref()?.affinity.as_ref()
 }
@@ -82,10 +119,6 @@ fn place(term: &PodAffinityTerm, node: &NodeInfo) -> Option<Place> {
     node.label(&term.topology_key).map(|value| (term.topology_key.clone(), value.to_owned()))
 }
 
-fn is_at(node: &NodeInfo, places: &HashSet<Place>) -> bool {
-    places.iter().any(|(key, value)| node.label(key) == Some(value.as_str()))
-}
-
 /// The places of the pods that a term means.
 fn places_of(term: &PodAffinityTerm, pod: &PodInfo, nodes: &Snapshot) -> HashSet<Place> {
     nodes
@@ -96,12 +129,12 @@ fn places_of(term: &PodAffinityTerm, pod: &PodInfo, nodes: &Snapshot) -> HashSet
 }
 
 /// The places to which pods that are there let no such pod come.
-fn unwelcome_places(pod: &PodInfo, nodes: &Snapshot) -> HashSet<Place> {
-    let mut places = HashSet::new();
+fn unwelcome_places(pod: &PodInfo, nodes: &Snapshot) -> Places {
+    let mut places = Places::default();
     for node in nodes {
-        for other in node.pods.values() {
+        for other in node.choosy.values() {
             let against = must_be_far(other).iter().filter(|term| means(term, other, pod));
-            places.extend(against.filter_map(|term| place(term, node)));
+            against.filter_map(|term| place(term, node)).for_each(|place| places.add(place, 1));
         }
     }
     places
@@ -115,7 +148,7 @@ impl Filter for InterPodAffinity {
     fn prepare<'a>(&'a self, pod: &'a PodInfo, nodes: &'a Snapshot) -> Option<NodeFilter<'a>> {
         let near: Vec<(&PodAffinityTerm, HashSet<Place>)> =
             must_be_near(pod).iter().map(|term| (term, places_of(term, pod, nodes))).collect();
-        let far: HashSet<Place> =
+        let far: Places =
             must_be_far(pod).iter().flat_map(|term| places_of(term, pod, nodes)).collect();
         let unwelcome = unwelcome_places(pod, nodes);
         if near.is_empty() && far.is_empty() && unwelcome.is_empty() {
@@ -131,10 +164,10 @@ impl Filter for InterPodAffinity {
             if !is_near {
                 return Err(Rejection::by_node(NOT_NEAR));
             }
-            if is_at(node, &far) {
+            if far.has(node) {
                 return Err(Rejection::by_pods(TOO_NEAR));
             }
-            if is_at(node, &unwelcome) {
+            if unwelcome.has(node) {
                 return Err(Rejection::by_pods(UNWELCOME));
             }
             Ok(())
@@ -165,9 +198,12 @@ impl Score for InterPodAffinity {
         _feasible: &'a Snapshot,
         nodes: &'a Snapshot,
     ) -> Option<NodeScore<'a>> {
-        let mut worth: HashMap<Place, i64> = HashMap::new();
+        let mut worth = Places::default();
+        // Who has no wishes itself matters only to who has.
+        let has_wishes = preferences(pod).next().is_some();
         for node in nodes {
-            for other in node.pods.values() {
+            let others = if has_wishes { &node.pods } else { &node.choosy };
+            for other in others.values() {
                 let own = preferences(pod).filter(|(_, term)| means(term, pod, other));
                 let theirs = preferences(other).filter(|(_, term)| means(term, other, pod));
                 // Whoever had to be near to such a pod is glad of another.
@@ -177,7 +213,7 @@ impl Score for InterPodAffinity {
                     .map(|term| (1, term));
                 for (weight, term) in own.chain(theirs).chain(glad) {
                     if let Some(place) = place(term, node) {
-                        *worth.entry(place).or_default() += weight;
+                        worth.add(place, weight);
                     }
                 }
             }
@@ -185,13 +221,7 @@ impl Score for InterPodAffinity {
         if worth.is_empty() {
             return None;
         }
-        Some(Box::new(move |node| {
-            worth
-                .iter()
-                .filter(|((key, value), _)| node.label(key) == Some(value.as_str()))
-                .map(|(_, weight)| weight)
-                .sum()
-        }))
+        Some(Box::new(move |node| worth.worth_of(node).unwrap_or(0)))
     }
 }
 

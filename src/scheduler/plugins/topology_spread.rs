@@ -1,6 +1,6 @@
 //! Pods that belong together are spread over zones, nodes or whatever else a label tells apart.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, HashSet};
 
 use k8s_openapi::api::core::v1::TopologySpreadConstraint;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
@@ -26,11 +26,11 @@ pub(super) struct TopologySpread;
 struct Counted<'a> {
     key: &'a str,
     max_skew: i64,
-    /// How many domains there must be before the least of them counts as more than 0.
-    min_domains: usize,
     /// Whether the pod counts itself.
     own: i64,
     domains: HashMap<String, i64>,
+    /// How many the least of them has.
+    least: i64,
 }
 
 impl Filter for TopologySpread {
@@ -66,13 +66,8 @@ impl Filter for TopologySpread {
 impl Counted<'_> {
     fn allows(&self, node: &NodeInfo) -> Result<(), Rejection> {
         let Some(domain) = node.label(self.key) else { return Err(Rejection::by_node(NO_LABEL)) };
-        let least = if self.domains.len() < self.min_domains {
-            0
-        } else {
-            self.domains.values().copied().min().unwrap_or(0)
-        };
         let here = self.domains.get(domain).copied().unwrap_or(0);
-        if here + self.own - least > self.max_skew {
+        if here + self.own - self.least > self.max_skew {
             Err(Rejection::by_pods(NOT_EVEN))
         } else {
             Ok(())
@@ -109,13 +104,16 @@ fn count<'a>(
         *domains.entry(domain.to_owned()).or_default() +=
             i64::try_from(here.count()).unwrap_or(i64::MAX);
     }
+    // How many domains there must be before the least of them counts as more than 0.
+    let min_domains = constraint.min_domains.and_then(|least| usize::try_from(least).ok());
+    let least = match domains.values().min() {
+        Some(least) if domains.len() >= min_domains.unwrap_or(1) => *least,
+        _ => 0,
+    };
     Counted {
         key: &constraint.topology_key,
         max_skew: i64::from(constraint.max_skew),
-        min_domains: constraint
-            .min_domains
-            .and_then(|least| usize::try_from(least).ok())
-            .unwrap_or(1),
+        least,
         own: i64::from(labels::matches(&selector, pod.pod.metadata.labels.as_ref())),
         domains,
     }
@@ -158,11 +156,19 @@ fn nothing() -> LabelSelector {
 }
 
 /// How often each value of a label occurs among the pods that count.
-struct Preference {
-    key: String,
+struct Preference<'a> {
+    key: &'a str,
     max_skew: i64,
     weight_milli: i64,
-    domains: BTreeMap<String, i64>,
+    domains: Domains<'a>,
+}
+
+/// The pods that count, by the values of the label.
+enum Domains<'a> {
+    /// Counted over all nodes.
+    Counted(HashMap<String, i64>),
+    /// Each node is its own: those of this owner are counted where a node is looked at.
+    Node(&'a str),
 }
 
 impl Score for TopologySpread {
@@ -185,19 +191,21 @@ impl Score for TopologySpread {
         nodes: &'a Snapshot,
     ) -> Option<NodeScore<'a>> {
         let asked = constraints(pod, "ScheduleAnyway");
-        let preferences: Vec<Preference> = if asked.is_empty() {
+        let preferences: Vec<Preference<'a>> = if asked.is_empty() {
             by_owner(pod, nodes)
         } else {
             asked
                 .iter()
                 .map(|constraint| {
                     let counted = count(constraint, &asked, pod, nodes);
-                    preference(
-                        &constraint.topology_key,
-                        counted.max_skew,
-                        counted.domains.into_iter().collect(),
-                        feasible,
-                    )
+                    let known: HashSet<&str> =
+                        feasible.iter().filter_map(|node| node.label(counted.key)).collect();
+                    Preference {
+                        key: &constraint.topology_key,
+                        max_skew: counted.max_skew,
+                        weight_milli: log_milli(known.len() + 2),
+                        domains: Domains::Counted(counted.domains),
+                    }
                 })
                 .collect()
         };
@@ -207,50 +215,50 @@ impl Score for TopologySpread {
         Some(Box::new(move |node| {
             preferences
                 .iter()
-                .map(|one| {
-                    let here =
-                        node.label(&one.key).and_then(|domain| one.domains.get(domain)).copied();
-                    here.unwrap_or(0) * one.weight_milli / 1000 + one.max_skew - 1
-                })
+                .map(|one| one.here(node) * one.weight_milli / 1000 + one.max_skew - 1)
                 .sum()
         }))
     }
 }
 
-/// Pods of one controller are spread over nodes and zones though nobody asks for it.
-fn by_owner(pod: &PodInfo, nodes: &Snapshot) -> Vec<Preference> {
-    let Some(owner) = owners::controller_of(&pod.pod.metadata) else { return Vec::new() };
-    [(HOSTNAME, 3), (ZONE, 5)]
-        .into_iter()
-        .filter(|(key, _)| nodes.iter().any(|node| node.label(key).is_some()))
-        .map(|(key, max_skew)| {
-            let mut domains: BTreeMap<String, i64> = BTreeMap::new();
-            for node in nodes {
-                let Some(domain) = node.label(key) else { continue };
-                let siblings = node.pods.values().filter(|other| {
-                    !pods::is_terminating(&other.pod)
-                        && owners::is_controlled_by(&other.pod.metadata, &owner.uid)
-                });
-                *domains.entry(domain.to_owned()).or_default() +=
-                    i64::try_from(siblings.count()).unwrap_or(0);
-            }
-            preference(key, max_skew, domains, nodes)
-        })
-        .collect()
+impl Preference<'_> {
+    /// How many pods that count are in the domain of a node.
+    fn here(&self, node: &NodeInfo) -> i64 {
+        let Some(domain) = node.label(self.key) else { return 0 };
+        match &self.domains {
+            Domains::Counted(all) => all.get(domain).copied().unwrap_or(0),
+            Domains::Node(owner) => siblings(owner, node),
+        }
+    }
 }
 
-/// A domain counts the more the more domains there are: by the logarithm of their number.
-fn preference(
-    key: &str,
-    max_skew: i64,
-    domains: BTreeMap<String, i64>,
-    feasible: &Snapshot,
-) -> Preference {
-    let mut found: Vec<&str> = feasible.iter().filter_map(|node| node.label(key)).collect();
-    found.sort_unstable();
-    found.dedup();
-    let weight_milli = log_milli(found.len() + 2);
-    Preference { key: key.to_owned(), max_skew, weight_milli, domains }
+/// Pods of one controller are spread over nodes and zones though nobody asks for it.
+fn by_owner<'a>(pod: &'a PodInfo, nodes: &'a Snapshot) -> Vec<Preference<'a>> {
+    let Some(owner) = owners::controller_of(&pod.pod.metadata) else { return Vec::new() };
+    let hosts = nodes.iter().filter(|node| node.label(HOSTNAME).is_some()).count();
+    let mut zones: HashMap<&str, i64> = HashMap::new();
+    for node in nodes {
+        if let Some(zone) = node.label(ZONE) {
+            *zones.entry(zone).or_default() += siblings(&owner.uid, node);
+        }
+    }
+    let of = |key, max_skew, count: usize, domains| {
+        let weight_milli = log_milli(count + 2);
+        (count > 0).then_some(Preference { key, max_skew, weight_milli, domains })
+    };
+    let count = zones.len();
+    let zones = zones.into_iter().map(|(zone, pods)| (zone.to_owned(), pods)).collect();
+    // A host name is one node's.
+    let by_host = of(HOSTNAME, 3, hosts, Domains::Node(&owner.uid));
+    by_host.into_iter().chain(of(ZONE, 5, count, Domains::Counted(zones))).collect()
+}
+
+/// How many pods of an owner are on a node.
+fn siblings(owner: &str, node: &NodeInfo) -> i64 {
+    let all = node.pods.values().filter(|other| {
+        !pods::is_terminating(&other.pod) && owners::is_controlled_by(&other.pod.metadata, owner)
+    });
+    i64::try_from(all.count()).unwrap_or(i64::MAX)
 }
 
 /// The natural logarithm in thousandths, without floating point: so that equal scores are equal.
@@ -265,6 +273,7 @@ fn log_milli(number: usize) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     use super::*;

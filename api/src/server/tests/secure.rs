@@ -138,7 +138,6 @@ async fn stopping_ends_watches_and_closes_the_port() {
 
 /// An agent that answers with what it was asked, and refuses one container.
 async fn agent(authority: &Authority, stop: &CancellationToken) -> u16 {
-    let (chain, key) = issue(authority, "node", "system:nodes", false);
     let router = Router::new().fallback(async |request: AxumRequest| {
         let asked = request.uri().to_string();
         if asked.contains("/broken") {
@@ -146,6 +145,21 @@ async fn agent(authority: &Authority, stop: &CancellationToken) -> u16 {
         }
         (http::StatusCode::OK, asked)
     });
+    answering(authority, router, stop).await
+}
+
+/// One that measures the pod with that UID.
+async fn measuring(authority: &Authority, stop: &CancellationToken, uid: String) -> u16 {
+    let router = Router::new().fallback(move |request: AxumRequest| {
+        let text = summary(&request.uri().to_string()).to_string().replace("UID", &uid);
+        async move { text }
+    });
+    answering(authority, router, stop).await
+}
+
+/// An agent on a port of its own.
+async fn answering(authority: &Authority, router: Router, stop: &CancellationToken) -> u16 {
+    let (chain, key) = issue(authority, "node", "system:nodes", false);
     let connections = Connections {
         tls: TlsAcceptor::from(Arc::new(tls::server_config(&chain, &key).expect("a config"))),
         router,
@@ -158,6 +172,86 @@ async fn agent(authority: &Authority, stop: &CancellationToken) -> u16 {
         accept::run(listener, connections, &stop, &CancellationToken::new()).await
     });
     port
+}
+
+/// What the agent measured, where it is asked for no more than that.
+fn summary(asked: &str) -> Value {
+    assert_eq!(asked, "/stats/summary?only_cpu_and_memory=true");
+    let figures = |nano: u64, bytes: u64| {
+        json!({
+            "cpu": { "time": "2026-01-01T00:00:00Z", "usageNanoCores": nano },
+            "memory": { "workingSetBytes": bytes },
+        })
+    };
+    let with = |name: &str, mut figures: Value| {
+        figures["name"] = json!(name);
+        figures
+    };
+    let pod = |uid: &str, containers: Vec<Value>| {
+        json!({ "podRef": { "name": "p", "namespace": "default", "uid": uid },
+            "containers": containers })
+    };
+    let both = vec![with("c", figures(1_500_000, 4096)), with("d", figures(10, 1 << 20))];
+    json!({
+        "node": figures(250_000_000, 1 << 30),
+        "pods": [pod("of-another-time", vec![with("c", figures(9, 9))]), pod("UID", both)],
+    })
+}
+
+#[tokio::test]
+async fn what_nodes_and_pods_use_comes_from_the_agents() {
+    let own = authority("own");
+    let (cert_pem, key_pem) = issue(&own, "kube-apiserver", "system:masters", false);
+    let identity = KubeletIdentity { cert_pem, key_pem, ca_pem: own.pem() };
+    let served = serve(&own, Some(identity)).await;
+    let cluster = &served.cluster;
+    let mut two = pod("p");
+    two["metadata"]["labels"] = json!({ "app": "web" });
+    two["spec"]["nodeName"] = json!("n");
+    let uid = cluster.post(PODS, &two).await.ok()["metadata"]["uid"].clone();
+    cluster.merge(&format!("{PODS}/p/status"), &json!({ "status": { "phase": "Running" } })).await;
+    cluster.post(PODS, &pod("waits")).await.ok();
+    let port = measuring(&own, &served.stop, uid.as_str().expect("a uid").to_owned()).await;
+    let labels = json!({ "kubernetes.io/hostname": "n" });
+    let node = json!({ "metadata": { "name": "n", "labels": labels } });
+    cluster.post("/api/v1/nodes", &node).await.ok();
+    cluster.post("/api/v1/nodes", &json!({ "metadata": { "name": "silent" } })).await.ok();
+    let status = json!({ "status": {
+        "addresses": [{ "type": "InternalIP", "address": "127.0.0.1" }],
+        "daemonEndpoints": { "kubeletEndpoint": { "Port": port } },
+    } });
+    cluster.merge("/api/v1/nodes/n/status", &status).await.ok();
+
+    let group = "/apis/metrics.k8s.io/v1beta1";
+    let nodes = cluster.get(&format!("{group}/nodes")).await.ok();
+    assert_eq!(nodes["kind"], "NodeMetricsList");
+    assert_eq!(nodes["items"].as_array().map(Vec::len), Some(1), "the silent one is left out");
+    let node = cluster.get(&format!("{group}/nodes/n")).await.ok();
+    assert_eq!(node["usage"], json!({ "cpu": "250m", "memory": "1Gi" }));
+    assert_eq!(node["metadata"]["labels"], labels);
+    assert_eq!(
+        (&node["timestamp"], &node["window"]),
+        (&json!("2026-01-01T00:00:00Z"), &json!("10s"))
+    );
+    let silent = cluster.get(&format!("{group}/nodes/silent")).await;
+    let why = "nodemetrics.metrics.k8s.io \"silent\" not found";
+    assert_eq!(silent.refusal(), (404, "NotFound", why));
+
+    let selected = cluster.get(&format!("{group}/pods?labelSelector=app%3Dweb")).await.ok();
+    let containers = &selected["items"][0]["containers"];
+    assert_eq!(containers[0], json!({ "name": "c", "usage": { "cpu": "1500u", "memory": "4Ki" } }));
+    let other = cluster.get(&format!("{group}/pods?labelSelector=app%3Dother")).await.ok();
+    assert_eq!(other["items"], json!([]));
+    let waits = cluster.get(&format!("{group}/namespaces/default/pods/waits")).await;
+    let why = "podmetrics.metrics.k8s.io \"default/waits\" not found";
+    assert_eq!(waits.refusal(), (404, "NotFound", why));
+    let written = cluster.post(&format!("{group}/nodes"), &json!({})).await;
+    assert_eq!(written.code, 405);
+    let viewer = User::authenticated("somebody", &[]);
+    let path = format!("{group}/nodes");
+    assert_eq!(cluster.call_as(&viewer, Method::GET, &path, &Value::Null).await.code, 403);
+    served.stop.cancel();
+    served.task.await.expect("no panic").expect("a clean end");
 }
 
 #[tokio::test]
