@@ -33,7 +33,7 @@ use crate::shape::Shaper;
 use crate::state::Api;
 use crate::status::Status;
 
-pub(crate) use cluster::{cluster_status, enroll, jwks, rotate_keys};
+pub(crate) use cluster::{cluster_status, enroll, jwks, node_network, rotate_keys};
 pub(crate) use documents::{discovery, openapi, root};
 pub(crate) use subresource::subresource;
 

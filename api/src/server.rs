@@ -22,6 +22,7 @@ use crate::client::Client;
 use crate::informer::{Informer, Informers};
 use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
+use crate::node_network::NodeNetworks;
 use crate::object::Object;
 use crate::registry::Registry;
 use crate::registry::scheme::Scheme;
@@ -208,6 +209,7 @@ impl ApiServer {
             proxying: outbound::proxying().map_err(SetupError::Identity)?,
             documents: Documents::new(&scheme),
             metrics: Metrics::new(),
+            networks: NodeNetworks::new(&informers),
             reads: Places::new(config.max_reads_in_flight),
             writes: Places::new(config.max_writes_in_flight),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),

@@ -12,6 +12,7 @@ use crate::authz::rbac::Rbac;
 use crate::discovery::Discovery;
 use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
+use crate::node_network::NodeNetworks;
 use crate::openapi::OpenApi;
 use crate::registry::Registry;
 use crate::registry::scheme::Scheme;
@@ -28,6 +29,8 @@ pub(crate) struct Api {
     pub(crate) documents: Documents,
     pub(crate) metrics: Metrics,
     pub(crate) kubelet: Option<Kubelet>,
+    /// What nodes are told of each other.
+    pub(crate) networks: NodeNetworks,
     /// Calls pods and Services for clients.
     pub(crate) proxying: Client,
     /// Places for reads.

@@ -11,7 +11,9 @@ use serde_json::json;
 use super::body;
 use crate::answer;
 use crate::authn::User;
+use crate::authz::node::node_of;
 use crate::client::Client;
+use crate::query::Query;
 use crate::server::{Caller, EnrollKind};
 use crate::state::Api;
 use crate::status::Status;
@@ -50,6 +52,20 @@ pub(crate) async fn enroll(
 pub(crate) async fn cluster_status(api: &Api) -> Result<Response, Status> {
     let status = api.config.cluster_status.as_ref().ok_or_else(Status::no_such_path)?;
     Ok(answer::json(&status.status().await?))
+}
+
+/// `GET /kontiki/v1/network?after=TAG`: what the node that asks must know of the others. The answer
+/// waits a while for something else than what had the tag.
+pub(crate) async fn node_network(
+    api: &Api,
+    user: &User,
+    query: &Query,
+) -> Result<Response, Status> {
+    let Some(node) = node_of(user) else {
+        return Err(Status::bad_request("only the agent of a node is told of its network"));
+    };
+    let network = api.networks.of(node, query.get("after")).await;
+    Ok(answer::json(&serde_json::to_value(&network).map_err(Status::internal)?))
 }
 
 /// `GET /openid/v1/jwks`: the keys by which others check service accounts' tokens.

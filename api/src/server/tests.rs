@@ -13,6 +13,7 @@ mod proxying;
 mod quotas;
 mod ranges;
 mod refusals;
+mod resizing;
 mod rights;
 mod secure;
 mod standards;
