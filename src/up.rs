@@ -29,6 +29,7 @@ use crate::{process::ProcessId, shutdown};
 pub mod boot;
 pub mod children;
 pub mod credentials;
+pub mod network;
 pub mod packages;
 pub mod plan;
 pub mod report;
@@ -37,6 +38,7 @@ pub mod stop;
 
 use children::Supervised;
 use credentials::Credentials;
+use network::NodeNetwork;
 use plan::{Plan, UpConfig};
 use roster::Roster;
 
@@ -126,6 +128,7 @@ impl Cluster {
         let folders: Vec<PathBuf> =
             self.plan.agents.iter().map(|agent| agent.data_dir.clone()).collect();
         let cleaned = stop::clean_agents(&folders).await;
+        let cleaned = cleaned.and(NodeNetwork::of(&self.config.data_dir).remove().await);
         stop_all(self.servers.drain(..)).await;
         if let Some((stop, task)) = self.balancer.take() {
             stop.cancel();

@@ -37,7 +37,7 @@ use crate::state::Api;
 use crate::status::Status;
 
 pub(crate) use cluster::{
-    change_members, cluster_status, enroll, jwks, rotate_encryption, rotate_keys,
+    change_members, cluster_status, enroll, jwks, node_network, rotate_encryption, rotate_keys,
 };
 pub(crate) use connect::pass_on;
 pub(crate) use documents::{discovery, openapi, root};

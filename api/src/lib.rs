@@ -60,6 +60,7 @@ mod cel;
 mod handlers;
 mod kubelet;
 pub mod negotiate;
+mod node_network;
 mod outbound;
 mod shape;
 mod usage;

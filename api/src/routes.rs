@@ -124,6 +124,9 @@ async fn other(
         [] => handlers::root(api),
         ["version"] => answer::json(&version::document()),
         ["metrics"] => api.metrics.answer()?,
+        ["kontiki", "v1", "network"] => {
+            handlers::node_network(api, &ctx.shared_user(), query).await?
+        }
         ["kontiki", "v1", "status"] => handlers::cluster_status(api).await?,
         ["openapi", rest @ ..] => handlers::openapi(api, rest, query, headers).await?,
         ["api" | "apis", ..] => handlers::discovery(api, &segments, headers)?,

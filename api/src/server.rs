@@ -25,6 +25,7 @@ use crate::client::Client;
 use crate::informer::{Informer, Informers};
 use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
+use crate::node_network::NodeNetworks;
 use crate::object::Object;
 use crate::registry::Registry;
 use crate::registry::scheme::Scheme;
@@ -253,6 +254,7 @@ impl ApiServer {
             aggregation,
             metrics: Metrics::new(),
             audit: audit.map(Arc::new),
+            networks: NodeNetworks::new(&informers),
             reads: Places::new(config.max_reads_in_flight),
             writes: Places::new(config.max_writes_in_flight),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),

@@ -14,6 +14,7 @@ use crate::authz::rbac::Rbac;
 use crate::discovery::Discovery;
 use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
+use crate::node_network::NodeNetworks;
 use crate::openapi::OpenApi;
 use crate::registry::Registry;
 use crate::registry::scheme::Scheme;
@@ -40,6 +41,8 @@ pub(crate) struct Api {
     pub(crate) kubelet: Option<Kubelet>,
     /// What the nodes' agents measured last.
     pub(crate) usage: Usage,
+    /// What nodes are told of each other.
+    pub(crate) networks: NodeNetworks,
     /// Calls pods and Services for clients.
     pub(crate) proxying: Client,
     /// Places for reads.

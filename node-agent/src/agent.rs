@@ -1,5 +1,6 @@
 //! Puts an agent together, runs it and takes it apart.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::cleanup::cleanup;
 
+use crate::allocations::{Allocations, Amounts};
 use crate::api::{KubeApi, chain};
 use crate::catalog::Catalog;
 use crate::checkpoint::Checkpoint;
@@ -22,11 +24,14 @@ use crate::containerd::Containerd;
 use crate::containerd::settings::Settings;
 use crate::dns::Dns;
 use crate::images::{Importer, pause};
+use crate::network::peers::Peers;
+use crate::network::routes::Routes;
 use crate::network::services::{self, Services};
 use crate::node::{NodeReporter, renew_lease};
 use crate::paths::Paths;
 use crate::pod_worker::Context;
 use crate::pods::{PodIndex, Pods};
+use crate::policy::Policies;
 use crate::preflight::find_cni_bin_dir;
 use crate::proxy::Proxy;
 use crate::proxy::nft::Nft;
@@ -145,6 +150,11 @@ impl Agent {
         let checkpoint = Checkpoint::open(&self.paths).map_err(|source| {
             AgentError::io("open the folder", &self.paths.checkpoint(), source)
         })?;
+        let node = self.node_facts();
+        let capacity = Amounts { cpu_milli: node.cpu_milli, memory_bytes: node.memory_bytes };
+        let allocations = Allocations::open(&self.paths, capacity).map_err(|source| {
+            AgentError::io("open the folder", &self.paths.allocations(), source)
+        })?;
         let index = PodIndex::default();
         let catalog = Arc::new(RwLock::new(Catalog::default()));
         let context = Arc::new(Context {
@@ -152,8 +162,9 @@ impl Agent {
             api: Arc::new(KubeApi::new(client.clone())),
             recorder: recorder.clone(),
             paths: self.paths.clone(),
-            node: self.node_facts(),
+            node,
             catalog: Arc::clone(&catalog),
+            allocations,
             checkpoint,
             timers: self.config.timers.clone(),
             pulls: Semaphore::new(PULLS_MAX),
@@ -226,7 +237,10 @@ impl Agent {
                 Err(error) => tracing::error!(%error, "cluster DNS cannot listen"),
             }
         }
-        let services = Services::new(node.clone(), catalog, self.proxy(), range_sender);
+        let (ranges, others) = watch::channel(BTreeSet::new());
+        let peers = Peers { routes: self.routes(), policies: self.policies(), ranges };
+        tasks.spawn(peers.run(client.clone(), shutdown.clone()));
+        let services = Services::new(node.clone(), catalog, self.proxy(), range_sender, others);
         tasks.spawn(services.run(client.clone(), shutdown.clone()));
     }
 
@@ -250,6 +264,25 @@ impl Agent {
             runtime: self.runtime.clone(),
             paths: self.paths.clone(),
             cgroup_root: self.config.cgroup_root.clone(),
+        }
+    }
+
+    /// A runtime of somebody else's has a network of its own.
+    fn routes(&self) -> Option<Routes> {
+        let is_ours = self.config.runtime == RuntimeChoice::Supervised;
+        is_ours.then(|| Routes::new(self.config.node_ip))
+    }
+
+    fn policies(&self) -> Option<Policies> {
+        if self.config.runtime != RuntimeChoice::Supervised {
+            return None;
+        }
+        match Nft::new(&self.paths.policy_table()) {
+            Ok(nft) => Some(Policies::new(nft)),
+            Err(error) => {
+                tracing::error!(%error, "network policies are not in force on this node");
+                None
+            }
         }
     }
 

@@ -69,6 +69,7 @@ pub async fn cleanup(data_dir: &Path) -> Result<(), AgentError> {
     let paths = Paths::new(&data_dir);
     let Some(record) = Record::load(&paths)? else { return Ok(()) };
     nft::remove_table(&paths.table()).await;
+    nft::remove_table(&paths.policy_table()).await;
     match &record.runtime {
         RuntimeChoice::Supervised => {
             if let Some(containerd) = Containerd::existing(&paths) {
@@ -79,6 +80,7 @@ pub async fn cleanup(data_dir: &Path) -> Result<(), AgentError> {
                 end_shims(&containerd.socket()).await;
             }
             network::remove_bridge(&paths).await;
+            network::routes::remove().await;
             let _ = std::fs::remove_file(paths.containerd_socket());
         }
         RuntimeChoice::Socket(socket) => {
@@ -96,7 +98,9 @@ pub async fn cleanup(data_dir: &Path) -> Result<(), AgentError> {
     cgroups::remove_tree(&record.cgroup_root);
     // Mounts of containers whose runtime could not undo them.
     volumes::unmount_below(&data_dir);
-    for dir in [paths.logs(), paths.checkpoint(), paths.cni_conf(), paths.ipam()] {
+    for dir in
+        [paths.logs(), paths.checkpoint(), paths.allocations(), paths.cni_conf(), paths.ipam()]
+    {
         let _ = std::fs::remove_dir_all(dir);
     }
     Ok(())

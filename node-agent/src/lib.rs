@@ -13,8 +13,9 @@
 //!  └───────────┘  client
 //! ```
 //!
-//! Beside that, per node: `stats` (what pods use), `network` (CNI), `proxy` (Services by nftables) and `dns` (the cluster's
-//! names), all fed by `catalog`, what the API says of Services.
+//! Beside that, per node: `stats` (what pods use), `network` (CNI, routes), `proxy` (Services by
+//! nftables), `policy` (network policies) and `dns` (the cluster's names), fed by `catalog`, what the
+//! API says of Services.
 //!
 //! Invariants:
 //!
@@ -29,6 +30,7 @@ pub mod preflight;
 
 pub mod admit;
 pub mod agent;
+pub mod allocations;
 pub mod cleanup;
 
 pub mod cgroups;
@@ -44,6 +46,7 @@ pub mod node;
 pub mod plan;
 pub mod pod_worker;
 pub mod pods;
+pub mod policy;
 pub mod probes;
 pub mod proxy;
 pub mod restarts;

@@ -14,6 +14,8 @@ use crate::containerd::write_if_changed;
 use crate::paths::Paths;
 use crate::preflight::find_program;
 
+pub mod peers;
+pub mod routes;
 pub mod services;
 
 /// Longest wait for `ip`.

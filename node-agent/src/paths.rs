@@ -7,6 +7,7 @@
 //! DATA/pods/UID/              volumes, etc-hosts, containers/NAME/MESSAGE of one pod
 //! DATA/local-volumes/NAME     what claims of the class `local-path` hold; outlives its pods
 //! DATA/checkpoint/UID.json    the last known pod
+//! DATA/allocations/UID.json   what a pod was promised, and what its containers were given of it
 //! DATA/logs/NS_NAME_UID/CONTAINER/ATTEMPT.log
 //! ```
 
@@ -89,6 +90,11 @@ impl Paths {
         self.data.join("checkpoint")
     }
 
+    /// Folder of what pods were promised.
+    pub fn allocations(&self) -> PathBuf {
+        self.data.join("allocations")
+    }
+
     /// Folder of all logs.
     pub fn logs(&self) -> PathBuf {
         self.data.join("logs")
@@ -117,6 +123,11 @@ impl Paths {
     /// Name of this agent's table of network rules.
     pub fn table(&self) -> String {
         format!("kontiki-{}", self.fingerprint())
+    }
+
+    /// Name of this agent's table of network policies.
+    pub fn policy_table(&self) -> String {
+        format!("{}-policy", self.table())
     }
 
     /// Ten letters that tell this data directory from every other.

@@ -13,8 +13,10 @@ use crate::runtime::{Container, ContainerState, Sandbox};
 mod containers;
 pub mod ephemeral;
 pub mod outcome;
+pub mod resize;
 
 use outcome::{Outcome, outcome};
+use resize::Resize;
 
 /// Instances kept of each container: the current one, and the one before for its log and end.
 const INSTANCES_KEPT: usize = 2;
@@ -75,6 +77,8 @@ pub struct Memory {
     pub refresh_at: Option<Timestamp>,
     /// What probes found, by the container's id.
     pub probes: BTreeMap<String, ProbeState>,
+    /// Where resizing stands.
+    pub resize: Resize,
     /// The API knows how every container ended.
     pub final_status_written: bool,
     /// Volumes, cgroup and logs are gone.
@@ -93,6 +97,7 @@ impl Memory {
             volumes: Volumes::Unknown,
             refresh_at: None,
             probes: BTreeMap::new(),
+            resize: Resize::default(),
             final_status_written: false,
             torn_down: false,
             deleted: false,
@@ -165,6 +170,13 @@ pub enum Step {
         /// Why, for the event.
         why: String,
     },
+    /// Move the bounds of a running container.
+    ResizeContainer {
+        /// Its identity.
+        id: String,
+        /// Its name.
+        name: String,
+    },
     /// Remove an ended container and its log.
     RemoveContainer {
         /// Its identity.
@@ -194,6 +206,7 @@ impl Step {
             Self::RunSandbox { .. } => "sandbox".to_owned(),
             Self::StartContainer { name, .. } => start_key(name),
             Self::StopContainer { id, grace, .. } => format!("stop {id} {}", grace.as_secs()),
+            Self::ResizeContainer { id, .. } => format!("resize {id}"),
             Self::RemoveContainer { id } => format!("remove {id}"),
             Self::StopSandbox { id } => format!("stop sandbox {id}"),
             Self::RemoveSandbox { id } => format!("remove sandbox {id}"),
@@ -262,7 +275,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     let mut plan = Plan::default();
     if is_ending(input.pod, input.gone) {
         end(input, &mut plan);
-    } else if let Some(outcome) = outcome(input.pod, input.observed) {
+    } else if let Some(outcome) = outcome(input.pod, input.observed, &input.memory.resize) {
         rest(input, outcome, &mut plan);
     } else if let Some(deadline) = active_deadline(input.pod)
         && deadline <= input.now

@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, Notify, Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::allocations::Allocations;
 use crate::api::{ApiError, PodApi, name, namespace, uid};
 use crate::catalog::Catalog;
 use crate::checkpoint::Checkpoint;
@@ -26,12 +27,14 @@ use crate::probes::{Question, Report};
 use crate::restarts::{BackoffRule, Backoffs};
 use crate::runtime::Runtime;
 use crate::spec::NodeFacts;
+use crate::status::conditions::RESIZE;
 use crate::status::{is_final, pod_status};
 use crate::volumes;
 
 mod claims;
 mod health;
 mod observe;
+mod resize;
 mod start;
 mod steps;
 mod tokens;
@@ -66,6 +69,8 @@ pub struct Context {
     pub node: NodeFacts,
     /// Services, for the variables that name them.
     pub catalog: Arc<RwLock<Catalog>>,
+    /// What pods were promised.
+    pub allocations: Allocations,
     /// Last known pods.
     pub checkpoint: Checkpoint,
     /// Periods and deadlines.
@@ -96,6 +101,7 @@ enum Outcome {
     Volumes(Result<References, String>),
     Sandbox(Result<(), String>),
     Start { name: String, result: Result<(), StartError> },
+    Resized { pod: Arc<Pod>, name: String, result: Result<(), String> },
     Runtime(Result<(), String>),
     TornDown(Result<(), String>),
     Deleted(Result<(), ApiError>),
@@ -205,14 +211,16 @@ impl Worker {
             tracing::debug!(pod = name(&pod), %error, "the runtime does not answer");
             return Some(retry_at);
         }
-        self.watch_health(&pod, gone);
         let now = Timestamp::now();
+        let (pod, ask_at) = self.allocate(pod, gone, now);
+        self.watch_health(&pod, gone);
         if self.written_meta.as_ref().is_some_and(|written| *written != meta(&pod)) {
             self.memory.refresh_at = self.memory.refresh_at.map(|_| now);
         }
         let plan = make_plan(&self.input(&pod, gone, now));
         if plan.finished {
             self.context.checkpoint.remove(uid(&pod));
+            self.context.allocations.forget(uid(&pod));
             return None;
         }
         let wake_at = self.tell(&pod, gone, &plan, now);
@@ -222,7 +230,7 @@ impl Worker {
             self.begin(&pod, step);
         }
         let latest = now + RESYNC;
-        Some([plan.wake_at, wake_at].into_iter().flatten().fold(latest, Timestamp::min))
+        Some([plan.wake_at, wake_at, ask_at].into_iter().flatten().fold(latest, Timestamp::min))
     }
 
     fn input<'a>(&'a self, pod: &'a Pod, gone: bool, now: Timestamp) -> Input<'a> {
@@ -241,6 +249,8 @@ impl Worker {
             match own.iter_mut().find(|own| own.type_ == condition.type_) {
                 Some(own) if condition.type_ == "DisruptionTarget" => *own = condition,
                 Some(_) => {}
+                // Told by us, and over.
+                None if RESIZE.contains(&condition.type_.as_str()) => {}
                 None => own.push(condition),
             }
         }
@@ -328,6 +338,9 @@ impl Worker {
             let finished = ended.finished_at.unwrap_or(ended.created_at);
             self.memory.restarts.note(name, finished, Timestamp::now());
         }
+        if let Step::StartContainer { name, .. } = &step {
+            self.note_given(pod, name);
+        }
         if step == Step::PrepareVolumes {
             self.written_meta = Some(meta(pod));
         }
@@ -387,6 +400,7 @@ impl Worker {
                 self.memory.sandbox = Some(self.setup_failure("sandbox", reason, text, now));
             }
             Outcome::Start { name, result } => self.note_start(&pod, name, result, now),
+            Outcome::Resized { pod, name, result } => self.note_resized(&pod, &name, result, now),
             Outcome::Runtime(Ok(())) => {}
             Outcome::Runtime(Err(error)) => {
                 tracing::warn!(pod = name(&pod), error, "a step of a pod failed");

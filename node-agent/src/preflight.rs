@@ -21,7 +21,7 @@ const PROGRAMS: [(&str, &str, &str); 7] = [
     ("nft", "programs services and network rules", "nftables"),
     ("conntrack", "forgets clients of UDP endpoints that are gone", "conntrack"),
     ("iptables", "the CNI plugin portmap calls it for host ports", "iptables"),
-    ("ip", "removes the node's bridge when it is cleaned up", "iproute2"),
+    ("ip", "leads packets between nodes, and removes the node's bridge in the end", "iproute2"),
 ];
 
 /// The CNI plugins that the node's network is made of.
@@ -82,7 +82,7 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
 }
 
 /// `PATH` for programs we start: they call others, which may stand in the system's folders.
-pub(crate) fn search_path() -> std::ffi::OsString {
+pub fn search_path() -> std::ffi::OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs = std::env::split_paths(&path).chain(SYSTEM_DIRS.iter().map(PathBuf::from));
     std::env::join_paths(dirs).unwrap_or(path)

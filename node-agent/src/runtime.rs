@@ -492,6 +492,11 @@ pub trait Runtime: Send + Sync + 'static {
     async fn attach_url(&self, id: &str, streams: Streams) -> Result<String, RuntimeError>;
     /// Where to connect to ports of a sandbox; good for one connection.
     async fn ports_url(&self, sandbox_id: &str, ports: &[i32]) -> Result<String, RuntimeError>;
+    /// Moves the bounds of a running container.
+    async fn update_container(&self, id: &str, bounds: &Resources) -> Result<(), RuntimeError>;
+    /// Bytes of memory a container uses that the kernel could not take back; none if that is not
+    /// known.
+    async fn memory_used(&self, id: &str) -> Result<Option<u64>, RuntimeError>;
     /// Makes the runtime write to a new log file after the old one was moved away.
     async fn reopen_log(&self, id: &str) -> Result<(), RuntimeError>;
     /// What all running containers use.

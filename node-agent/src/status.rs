@@ -17,7 +17,7 @@ use crate::plan::{
 };
 use crate::runtime::ContainerState;
 
-mod conditions;
+pub(crate) mod conditions;
 mod containers;
 
 /// What is said of a pod that was active for too long.
@@ -77,7 +77,7 @@ pub fn pod_status(input: &Input<'_>, plan: &Plan, node_ip: IpAddr) -> PodStatus 
 /// True if the pod was active longer than it may and has not ended otherwise.
 fn is_late(input: &Input<'_>) -> bool {
     !is_ending(input.pod, input.gone)
-        && outcome(input.pod, input.observed).is_none()
+        && outcome(input.pod, input.observed, &input.memory.resize).is_none()
         && active_deadline(input.pod).is_some_and(|deadline| deadline <= input.now)
 }
 
@@ -88,7 +88,7 @@ pub(crate) fn whole_second(at: Timestamp) -> Timestamp {
 
 /// The kubelet's phase, from the containers' states.
 fn phase(input: &Input<'_>, ended: bool, init_done: bool) -> &'static str {
-    if let Some(outcome) = outcome(input.pod, input.observed) {
+    if let Some(outcome) = outcome(input.pod, input.observed, &input.memory.resize) {
         return outcome.phase();
     }
     if is_late(input) {

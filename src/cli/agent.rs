@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use kontiki_node_agent::config::MAX_PODS;
 use kontiki_node_agent::{Agent, AgentConfig, ClusterDns, RuntimeChoice, ServiceProxy};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::server::{check_name, check_url, read_token};
 use crate::enroll::node::{NodeIdentity, NodeRequest};
@@ -42,6 +44,10 @@ pub struct Flags {
         value_name = "DIR"
     )]
     data_dir: PathBuf,
+    /// The network namespace to work in, as a file: the node is then not this machine, but a node of
+    /// its own within it.
+    #[arg(long, env = "KONTIKI_NETWORK_NAMESPACE", value_name = "FILE")]
+    network_namespace: Option<PathBuf>,
     /// `containerd` to start and supervise one, or the path of a CRI socket to use.
     #[arg(
         long,
@@ -163,9 +169,23 @@ impl Flags {
 
 /// Runs one node's agent until it is told to stop; its containers run on.
 pub fn run(flags: Flags) -> anyhow::Result<ExitCode> {
+    if let Some(file) = &flags.network_namespace {
+        enter(file)?;
+    }
     let validated = flags.validate()?;
     super::runtime(None)?.block_on(run_agent(flags, validated))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes this process, while it has but one thread, into a network namespace; whatever it starts is
+/// in it, too.
+fn enter(namespace: &Path) -> anyhow::Result<()> {
+    let shown = namespace.display();
+    let file = std::fs::File::open(namespace)
+        .with_context(|| format!("--network-namespace {shown}: open it"))?;
+    let kind = Some(LinkNameSpaceType::Network);
+    move_into_link_name_space(file.as_fd(), kind)
+        .with_context(|| format!("--network-namespace {shown}: enter it"))
 }
 
 async fn run_agent(flags: Flags, validated: Validated) -> anyhow::Result<()> {

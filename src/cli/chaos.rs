@@ -210,6 +210,7 @@ fn small_disks(scenario: Scenario, folder: &Path) -> anyhow::Result<Vec<SmallDis
 
 fn own_cluster(global: &Global, config: &ChaosConfig, base_port: u16) -> UpConfig {
     UpConfig {
+        network: None,
         servers: SERVERS,
         agents: 0,
         data_dir: config.data_dir.clone(),

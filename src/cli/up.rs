@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::Global;
 use crate::up::boot::check_count;
+use crate::up::network::NodeNetwork;
 use crate::up::plan::{AGENTS_MAX, Hosts, Runtime, SERVERS_MAX, UpConfig, base_port_max};
 
 /// Flags of `kontiki up`.
@@ -17,7 +18,8 @@ pub struct Flags {
     /// How many servers form the control plane: 1 to 9, best an odd number.
     #[arg(long, env = "KONTIKI_SERVERS", default_value_t = 3)]
     servers: u16,
-    /// How many node agents run pods: 0 to 9.
+    /// How many node agents run pods: 0 to 9. One is this machine; of several each has a network
+    /// namespace of its own.
     #[arg(long, env = "KONTIKI_AGENTS", default_value_t = 1)]
     agents: u16,
     /// Where everything lives. Started again on the same directory, it is the same cluster.
@@ -59,10 +61,16 @@ impl Flags {
             bail!("--images {}: expected a folder with image archives", images.display());
         }
         let agents = if self.runtime == Runtime::None { 0 } else { self.agents };
+        let data_dir = absolute(&self.data_dir)?;
+        let network = (agents > 1).then(|| NodeNetwork::of(&data_dir));
+        let node_ip = self.node_ip.unwrap_or_else(|| match &network {
+            Some(network) => network.machine(),
+            None => default_node_ip(agents),
+        });
         Ok(UpConfig {
             servers: self.servers,
             agents,
-            data_dir: absolute(&self.data_dir)?,
+            data_dir,
             base_port: self.base_port,
             runtime: self.runtime,
             images: self.images.as_deref().map(absolute).transpose()?,
@@ -71,7 +79,8 @@ impl Flags {
             restart: !self.no_restart,
             runtime_threads: self.runtime_threads,
             hosts: Hosts::Shared,
-            node_ip: self.node_ip.unwrap_or_else(|| default_node_ip(agents)),
+            node_ip,
+            network,
             log: log.into(),
         })
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kontiki_api::quantity::Quantity as Amount;
 
@@ -89,12 +89,12 @@ pub fn requests(pod: &Pod) -> Resources {
     let Some(spec) = &pod.spec else { return Resources::default() };
     let mut all = Resources::default();
     for container in &spec.containers {
-        all.add(&of_container(container));
+        all.add(&of_container(pod, container));
     }
     let mut sidecars = Resources::default();
     let mut starting = Resources::default();
     for container in spec.init_containers.iter().flatten() {
-        let own = of_container(container);
+        let own = of_container(pod, container);
         if container.restart_policy.as_deref() == Some("Always") {
             all.add(&own);
             sidecars.add(&own);
@@ -121,13 +121,35 @@ pub fn requests(pod: &Pod) -> Resources {
     all
 }
 
-fn of_container(container: &Container) -> Resources {
-    container
-        .resources
-        .as_ref()
-        .and_then(|resources| resources.requests.as_ref())
-        .map(Resources::of)
-        .unwrap_or_default()
+/// What a container asks for, or what its node has given it where that is more: a pod that is
+/// resized down has what it had until its node has taken it back, and one that its node can never
+/// give more keeps what it has.
+fn of_container(pod: &Pod, container: &Container) -> Resources {
+    let asked = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    let asked = asked.map(Resources::of).unwrap_or_default();
+    let Some(status) = given(pod, &container.name) else { return asked };
+    let actual = status.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    let mut all = actual.map(Resources::of).unwrap_or_default();
+    all.at_least(&status.allocated_resources.as_ref().map(Resources::of).unwrap_or_default());
+    if !is_infeasible(pod) {
+        all.at_least(&asked);
+    }
+    all
+}
+
+/// What the node says of a container, where it says what that has.
+fn given<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
+    let status = pod.status.as_ref()?;
+    let main = status.container_statuses.iter().flatten();
+    let all = main.chain(status.init_container_statuses.iter().flatten());
+    all.filter(|status| status.resources.is_some()).find(|status| status.name == name)
+}
+
+fn is_infeasible(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .filter(|condition| condition.type_ == "PodResizePending")
+        .any(|condition| condition.reason.as_deref() == Some("Infeasible"))
 }
 
 #[cfg(test)]
@@ -180,6 +202,32 @@ mod tests {
         assert_eq!(cpu(vec![container("1", None)], vec![sidecar()]), 3000);
         assert_eq!(cpu(vec![container("1", None)], vec![sidecar(), container("5", None)]), 7000);
         assert_eq!(cpu(vec![container("1", None)], vec![container("5", None), sidecar()]), 5000);
+    }
+
+    #[test]
+    fn a_pod_counts_with_what_its_node_has_given_it_until_that_is_taken_back() {
+        let asks = |asked: &str, allocated: &str, pending: Option<&str>| {
+            let mut asking = container(asked, None);
+            asking.name = "c".into();
+            let conditions: Vec<_> = pending
+                .map(|reason| serde_json::json!({ "type": "PodResizePending", "status": "True", "reason": reason }))
+                .into_iter()
+                .collect();
+            let status = serde_json::json!({
+                "conditions": conditions,
+                "containerStatuses": [{
+                    "name": "c", "image": "i", "imageID": "i", "ready": true, "restartCount": 0,
+                    "allocatedResources": { "cpu": allocated },
+                    "resources": { "requests": { "cpu": "1" } },
+                }],
+            });
+            let spec = PodSpec { containers: vec![asking], ..PodSpec::default() };
+            let status = serde_json::from_value(status).unwrap();
+            requests(&Pod { spec: Some(spec), status: Some(status), ..Pod::default() }).cpu_milli
+        };
+        assert_eq!(asks("500m", "500m", None), 1000, "not yet taken back");
+        assert_eq!(asks("2", "1", Some("Deferred")), 2000, "kept for it");
+        assert_eq!(asks("64", "1", Some("Infeasible")), 1000, "never given");
     }
 
     #[test]

@@ -148,6 +148,9 @@ impl Cluster {
 
     /// Starts the agents. Returns how many nodes are Ready.
     async fn start_agents(&mut self) -> anyhow::Result<usize> {
+        if let Some(network) = &self.config.network {
+            network.make(self.config.agents).await?;
+        }
         for index in 0..self.plan.agents.len() {
             let agent = self.plan.agents[index].clone();
             let args: Vec<OsString> =
@@ -161,7 +164,11 @@ impl Cluster {
             let spec = self.spec(&name, Arc::new(move || args.clone()), &log)?;
             self.agents.push(Supervised::start(spec, on_start)?);
         }
-        let ready = self.plan.agents.iter().map(|agent| self.node_ready(&agent.name));
+        let ready = (1..).zip(&self.plan.agents).map(|(number, agent)| async move {
+            let Some(node) = self.node_ready(&agent.name).await else { return false };
+            self.lead_to(number, &node).await;
+            true
+        });
         let deaths = self.agents.iter().map(|child| Box::pin(child.died()));
         tokio::select! {
             ready = futures_util::future::join_all(ready) => Ok(ready.iter().filter(|r| **r).count()),
@@ -169,22 +176,32 @@ impl Cluster {
         }
     }
 
-    async fn node_ready(&self, name: &str) -> bool {
+    /// Servers reach pods, too: for webhooks, for `kubectl proxy`.
+    async fn lead_to(&self, number: u16, node: &Node) {
+        let pods = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref());
+        let (Some(network), Some(pods)) = (&self.config.network, pods) else { return };
+        if let Err(error) = network.route(number, pods).await {
+            report::event(&format!("{error:#}"));
+        }
+    }
+
+    /// The node once it is Ready.
+    async fn node_ready(&self, name: &str) -> Option<Node> {
         let url = format!("https://{}/api/v1/nodes/{name}", self.plan.balancer);
         let until = Instant::now() + AGENTS_DEADLINE;
         while Instant::now() < until {
             let node = client::get_json(&self.credentials.client, &url, PROBE_DEADLINE).await;
             let node = node.and_then(|json| Ok(serde_json::from_value::<Node>(json)?));
-            match node.map(|node| not_ready_because(&node)) {
-                Ok(None) => {
+            match node {
+                Ok(node) if not_ready_because(&node).is_none() => {
                     report::event(&format!("{name}: node is Ready"));
-                    return true;
+                    return Some(node);
                 }
                 _ => sleep(POLL * 4).await,
             }
         }
         report::event(&format!("{name}: node is not Ready after {AGENTS_DEADLINE:?}; see its log"));
-        false
+        None
     }
 }
 

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use super::network::NodeNetwork;
+
 /// Servers at most: so many ports lie between two kinds.
 pub const SERVERS_MAX: u16 = 9;
 /// Agents at most on one machine.
@@ -69,6 +71,8 @@ pub struct UpConfig {
     pub runtime_threads: Option<usize>,
     /// The address of this machine that pods reach servers at.
     pub node_ip: IpAddr,
+    /// The nodes' own network; without it the node is this machine.
+    pub network: Option<NodeNetwork>,
     /// The addresses of the servers.
     pub hosts: Hosts,
     /// What the children log.
@@ -105,6 +109,8 @@ pub struct AgentPlan {
     pub log: PathBuf,
     /// Where servers reach it, for logs and the like.
     pub api: SocketAddr,
+    /// The network namespace it is in; without one it is this machine's.
+    pub namespace: Option<PathBuf>,
 }
 
 /// How a server comes by its cluster. What it finds in its own directory wins over it.
@@ -154,10 +160,13 @@ impl Plan {
         };
         let agent = |number: u16| {
             let name = format!("agent-{number}");
+            let network = config.network.as_ref();
+            let address = network.map_or(config.node_ip, |network| network.node(number));
             AgentPlan {
                 data_dir: config.data_dir.join(&name),
                 log: log(&name),
-                api: SocketAddr::new(config.node_ip, config.base_port + AGENT_PORTS + number),
+                api: SocketAddr::new(address, config.base_port + AGENT_PORTS + number),
+                namespace: network.map(|network| network.namespace(number)),
                 name,
             }
         };
@@ -168,11 +177,12 @@ impl Plan {
         }
     }
 
-    /// Every address that must be free, with the flag that moves it.
+    /// Every address of this machine that must be free, with the flag that moves it.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let of_servers =
             self.servers.iter().flat_map(|server| [server.api_listen, server.raft, server.etcd]);
-        let of_agents = self.agents.iter().map(|agent| agent.api);
+        let of_agents = self.agents.iter().filter(|agent| agent.namespace.is_none());
+        let of_agents = of_agents.map(|agent| agent.api);
         std::iter::once(self.balancer).chain(of_servers).chain(of_agents).collect()
     }
 
@@ -238,10 +248,18 @@ pub fn agent_args(
     args.flag("--node-name", &agent.name);
     args.flag("--data-dir", &agent.data_dir);
     args.flag("--token-file", token_file);
-    args.flag("--node-ip", config.node_ip.to_string());
+    args.flag("--node-ip", agent.api.ip().to_string());
     args.flag("--listen", agent.api.to_string());
     for server in &plan.servers {
-        args.flag("--server", format!("https://{}", server.api));
+        // From a network of its own the machine's loopback is not reached.
+        let address = match &agent.namespace {
+            Some(_) => SocketAddr::new(config.node_ip, server.api.port()),
+            None => server.api,
+        };
+        args.flag("--server", format!("https://{address}"));
+    }
+    if let Some(namespace) = &agent.namespace {
+        args.flag("--network-namespace", namespace);
     }
     if let Some(images) = &config.images {
         args.flag("--images", images);
@@ -283,6 +301,7 @@ pub(super) mod tests {
             restart: true,
             runtime_threads: None,
             node_ip: LOOPBACK,
+            network: None,
             hosts: Hosts::Shared,
             log: "info".into(),
         }
@@ -322,6 +341,30 @@ pub(super) mod tests {
             let at = args.iter().position(|arg| arg == "--peer-advertise").unwrap();
             assert_eq!(args[at + 1], server.raft.ip().to_string().as_str());
         }
+    }
+
+    #[test]
+    fn nodes_of_their_own_share_neither_address_nor_namespace_and_reach_the_machine() {
+        let network = NodeNetwork::of(Path::new("/data"));
+        let config = UpConfig {
+            agents: 3,
+            node_ip: network.machine(),
+            network: Some(network.clone()),
+            ..config(Path::new("/data"))
+        };
+        let plan = Plan::new(&config);
+        let distinct: HashSet<_> =
+            plan.agents.iter().map(|agent| (agent.api.ip(), agent.namespace.clone())).collect();
+        assert_eq!(distinct.len(), 3);
+        assert!(plan.addresses().iter().all(|address| address.ip() == LOOPBACK));
+        let args = agent_args(&config, &plan, &plan.agents[1], Path::new("/token"));
+        let after = |flag: &str| {
+            let at = args.iter().position(|arg| arg == flag).unwrap();
+            args[at + 1].to_string_lossy().into_owned()
+        };
+        assert_eq!(after("--node-ip"), network.node(2).to_string());
+        assert_eq!(after("--server"), format!("https://{}:6444", network.machine()));
+        assert_eq!(after("--network-namespace"), network.namespace(2).display().to_string());
     }
 
     #[test]

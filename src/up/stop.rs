@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use super::children::STOP_PATIENCE;
+use super::network::NodeNetwork;
 use super::report;
 use crate::cluster_file::ClusterFile;
 use crate::process::ProcessId;
@@ -23,7 +24,7 @@ pub async fn down(data_dir: &Path) -> anyhow::Result<bool> {
     }
     let Some(file) = ClusterFile::find(data_dir)? else {
         // Nothing runs, but an agent's traces may have outlived a crash.
-        clean_agents(&agent_folders(data_dir)?).await?;
+        clean_machine(data_dir).await?;
         return Ok(false);
     };
     if file.up.is_alive() {
@@ -46,7 +47,7 @@ async fn stop_listed(data_dir: &Path, file: &ClusterFile) -> anyhow::Result<()> 
     for agent in &file.agents {
         stop_process(&agent.name, agent.process).await?;
     }
-    let cleaned = clean_agents(&agent_folders(data_dir)?).await;
+    let cleaned = clean_machine(data_dir).await;
     let servers = file.servers.iter().map(|server| stop_process(&server.name, server.process));
     futures_util::future::try_join_all(servers).await?;
     ClusterFile::remove(data_dir)?;
@@ -63,6 +64,14 @@ async fn stop_process(name: &str, process: ProcessId) -> anyhow::Result<()> {
         .with_context(|| format!("stop {name} (process {})", process.pid))?;
     report::event(&format!("{name} {}", if forced { "had to be killed" } else { "stopped" }));
     Ok(())
+}
+
+/// Removes what the agents of a data directory made on this machine, and the network made for them.
+async fn clean_machine(data_dir: &Path) -> anyhow::Result<()> {
+    let cleaned = clean_agents(&agent_folders(data_dir)?).await;
+    let data_dir = std::path::absolute(data_dir)
+        .with_context(|| format!("make {} absolute", data_dir.display()))?;
+    cleaned.and(NodeNetwork::of(&data_dir).remove().await)
 }
 
 /// Removes what agents made on this machine; all are tried, the first error is told.

@@ -42,7 +42,7 @@ impl Plugin for LimitRanger {
     }
 
     async fn mutate(&self, admit: &Admit<'_>, object: &mut Object) -> Result<(), Status> {
-        if is_new_pod(admit) {
+        if is_sized(admit) {
             let limits = self.limits(admit.namespace, "Container");
             set_defaults(object, &limits);
         }
@@ -52,7 +52,7 @@ impl Plugin for LimitRanger {
     async fn validate(&self, admit: &Admit<'_>, object: Option<&Object>) -> Result<(), Status> {
         let Some(object) = object else { return Ok(()) };
         let mut problems = Vec::new();
-        if is_new_pod(admit) {
+        if is_sized(admit) {
             for limit in self.limits(admit.namespace, "Container") {
                 for (_, container) in containers(object) {
                     bounds(&mut problems, "Container", &limit, &Amounts::of(container));
@@ -76,11 +76,14 @@ impl Plugin for LimitRanger {
     }
 }
 
-fn is_new_pod(admit: &Admit<'_>) -> bool {
+/// Whether it is said here how much a pod may use: it is made or resized.
+fn is_sized(admit: &Admit<'_>) -> bool {
     admit.kind.group.is_empty()
         && admit.kind.plural == "pods"
-        && admit.operation == Operation::Create
-        && admit.subresource.is_empty()
+        && matches!(
+            (admit.operation, admit.subresource),
+            (Operation::Create, "") | (Operation::Update, "resize")
+        )
 }
 
 fn is_claim(admit: &Admit<'_>) -> bool {

@@ -41,8 +41,8 @@ impl Plugin for Quota {
 
     async fn charge(&self, admit: &Admit<'_>, object: &Object) -> Result<Attached, Status> {
         let mut attached = Attached::default();
-        let is_whole = admit.subresource.is_empty() && admit.operation != Operation::Delete;
-        if !is_whole || admit.namespace.is_empty() {
+        let is_counted = matches!(admit.subresource, "" | "resize");
+        if !is_counted || admit.operation == Operation::Delete || admit.namespace.is_empty() {
             return Ok(attached);
         }
         let known = self.quotas.list_in(admit.namespace);

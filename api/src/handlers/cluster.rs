@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use super::body;
 use crate::answer;
 use crate::authn::User;
+use crate::authz::node::node_of;
 use crate::client::Client;
+use crate::query::Query;
 use crate::server::{Caller, EnrollKind};
 use crate::state::Api;
 use crate::status::Status;
@@ -61,6 +63,20 @@ async fn json_body(request: Request) -> Result<Value, Status> {
     let body = body::read(request.into_body()).await?;
     serde_json::from_slice(&body)
         .map_err(|error| Status::bad_request(format!("the body is not JSON: {error}")))
+}
+
+/// `GET /kontiki/v1/network?after=TAG`: what the node that asks must know of the others. The answer
+/// waits a while for something else than what had the tag.
+pub(crate) async fn node_network(
+    api: &Api,
+    user: &User,
+    query: &Query,
+) -> Result<Response, Status> {
+    let Some(node) = node_of(user) else {
+        return Err(Status::bad_request("only the agent of a node is told of its network"));
+    };
+    let network = api.networks.of(node, query.get("after")).await;
+    Ok(answer::json(&serde_json::to_value(&network).map_err(Status::internal)?))
 }
 
 /// `GET /openid/v1/jwks`: the keys by which others check service accounts' tokens.

@@ -150,6 +150,8 @@ pub enum Part {
     Finalize,
     /// The ephemeral containers of a pod.
     Ephemeral,
+    /// What the containers of a pod may use.
+    Resize,
     /// The node of a pod; written by [`super::Registry::bind`] only.
     Binding,
 }
@@ -164,6 +166,7 @@ impl Part {
             Self::Scale => "scale",
             Self::Finalize => "finalize",
             Self::Ephemeral => "ephemeralcontainers",
+            Self::Resize => "resize",
             Self::Binding => "binding",
         }
     }

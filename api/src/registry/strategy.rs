@@ -90,6 +90,13 @@ impl Subresource {
         kind: None,
         verbs: &[Verb::Get, Verb::Patch, Verb::Update],
     };
+    /// What the containers of a pod may use.
+    pub const RESIZE: Self = Self {
+        name: "resize",
+        group_version: None,
+        kind: None,
+        verbs: &[Verb::Get, Verb::Patch, Verb::Update],
+    };
     /// A token of a service account.
     pub const TOKEN: Self = Self {
         name: "token",
@@ -317,6 +324,9 @@ pub trait Strategy: Send + Sync {
     /// Keeps of `old` what an update of the ephemeral containers may not change: all but them.
     fn prepare_ephemeral_update(&self, _object: &mut Object, _old: &Object) {}
 
+    /// Keeps of `old` what a resize may not change: all but the containers' resources.
+    fn prepare_resize_update(&self, _object: &mut Object, _old: &Object) {}
+
     /// Keeps of `old` what an approval may not change.
     fn prepare_approval_update(&self, _ctx: &RequestContext, object: &mut Object, old: &Object) {
         *object = old.clone();
@@ -324,6 +334,11 @@ pub trait Strategy: Send + Sync {
 
     /// What is wrong with a change of the ephemeral containers.
     fn validate_ephemeral_update(&self, _object: &Object, _old: &Object) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// What is wrong with a change of the containers' resources.
+    fn validate_resize_update(&self, _object: &Object, _old: &Object) -> Vec<FieldError> {
         Vec::new()
     }
 

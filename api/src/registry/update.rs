@@ -275,6 +275,7 @@ impl Registry {
             Part::Approval => strategy.prepare_approval_update(ctx, object, old),
             Part::Finalize => prepare_finalize(object, old),
             Part::Ephemeral => strategy.prepare_ephemeral_update(object, old),
+            Part::Resize => strategy.prepare_resize_update(object, old),
             Part::Binding => {}
         }
         match managed {
@@ -296,6 +297,10 @@ impl Registry {
                 errors.extend(strategy.validate(object));
                 errors.extend(strategy.validate_ephemeral_update(object, old));
             }
+            Part::Resize => {
+                errors.extend(strategy.validate(object));
+                errors.extend(strategy.validate_resize_update(object, old));
+            }
             Part::Finalize | Part::Binding => {}
         }
         if !errors.is_empty() {
@@ -304,7 +309,7 @@ impl Registry {
         if part != Part::Scale {
             self.admission.validate(&admit, Some(object)).await?;
         }
-        if part == Part::Main {
+        if matches!(part, Part::Main | Part::Resize) {
             attached.extend(self.admission.charge(&admit, object).await?);
         }
         for warning in strategy.warnings(object, Some(old)) {

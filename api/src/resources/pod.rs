@@ -4,6 +4,7 @@ pub mod ephemeral;
 pub mod print;
 pub mod priority;
 pub mod qos;
+pub mod resize;
 pub mod status;
 pub mod update;
 
@@ -42,6 +43,7 @@ pub static KIND: Kind = Kind {
         Subresource::LOG,
         Subresource::PORT_FORWARD,
         Subresource::POD_PROXY,
+        Subresource::RESIZE,
         Subresource::STATUS,
     ],
     verbs: ALL_VERBS,
@@ -91,6 +93,15 @@ impl Strategy for Pod {
 
     fn validate_ephemeral_update(&self, object: &Object, old: &Object) -> Vec<FieldError> {
         check_change(object, old, ephemeral::validate)
+    }
+
+    fn prepare_resize_update(&self, object: &mut Object, old: &Object) {
+        resize::prepare(object, old);
+        self.prepare_update_default(object, old);
+    }
+
+    fn validate_resize_update(&self, object: &Object, old: &Object) -> Vec<FieldError> {
+        check_change(object, old, resize::validate)
     }
 
     fn validate(&self, object: &Object) -> Vec<FieldError> {

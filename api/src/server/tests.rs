@@ -16,6 +16,7 @@ mod proxying;
 mod quotas;
 mod ranges;
 mod refusals;
+mod resizing;
 mod rights;
 mod secure;
 mod standards;

@@ -55,6 +55,8 @@ pub struct Services {
     proxy: Option<Proxy>,
     ranges: Ranges,
     own_range: watch::Sender<Option<String>>,
+    /// The ranges of other nodes' pods.
+    others: watch::Receiver<BTreeSet<String>>,
     heard: Heard,
     is_synced: bool,
 }
@@ -67,6 +69,7 @@ impl Services {
         catalog: Arc<RwLock<Catalog>>,
         proxy: Option<Proxy>,
         own_range: watch::Sender<Option<String>>,
+        others: watch::Receiver<BTreeSet<String>>,
     ) -> Self {
         Self {
             node,
@@ -74,6 +77,7 @@ impl Services {
             proxy,
             ranges: Ranges::new(),
             own_range,
+            others,
             heard: Heard::default(),
             is_synced: false,
         }
@@ -99,6 +103,7 @@ impl Services {
                     }
                     self.sync(changed).await;
                 }
+                Ok(()) = self.others.changed() => self.tell_ranges().await,
                 _ = ticks.tick() => self.check().await,
             }
         }
@@ -175,8 +180,15 @@ impl Services {
             known.clone_from(&own);
             is_new
         });
+        self.tell_ranges().await;
+    }
+
+    /// What pods send to pods keeps its address, also on its way to other nodes.
+    async fn tell_ranges(&mut self) {
+        let own = self.ranges.get(&self.node).cloned();
+        let mut all: BTreeSet<String> = self.others.borrow_and_update().clone();
+        all.extend(self.ranges.values().cloned());
         if let Some(proxy) = &mut self.proxy {
-            let all = self.ranges.values().cloned().collect();
             proxy.set_ranges(own.as_deref(), &all).await;
         }
     }
@@ -224,7 +236,7 @@ fn watch_all(
     let namespaces: Api<Namespace> = Api::all(client.clone());
     tasks.spawn(follow(namespaces, all, sender.clone(), Event::Namespaces, stop.clone()));
     let nodes: Api<Node> = Api::all(client.clone());
-    // A node reads no other's: what this one's pods send to those of others has the node's address.
+    // A node reads no other's: what it must know of those it is told (`peers`).
     let own = format!("metadata.name={node}");
     tasks.spawn(follow(nodes, own, sender.clone(), Event::Nodes, stop));
 }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container as ContainerDef, Probe};
 
-use super::outcome::RestartPolicy;
+use super::outcome::restarts;
 use super::{
     FAILURE_SHOWN, Failure, Input, Plan, Step, Volumes, Waiting, definition, ephemeral, grace,
-    init_containers, is_sidecar, main_containers, start_key,
+    init_containers, is_sidecar, main_containers, resize, start_key,
 };
 use crate::runtime::{Container, ContainerState, Sandbox};
 
@@ -40,8 +40,7 @@ pub(super) fn run(input: &Input<'_>, plan: &mut Plan) {
         }
     }
     for container in main_containers(input.pod) {
-        let policy = RestartPolicy::of(input.pod);
-        keep_running(input, sandbox, container, policy, plan);
+        keep_running(input, sandbox, container, plan);
     }
 }
 
@@ -92,7 +91,7 @@ fn init_container(
     plan: &mut Plan,
 ) -> Progress {
     if is_sidecar(container) {
-        keep_running(input, sandbox, container, RestartPolicy::Always, plan);
+        keep_running(input, sandbox, container, plan);
         let started = input.observed.latest(&container.name).is_some_and(|latest| {
             latest.state == ContainerState::Running
                 && input.memory.probes.get(&latest.id).is_some_and(|probe| probe.started)
@@ -107,18 +106,12 @@ fn init_container(
     {
         return Progress::Done;
     }
-    keep_running(input, sandbox, container, RestartPolicy::OnFailure, plan);
+    keep_running(input, sandbox, container, plan);
     Progress::Pending
 }
 
 /// Sees to it that a container runs, as its restart policy wants.
-fn keep_running(
-    input: &Input<'_>,
-    sandbox: &Sandbox,
-    container: &ContainerDef,
-    policy: RestartPolicy,
-    plan: &mut Plan,
-) {
+fn keep_running(input: &Input<'_>, sandbox: &Sandbox, container: &ContainerDef, plan: &mut Plan) {
     let name = &container.name;
     if input.busy.contains(&start_key(name)) {
         return;
@@ -128,7 +121,16 @@ fn keep_running(
     };
     let here = latest.sandbox_id == sandbox.id;
     match latest.state {
-        ContainerState::Running if here => heal(input, container, latest, plan),
+        ContainerState::Running if here => {
+            heal(input, container, latest, plan);
+            if plan
+                .steps
+                .iter()
+                .all(|step| !matches!(step, Step::StopContainer { id, .. } if *id == latest.id))
+            {
+                resize::run(input, container, latest, plan);
+            }
+        }
         // Its sandbox is gone: it cannot be reached any more.
         ContainerState::Running | ContainerState::Unknown => plan.step(Step::StopContainer {
             id: latest.id.clone(),
@@ -139,7 +141,9 @@ fn keep_running(
         // Made but not started, and nobody is at it: the agent went away in between.
         ContainerState::Created => plan.step(Step::RemoveContainer { id: latest.id.clone() }),
         ContainerState::Exited => {
-            if policy.restarts(latest.exit_code) {
+            if input.memory.resize.wants_restart(container) {
+                start(input, sandbox, name, plan);
+            } else if restarts(input.pod, container, latest.exit_code) {
                 restart(input, sandbox, latest, plan);
             } else if !here && is_init(input, name) {
                 start(input, sandbox, name, plan);

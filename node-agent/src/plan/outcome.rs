@@ -1,7 +1,8 @@
 //! Whether a pod has run to its end, and how. Pure.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container as ContainerDef, ContainerRestartRule, Pod};
 
+use super::resize::Resize;
 use super::{Observed, init_containers, is_sidecar, main_containers};
 use crate::admit;
 use crate::runtime::{Container, ContainerState};
@@ -46,8 +47,18 @@ impl RestartPolicy {
         }
     }
 
+    /// The container's own, or else the pod's.
+    fn of_container(pod: &Pod, container: &ContainerDef) -> Self {
+        match container.restart_policy.as_deref() {
+            Some("Always") => Self::Always,
+            Some("OnFailure") => Self::OnFailure,
+            Some("Never") => Self::Never,
+            _ => Self::of(pod),
+        }
+    }
+
     /// True if a container that ended with `exit_code` is started again.
-    pub fn restarts(self, exit_code: i32) -> bool {
+    fn restarts(self, exit_code: i32) -> bool {
         match self {
             Self::Always => true,
             Self::OnFailure => exit_code != 0,
@@ -56,9 +67,27 @@ impl RestartPolicy {
     }
 }
 
+/// True if a container that ended with `exit_code` is started again: the first of its rules that is
+/// for that code says so, or else its policy. An init container that ended well has done its part.
+pub fn restarts(pod: &Pod, container: &ContainerDef, exit_code: i32) -> bool {
+    let is_init = init_containers(pod).any(|init| init.name == container.name);
+    if is_init && !is_sidecar(container) && exit_code == 0 {
+        return false;
+    }
+    let is_for = |rule: &ContainerRestartRule| {
+        rule.exit_codes.as_ref().is_some_and(|codes| {
+            let is_listed = codes.values.iter().flatten().any(|code| *code == exit_code);
+            is_listed == (codes.operator == "In")
+        })
+    };
+    let rule = container.restart_policy_rules.iter().flatten().find(|rule| is_for(rule));
+    rule.is_some_and(|rule| rule.action == "Restart")
+        || RestartPolicy::of_container(pod, container).restarts(exit_code)
+}
+
 /// How the pod ended; none if it has not. An end that was reported stays: such a pod never runs
 /// again.
-pub fn outcome(pod: &Pod, observed: &Observed) -> Option<Outcome> {
+pub fn outcome(pod: &Pod, observed: &Observed, resize: &Resize) -> Option<Outcome> {
     match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
         Some("Succeeded") => return Some(Outcome::Succeeded),
         Some("Failed") => return Some(Outcome::Failed),
@@ -67,14 +96,13 @@ pub fn outcome(pod: &Pod, observed: &Observed) -> Option<Outcome> {
     if admit::refusal(pod).is_some() {
         return Some(Outcome::Failed);
     }
-    let policy = RestartPolicy::of(pod);
-    if policy == RestartPolicy::Never && an_init_container_failed(pod, observed) {
+    if an_init_container_failed(pod, observed) {
         return Some(Outcome::Failed);
     }
     let mut all_well = true;
     for container in main_containers(pod) {
         let ended = observed.latest(&container.name).filter(|latest| ended(latest))?;
-        if policy.restarts(ended.exit_code) {
+        if restarts(pod, container, ended.exit_code) || resize.wants_restart(container) {
             return None;
         }
         all_well &= ended.exit_code == 0;
@@ -87,7 +115,8 @@ fn an_init_container_failed(pod: &Pod, observed: &Observed) -> bool {
     init_containers(pod).filter(|container| !is_sidecar(container)).any(|container| {
         observed
             .latest(&container.name)
-            .is_some_and(|latest| ended(latest) && latest.exit_code != 0)
+            .filter(|latest| ended(latest) && latest.exit_code != 0)
+            .is_some_and(|latest| !restarts(pod, container, latest.exit_code))
     })
 }
 

@@ -94,6 +94,7 @@ fn words(plan: &Plan) -> Vec<String> {
             Step::RunSandbox { attempt } => format!("sandbox {attempt}"),
             Step::StartContainer { name, attempt, .. } => format!("start {name} {attempt}"),
             Step::StopContainer { id, grace, .. } => format!("stop {id} {}s", grace.as_secs()),
+            Step::ResizeContainer { id, .. } => format!("resize {id}"),
             Step::RemoveContainer { id } => format!("remove {id}"),
             Step::StopSandbox { id } => format!("stop sandbox {id}"),
             Step::RemoveSandbox { id } => format!("remove sandbox {id}"),
@@ -152,7 +153,7 @@ fn restart_policies_decide_what_follows_an_end() {
         let observed = seen(&[("c", 0, Exited, code)]);
         let found = steps(&pod, &observed, &memory());
         assert_eq!(found, step.into_iter().collect::<Vec<_>>(), "{policy} {code}");
-        assert_eq!(outcome(&pod, &observed), end, "{policy} {code}");
+        assert_eq!(outcome(&pod, &observed, &Resize::default()), end, "{policy} {code}");
     }
 }
 
@@ -183,7 +184,7 @@ fn an_init_container_that_fails_for_good_fails_the_pod() {
         "containers": [{ "name": "c" }],
     }));
     let observed = seen(&[("a", 0, Exited, 3)]);
-    assert_eq!(outcome(&pod, &observed), Some(Outcome::Failed));
+    assert_eq!(outcome(&pod, &observed, &Resize::default()), Some(Outcome::Failed));
     assert_eq!(steps(&pod, &observed, &memory()), ["stop sandbox s0"]);
 }
 
@@ -242,7 +243,7 @@ fn sidecars_outlive_the_others_and_end_in_reverse_order() {
 fn sidecars_of_a_pod_that_ended_are_stopped_too() {
     let pod = with_sidecars();
     let observed = seen(&[("s", 0, Running, 0), ("t", 0, Running, 0), ("c", 0, Exited, 0)]);
-    assert_eq!(outcome(&pod, &observed), Some(Outcome::Succeeded));
+    assert_eq!(outcome(&pod, &observed, &Resize::default()), Some(Outcome::Succeeded));
     assert_eq!(steps(&pod, &observed, &memory()), ["stop t0 20s"]);
 }
 
@@ -444,4 +445,95 @@ fn an_ephemeral_container_does_not_keep_a_pod_from_its_end() {
     }));
     let observed = seen(&[("c", 0, Exited, 0), ("e", 0, Running, 0)]);
     assert_eq!(steps(&ended, &observed, &memory()), ["stop e0 30s"]);
+}
+
+/// A container `c` with so much CPU, and what becomes of it when that changes.
+fn resizable(cpu: &str, policy: &str, restart: &str) -> Pod {
+    pod(&json!({ "restartPolicy": restart, "containers": [{
+        "name": "c", "image": "i:1", "resources": { "requests": { "cpu": cpu } },
+        "resizePolicy": [{ "resourceName": "cpu", "restartPolicy": policy }],
+    }]}))
+}
+
+/// The container was given a quarter of a processor.
+fn given() -> Memory {
+    let resources = json!({ "requests": { "cpu": "250m" } });
+    let given = [("c".to_owned(), serde_json::from_value(resources).unwrap())].into();
+    Memory { resize: Resize { given, ..Resize::default() }, ..memory() }
+}
+
+#[test]
+fn a_running_container_gets_what_was_promised_in_place_or_by_a_restart() {
+    let observed = seen(&[("c", 0, Running, 0)]);
+    for (cpu, policy, expected) in [
+        ("250m", "NotRequired", vec![]),
+        ("0.25", "RestartContainer", vec![]),
+        ("500m", "NotRequired", vec!["resize c0"]),
+        ("500m", "RestartContainer", vec!["stop c0 30s"]),
+    ] {
+        let pod = resizable(cpu, policy, "Always");
+        assert_eq!(steps(&pod, &observed, &given()), expected, "{cpu} {policy}");
+    }
+}
+
+#[test]
+fn a_container_that_was_stopped_to_be_resized_starts_whatever_its_policy() {
+    let observed = seen(&[("c", 0, Exited, 0)]);
+    let resized = resizable("500m", "RestartContainer", "OnFailure");
+    let mut memory = given();
+    memory.restarts.note("c", now(), now());
+    assert_eq!(steps(&resized, &observed, &memory), ["start c 1"]);
+    let settled = resizable("250m", "RestartContainer", "OnFailure");
+    assert_eq!(steps(&settled, &observed, &memory), ["stop sandbox s0"], "it has ended");
+}
+
+#[test]
+fn a_resize_that_failed_waits_before_it_is_tried_again() {
+    let observed = seen(&[("c", 0, Running, 0)]);
+    let retry_at = now() + Duration::from_secs(10);
+    let failure = Failure { reason: "Error".into(), message: String::new(), at: now(), retry_at };
+    let mut memory = given();
+    memory.resize.failure = Some(failure);
+    let planned = planned(&resizable("500m", "NotRequired", "Always"), &observed, &memory);
+    assert_eq!((words(&planned), planned.wake_at), (vec![], Some(retry_at)));
+}
+
+#[test]
+fn a_container_is_restarted_by_its_rules_its_policy_and_its_pods_in_this_order() {
+    let rules = |operator: &str| {
+        json!({ "restartPolicy": "Never", "restartPolicyRules": [
+            { "action": "Restart", "exitCodes": { "operator": operator, "values": [42] } },
+        ] })
+    };
+    for (own, pods, code, again) in [
+        (json!({}), "Never", 1, false),
+        (json!({ "restartPolicy": "OnFailure" }), "Never", 1, true),
+        (json!({ "restartPolicy": "OnFailure" }), "Always", 0, false),
+        (json!({ "restartPolicy": "Never" }), "Always", 1, false),
+        (rules("In"), "Always", 42, true),
+        (rules("In"), "Always", 1, false),
+        (rules("NotIn"), "Always", 42, false),
+        (rules("NotIn"), "Always", 1, true),
+    ] {
+        let mut container = json!({ "name": "c", "image": "i:1" });
+        container.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
+        let pod = pod(&json!({ "restartPolicy": pods, "containers": [container] }));
+        let planned = steps(&pod, &seen(&[("c", 0, Exited, code)]), &memory());
+        let expected = if again { "start c 1" } else { "stop sandbox s0" };
+        assert_eq!(planned, [expected], "{own} {pods} {code}");
+    }
+}
+
+#[test]
+fn an_init_container_goes_by_its_own_policy_too() {
+    let with = |own: Value, pods: &str| {
+        let mut init = json!({ "name": "i", "image": "i:1" });
+        init.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
+        let main = json!({ "name": "c", "image": "i:1" });
+        let spec = json!({ "restartPolicy": pods, "initContainers": [init], "containers": [main] });
+        steps(&pod(&spec), &seen(&[("i", 0, Exited, 1)]), &memory())
+    };
+    assert_eq!(with(json!({ "restartPolicy": "Never" }), "Always"), ["stop sandbox s0"]);
+    assert_eq!(with(json!({ "restartPolicy": "OnFailure" }), "Never"), ["start i 1"]);
+    assert_eq!(with(json!({}), "Always"), ["start i 1"]);
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::tokens::Held;
-use super::{Context, Outcome, claims, start};
+use super::{Context, Outcome, claims, resize, start};
 use crate::api::{ApiError, namespace, uid};
 use crate::env::{self, References, referred};
 use crate::events::Kind;
@@ -50,6 +50,10 @@ impl Job {
                 let recorder = &self.context.recorder;
                 recorder.pod(&self.pod, Some(&name), Kind::Normal, "Killing", why);
                 self.done(self.stop_container(&id, &name, grace).await).await
+            }
+            Step::ResizeContainer { id, name } => {
+                let result = resize::resize(self, &id, &name).await;
+                Outcome::Resized { pod: self.pod.clone(), name, result }
             }
             Step::RemoveContainer { id } => {
                 let result = runtime.remove_container(&id).await;

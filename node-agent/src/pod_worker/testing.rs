@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::allocations::Amounts;
 use crate::api::Token;
 use crate::events;
 use crate::runtime::Dns;
@@ -158,6 +159,11 @@ impl Lab {
             api: api.clone(),
             recorder,
             checkpoint: Checkpoint::open(&paths).unwrap(),
+            allocations: Allocations::open(
+                &paths,
+                Amounts { cpu_milli: 2000, memory_bytes: 1 << 30 },
+            )
+            .unwrap(),
             paths,
             node: NodeFacts {
                 ip: "192.0.2.1".parse().unwrap(),

@@ -355,3 +355,120 @@ async fn mounted_files_stay_when_what_they_come_from_is_deleted() {
     assert_eq!(file(&lab, "v/k"), "old");
     assert!(lab.runtime.running("c").is_some());
 }
+
+fn sized(cpu: &str, memory: &str, policy: &str) -> Value {
+    let amounts = json!({ "cpu": cpu, "memory": memory });
+    one(&json!({
+        "resources": { "requests": amounts, "limits": amounts },
+        "resizePolicy": [{ "resourceName": "cpu", "restartPolicy": policy }],
+    }))
+}
+
+impl super::testing::Running {
+    fn resize(&self, spec: &Value) {
+        let spec = serde_json::from_value(spec.clone()).unwrap();
+        self.desired.send_modify(|desired| Arc::make_mut(&mut desired.pod).spec = Some(spec));
+    }
+}
+
+/// What is said of the container's CPU: promised, given; and of resizing.
+fn cpu_told(status: &PodStatus) -> (String, String, Vec<String>) {
+    let container = status.container_statuses.clone().unwrap_or_default().remove(0);
+    let cpu = |list: Option<BTreeMap<String, _>>| {
+        let amount: Option<k8s_openapi::apimachinery::pkg::api::resource::Quantity> =
+            list.and_then(|mut list| list.remove("cpu"));
+        amount.map(|amount| amount.0).unwrap_or_default()
+    };
+    let conditions = status.conditions.clone().unwrap_or_default().into_iter();
+    let resizing = conditions.filter(|condition| condition.type_.starts_with("PodResize"));
+    (
+        cpu(container.allocated_resources),
+        cpu(container.resources.and_then(|given| given.requests)),
+        resizing.map(|c| format!("{} {}", c.type_, c.reason.unwrap_or_default())).collect(),
+    )
+}
+
+fn told(promised: &str, given: &str, resizing: &[&str]) -> (String, String, Vec<String>) {
+    let resizing = resizing.iter().map(|text| (*text).to_owned()).collect();
+    (promised.to_owned(), given.to_owned(), resizing)
+}
+
+#[tokio::test]
+async fn a_pod_is_resized_in_place() {
+    let lab = Lab::with(&["i:1"], &sized("500m", "64Mi", "NotRequired"));
+    let worker = lab.start();
+    lab.until("it runs", || lab.phase() == "Running").await;
+    assert_eq!(cpu_told(&lab.status()), told("500m", "500m", &[]));
+    worker.resize(&sized("1", "64Mi", "NotRequired"));
+    lab.until("it has more", || cpu_told(&lab.status()) == told("1", "1", &[])).await;
+    assert_eq!(lab.runtime.calls().last().unwrap(), "update c 1024");
+    assert_eq!(lab.status().container_statuses.unwrap()[0].restart_count, 0);
+}
+
+#[tokio::test]
+async fn a_container_that_wants_a_restart_to_be_resized_gets_one() {
+    let lab = Lab::with(&["i:1"], &sized("500m", "64Mi", "RestartContainer"));
+    let worker = lab.start();
+    lab.until("it runs", || lab.phase() == "Running").await;
+    worker.resize(&sized("1", "64Mi", "RestartContainer"));
+    lab.until("it has more", || {
+        lab.phase() == "Running" && cpu_told(&lab.status()) == told("1", "1", &[])
+    })
+    .await;
+    lab.until("it was started anew", || {
+        lab.status().container_statuses.unwrap()[0].restart_count == 1
+    })
+    .await;
+    let calls = lab.runtime.calls();
+    assert!(!calls.iter().any(|call| call.starts_with("update")), "{calls:?}");
+}
+
+#[tokio::test]
+async fn a_resize_that_the_node_cannot_take_on_waits_and_changes_nothing() {
+    let lab = Lab::with(&["i:1"], &sized("500m", "64Mi", "NotRequired"));
+    let other: Pod = serde_json::from_value(json!({
+        "metadata": { "uid": "other" }, "spec": sized("1", "64Mi", "NotRequired"),
+    }))
+    .unwrap();
+    lab.context.allocations.admit(&other);
+    let worker = lab.start();
+    lab.until("it runs", || lab.phase() == "Running").await;
+    worker.resize(&sized("1500m", "64Mi", "NotRequired"));
+    let deferred = told("500m", "500m", &["PodResizePending Deferred"]);
+    lab.until("it waits", || cpu_told(&lab.status()) == deferred).await;
+    lab.context.allocations.forget("other");
+    lab.until("there is room", || cpu_told(&lab.status()) == told("1500m", "1500m", &[])).await;
+    worker.resize(&sized("64", "64Mi", "NotRequired"));
+    let infeasible = told("1500m", "1500m", &["PodResizePending Infeasible"]);
+    lab.until("it is refused", || cpu_told(&lab.status()) == infeasible).await;
+}
+
+#[tokio::test]
+async fn memory_in_use_is_not_taken_away() {
+    let lab = Lab::with(&["i:1"], &sized("500m", "64Mi", "NotRequired"));
+    lab.runtime.uses_memory(48 << 20);
+    let worker = lab.start();
+    lab.until("it runs", || lab.phase() == "Running").await;
+    worker.resize(&sized("500m", "32Mi", "NotRequired"));
+    let failed = told("500m", "500m", &["PodResizeInProgress Error"]);
+    lab.until("it is told", || cpu_told(&lab.status()) == failed).await;
+    let calls = lab.runtime.calls();
+    assert!(!calls.iter().any(|call| call.starts_with("update")), "{calls:?}");
+}
+
+#[tokio::test]
+async fn an_agent_that_starts_anew_restarts_no_container_for_a_resize_it_has_done() {
+    let lab = Lab::with(&["i:1"], &sized("500m", "64Mi", "RestartContainer"));
+    let worker = lab.start();
+    lab.until("it runs", || lab.phase() == "Running").await;
+    worker.resize(&sized("1", "64Mi", "RestartContainer"));
+    lab.until("it was started anew", || {
+        lab.runtime.calls().iter().filter(|c| *c == "start c").count() == 2
+    })
+    .await;
+    worker.shutdown.cancel();
+    let capacity = crate::allocations::Amounts { cpu_milli: 2000, memory_bytes: 1 << 30 };
+    let reopened = Allocations::open(&lab.context.paths, capacity).unwrap();
+    assert_eq!(reopened.given("u"), lab.context.allocations.given("u"));
+    assert_eq!(reopened.given("u")["c"].requests.as_ref().unwrap()["cpu"].0, "1");
+}

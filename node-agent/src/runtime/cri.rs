@@ -10,9 +10,9 @@ use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 use super::{
-    Container, ContainerFigures, ContainerSpec, Credentials, ExecOutput, Image, Listed, Runtime,
-    RuntimeError, RuntimeErrorKind, RuntimeStatus, RuntimeVersion, Sandbox, SandboxFigures,
-    SandboxSpec, Streams,
+    Container, ContainerFigures, ContainerSpec, Credentials, ExecOutput, Image, Listed, Resources,
+    Runtime, RuntimeError, RuntimeErrorKind, RuntimeStatus, RuntimeVersion, Sandbox,
+    SandboxFigures, SandboxSpec, Streams,
 };
 
 mod convert;
@@ -346,6 +346,26 @@ impl Runtime for Cri {
         let answer =
             within(QUERY_DEADLINE, client.port_forward(request(message, QUERY_DEADLINE))).await?;
         Ok(answer.url)
+    }
+
+    async fn update_container(&self, id: &str, bounds: &Resources) -> Result<(), RuntimeError> {
+        let message = proto::UpdateContainerResourcesRequest {
+            container_id: id.to_owned(),
+            linux: Some(convert::resources(bounds)),
+            ..Default::default()
+        };
+        let mut client = self.runtime();
+        let call = client.update_container_resources(request(message, QUERY_DEADLINE));
+        within(QUERY_DEADLINE, call).await?;
+        Ok(())
+    }
+
+    async fn memory_used(&self, id: &str) -> Result<Option<u64>, RuntimeError> {
+        let message = proto::ContainerStatsRequest { container_id: id.to_owned() };
+        let mut client = self.runtime();
+        let call = client.container_stats(request(message, QUERY_DEADLINE));
+        let memory = within(QUERY_DEADLINE, call).await?.stats.and_then(|stats| stats.memory);
+        Ok(memory.and_then(|memory| memory.working_set_bytes).map(|bytes| bytes.value))
     }
 
     async fn reopen_log(&self, id: &str) -> Result<(), RuntimeError> {

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 
 use super::{
     Container, ContainerFigures, ContainerSpec, ContainerState, Credentials, ExecOutput, Image,
-    Listed, Runtime, RuntimeError, RuntimeErrorKind, RuntimeStatus, RuntimeVersion, Sandbox,
-    SandboxFigures, SandboxSpec, Streams,
+    Listed, Resources, Runtime, RuntimeError, RuntimeErrorKind, RuntimeStatus, RuntimeVersion,
+    Sandbox, SandboxFigures, SandboxSpec, Streams,
 };
 
 /// A runtime in memory.
@@ -34,6 +34,7 @@ struct State {
     fails_every: Option<u32>,
     asked: u32,
     breaks_once: bool,
+    memory_used: u64,
 }
 
 impl State {
@@ -106,6 +107,11 @@ impl FakeRuntime {
     /// Fails one in so many calls, always the same ones: 1 for all, none for none.
     pub fn fail_every(&self, every: Option<u32>) {
         self.state.lock().fails_every = every;
+    }
+
+    /// What every container uses of memory from now on.
+    pub fn uses_memory(&self, bytes: u64) {
+        self.state.lock().memory_used = bytes;
     }
 
     /// Panics at the next call.
@@ -344,6 +350,16 @@ impl Runtime for FakeRuntime {
 
     async fn ports_url(&self, _: &str, _: &[i32]) -> Result<String, RuntimeError> {
         Err(error(RuntimeErrorKind::Failed, "no streams here"))
+    }
+
+    async fn update_container(&self, id: &str, bounds: &Resources) -> Result<(), RuntimeError> {
+        let mut state = self.state.lock();
+        let call = state.named("update", id);
+        state.call(Some(format!("{call} {}", bounds.cpu_shares)))
+    }
+
+    async fn memory_used(&self, _: &str) -> Result<Option<u64>, RuntimeError> {
+        Ok(Some(self.state.lock().memory_used))
     }
 
     async fn reopen_log(&self, id: &str) -> Result<(), RuntimeError> {

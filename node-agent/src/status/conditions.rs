@@ -6,6 +6,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::whole_second;
 use crate::plan::{Input, init_containers, is_sidecar};
 
+/// Conditions that go when they no longer hold.
+pub(crate) const RESIZE: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+
 /// What the agent says about a condition.
 struct Verdict {
     kind: &'static str,
@@ -43,8 +46,11 @@ pub(super) fn conditions(
     ];
     let own: Vec<PodCondition> =
         verdicts.into_iter().map(|verdict| condition(input, &old, verdict)).collect();
+    let own: Vec<_> = own.into_iter().chain(resizing(input, &old)).collect();
     // Conditions of others (readiness gates, disruption) stay as they are.
-    let others = old.iter().filter(|old| own.iter().all(|own| own.type_ != old.type_));
+    let others = old.iter().filter(|old| {
+        !RESIZE.contains(&old.type_.as_str()) && own.iter().all(|own| own.type_ != old.type_)
+    });
     let others: Vec<_> = others.cloned().collect();
     own.into_iter().chain(others).collect()
 }
@@ -64,6 +70,23 @@ fn condition(input: &Input<'_>, old: &[PodCondition], verdict: Verdict) -> PodCo
         observed_generation: input.pod.metadata.generation,
         ..Default::default()
     }
+}
+
+/// What the pod asks for is not promised to it, or what was promised is not yet given.
+fn resizing(input: &Input<'_>, old: &[PodCondition]) -> Vec<PodCondition> {
+    let resize = &input.memory.resize;
+    let [pending, in_progress] = RESIZE;
+    let mut verdicts = Vec::new();
+    if let Some(why) = &resize.pending {
+        let message = Some(why.message.clone());
+        verdicts.push(Verdict { reason: Some(why.reason), message, ..Verdict::holds(pending) });
+    }
+    if input.resizes() {
+        let reason = resize.failure.as_ref().map(|_| "Error");
+        let message = resize.failure.as_ref().map(|failure| failure.message.clone());
+        verdicts.push(Verdict { reason, message, ..Verdict::holds(in_progress) });
+    }
+    verdicts.into_iter().map(|verdict| condition(input, old, verdict)).collect()
 }
 
 fn sandbox(input: &Input<'_>) -> Verdict {

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{
     Container as ContainerDef, ContainerState as ApiState, ContainerStateRunning,
-    ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, ResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -64,8 +64,16 @@ pub(super) fn status(
         ),
         state: Some(state),
         last_state: Some(last_state.unwrap_or_default()),
+        allocated_resources: container.resources.as_ref().and_then(|own| own.requests.clone()),
+        resources: Some(resources(input, container, running)),
         ..Default::default()
     }
+}
+
+/// What a container has: while it runs that may not yet be what was promised.
+fn resources(input: &Input<'_>, container: &ContainerDef, running: bool) -> ResourceRequirements {
+    let given = input.memory.resize.given.get(&container.name).filter(|_| running);
+    given.or(container.resources.as_ref()).cloned().unwrap_or_default()
 }
 
 fn old_restart_count(input: &Input<'_>, name: &str) -> i32 {

@@ -96,7 +96,7 @@ fn sum(object: &Object, list: &str) -> Usage {
         let containers = object.at(&format!("/spec/{field}")).and_then(Value::as_array);
         for container in containers.into_iter().flatten() {
             let stays = field == "containers" || container["restartPolicy"] == "Always";
-            for (name, amount) in amounts(container.pointer(&format!("/resources/{list}"))) {
+            for (name, amount) in of_container(object, container, list) {
                 let into = if stays { &mut together } else { &mut before };
                 let old = into.get(&name).copied().unwrap_or_default();
                 into.insert(name, if stays { old + amount } else { old.max(amount) });
@@ -114,6 +114,42 @@ fn sum(object: &Object, list: &str) -> Usage {
         }
     }
     together
+}
+
+/// What a container asks for, or what its node has given it where that is more: a pod that is
+/// resized down has what it had until its node has taken it back. What a node can never give is not
+/// counted.
+fn of_container(pod: &Object, container: &Value, list: &str) -> Usage {
+    let mut all = Usage::new();
+    let mut at_least = |given: Usage| {
+        for (name, amount) in given {
+            let old = all.get(&name).copied().unwrap_or_default();
+            all.insert(name, old.max(amount));
+        }
+    };
+    let given = status_of(pod, &container["name"]);
+    let is_infeasible = resize_pending(pod) == Some("Infeasible");
+    if given.is_none() || !is_infeasible {
+        at_least(amounts(container.pointer(&format!("/resources/{list}"))));
+    }
+    at_least(amounts(given.and_then(|given| given.pointer(&format!("/resources/{list}")))));
+    if list == "requests" {
+        at_least(amounts(given.and_then(|given| given.get("allocatedResources"))));
+    }
+    all
+}
+
+fn status_of<'a>(pod: &'a Object, name: &Value) -> Option<&'a Value> {
+    let lists = ["/status/containerStatuses", "/status/initContainerStatuses"];
+    let all = lists.iter().filter_map(|list| pod.at(list)?.as_array()).flatten();
+    all.filter(|status| status.get("resources").is_some()).find(|status| status["name"] == *name)
+}
+
+/// Why a resize of the pod waits, if one does.
+fn resize_pending(pod: &Object) -> Option<&str> {
+    let conditions = pod.at("/status/conditions")?.as_array()?;
+    let pending = conditions.iter().find(|condition| condition["type"] == "PodResizePending")?;
+    pending["reason"].as_str()
 }
 
 fn of_service(used: &mut Usage, object: &Object) {

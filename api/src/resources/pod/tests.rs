@@ -550,3 +550,24 @@ fn ephemeral_containers_are_added_and_nothing_else_changes() {
     let (_, errors) = with_ephemeral(&added, spec_with(&other));
     assert!(errors[0].contains("\"d\" may not be changed\n"), "{errors:?}");
 }
+
+#[test]
+fn rules_of_restarting_need_a_policy_and_exit_codes() {
+    let errors =
+        |more: Value| texts(&KIND.strategy.validate(&created(&KIND, with_container(&more))));
+    let codes = json!({ "operator": "In", "values": [42] });
+    let rule = json!({ "action": "Restart", "exitCodes": codes });
+    assert!(errors(json!({ "restartPolicy": "Never", "restartPolicyRules": [rule] })).is_empty());
+    assert_eq!(
+        errors(json!({ "restartPolicyRules": [rule] })),
+        [
+            "spec.containers[0].restartPolicy: Required value: must specify restartPolicy when restart \
+          rules are used"
+        ]
+    );
+    let none = json!({ "action": "Restart" });
+    assert_eq!(
+        errors(json!({ "restartPolicy": "Never", "restartPolicyRules": [none] })),
+        ["spec.containers[0].restartPolicyRules[0].exitCodes: Required value: must be specified"]
+    );
+}

@@ -10,6 +10,9 @@ use crate::validation::errors::Errors;
 use crate::validation::names;
 
 const NOT_IN_EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
+/// Rules of when a container is restarted, and exit codes of one of them, at most.
+const RESTART_RULES_MAX: usize = 20;
+const RESTART_CODES_MAX: usize = 255;
 const NOT_IN_INIT: &str = "may not be set for init containers without restartPolicy=Always";
 
 /// What a container's rules need to know of its pod.
@@ -39,8 +42,7 @@ pub fn validate(errors: &mut Errors, spec: &At<'_>, around: &Surroundings<'_>) {
         common(errors, &container, around);
         unique(errors, &mut names, &container);
         probes::of_container(errors, &container, around.grace_seconds);
-        let policy = container.at("restartPolicy");
-        errors.optional_one_of(&policy, &["Always", "Never", "OnFailure"]);
+        restart_policy(errors, &container);
     }
     ports::host_port_conflicts(errors, regular.items());
     for container in init.items() {
@@ -106,10 +108,35 @@ fn resize_policy(errors: &mut Errors, at: &At<'_>, restart_policy: &str) {
     }
 }
 
-fn init_container(errors: &mut Errors, at: &At<'_>, grace_seconds: Option<i64>) {
-    let policy = at.at("restartPolicy");
+fn restart_policy(errors: &mut Errors, at: &At<'_>) {
+    let (policy, rules) = (at.at("restartPolicy"), at.at("restartPolicyRules"));
+    if !policy.is_set() {
+        if !rules.is_empty() {
+            errors.required(&policy, "must specify restartPolicy when restart rules are used");
+        }
+        return;
+    }
     errors.optional_one_of(&policy, &["Always", "Never", "OnFailure"]);
-    if policy.str() == "Always" {
+    if rules.len() > RESTART_RULES_MAX {
+        errors.too_many(&rules, RESTART_RULES_MAX);
+    }
+    for rule in rules.items() {
+        errors.one_of(&rule.at("action"), &["Restart"]);
+        let codes = rule.at("exitCodes");
+        if !codes.is_set() {
+            errors.required(&codes, "must be specified");
+            continue;
+        }
+        errors.one_of(&codes.at("operator"), &["In", "NotIn"]);
+        if codes.at("values").len() > RESTART_CODES_MAX {
+            errors.too_many(&codes.at("values"), RESTART_CODES_MAX);
+        }
+    }
+}
+
+fn init_container(errors: &mut Errors, at: &At<'_>, grace_seconds: Option<i64>) {
+    restart_policy(errors, at);
+    if at.at("restartPolicy").str() == "Always" {
         return probes::of_container(errors, at, grace_seconds);
     }
     for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {

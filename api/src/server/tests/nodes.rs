@@ -152,3 +152,40 @@ async fn a_node_holds_its_own_lease_only() {
     let elsewhere = "/apis/coordination.k8s.io/v1/namespaces/default/leases/n1";
     assert_eq!(cluster.read("n1", elsewhere).await, 403);
 }
+
+#[tokio::test]
+async fn a_node_is_told_of_others_by_address_alone_and_nobody_else_is() {
+    let cluster = Cluster::start().await;
+    let network = "/kontiki/v1/network";
+    for (name, ip) in [("n1", "192.0.2.1"), ("n2", "192.0.2.2")] {
+        let spec = json!({ "podCIDR": format!("10.42.{}.0/24", &name[1..]) });
+        cluster.post(NODES, &json!({ "metadata": { "name": name }, "spec": spec })).await.ok();
+        let addresses = json!([{ "type": "InternalIP", "address": ip }]);
+        let status = json!({ "status": { "addresses": addresses } });
+        cluster.merge(&format!("{NODES}/{name}/status"), &status).await.ok();
+    }
+    cluster.pod_on("n2", "b", "theirs").await;
+    let status = json!({ "status": { "podIPs": [{ "ip": "10.42.2.5" }], "podIP": "10.42.2.5" } });
+    cluster.merge(&format!("{PODS}/b/status"), &status).await.ok();
+    let policies = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies";
+    let policy = json!({ "metadata": { "name": "p" }, "spec": { "podSelector": {} } });
+    cluster.post(policies, &policy).await.ok();
+    let told =
+        async |node: &str, path: &str| cluster.at_node(node, Method::GET, path, &Value::Null).await;
+    for _ in 0..500 {
+        let first = told("n2", network).await.ok();
+        if first["pods"].as_array().is_some_and(|pods| !pods.is_empty()) {
+            assert_eq!(first["pods"][0]["ips"], json!(["10.42.2.5"]));
+            assert_eq!(first["pods"][0]["ingress"], json!([]));
+            let way = json!({ "ranges": ["10.42.1.0/24"], "address": "192.0.2.1" });
+            assert_eq!(first["nodes"], json!([way]));
+            assert_eq!(told("n1", network).await.ok()["pods"], json!([]));
+            let user = User::authenticated("system:kube-proxy", &["system:authenticated"]);
+            let refused = cluster.call_as(&user, Method::GET, network, &Value::Null).await;
+            assert_eq!(refused.code, 403);
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("the policy is not seen");
+}

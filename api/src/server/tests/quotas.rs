@@ -7,7 +7,7 @@ use super::*;
 const QUOTAS: &str = "/api/v1/namespaces/default/resourcequotas";
 
 /// A cluster with a quota whose use has been counted, by a second server too.
-async fn limited(hard: Value) -> (Arc<Cluster>, Arc<Cluster>) {
+pub(super) async fn limited(hard: Value) -> (Arc<Cluster>, Arc<Cluster>) {
     let cluster = Cluster::start().await;
     let account = json!({ "metadata": { "name": "default" } });
     cluster.post("/api/v1/namespaces/default/serviceaccounts", &account).await;
@@ -21,7 +21,7 @@ async fn limited(hard: Value) -> (Arc<Cluster>, Arc<Cluster>) {
 }
 
 /// Writes the status that the controller would write, with nothing used.
-async fn counted(cluster: &Cluster, hard: &Value) {
+pub(super) async fn counted(cluster: &Cluster, hard: &Value) {
     let none = hard.as_object().unwrap().keys().map(|name| (name.clone(), json!("0")));
     let used: serde_json::Map<String, Value> = none.collect();
     let status = json!({ "status": { "hard": hard, "used": used } });

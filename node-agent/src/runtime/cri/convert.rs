@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use super::proto;
 use crate::runtime::{
     Container, ContainerSpec, ContainerState, Credentials, ExecOutput, Image, Listed, Mount,
-    Namespaces, PortMapping, Propagation, RuntimeStatus, Sandbox, SandboxSpec, Security, labels,
+    Namespaces, PortMapping, Propagation, Resources, RuntimeStatus, Sandbox, SandboxSpec, Security,
+    labels,
 };
 
 /// States of sandboxes are listed beside those of containers: they must not collide.
@@ -250,16 +251,20 @@ pub(super) fn container_config(spec: &ContainerSpec) -> proto::ContainerConfig {
         stdin_once: spec.stdin_once,
         tty: spec.tty,
         linux: Some(proto::LinuxContainerConfig {
-            resources: Some(proto::LinuxContainerResources {
-                cpu_period: spec.resources.cpu_period_us,
-                cpu_quota: spec.resources.cpu_quota_us,
-                cpu_shares: spec.resources.cpu_shares,
-                memory_limit_in_bytes: spec.resources.memory_limit_bytes,
-                oom_score_adj: spec.resources.oom_score_adj,
-                ..Default::default()
-            }),
+            resources: Some(resources(&spec.resources)),
             security_context: Some(security(&spec.security, container_namespaces(spec))),
         }),
+        ..Default::default()
+    }
+}
+
+pub(super) fn resources(bounds: &Resources) -> proto::LinuxContainerResources {
+    proto::LinuxContainerResources {
+        cpu_period: bounds.cpu_period_us,
+        cpu_quota: bounds.cpu_quota_us,
+        cpu_shares: bounds.cpu_shares,
+        memory_limit_in_bytes: bounds.memory_limit_bytes,
+        oom_score_adj: bounds.oom_score_adj,
         ..Default::default()
     }
 }
