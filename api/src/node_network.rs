@@ -26,7 +26,7 @@ const GATHERING: Duration = Duration::from_millis(50);
 
 /// What one node is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct NodeNetwork {
+pub(crate) struct NodeNetwork {
     /// Differs whenever anything else does.
     pub tag: String,
     /// The other nodes.
@@ -37,7 +37,7 @@ pub struct NodeNetwork {
 
 /// Where another node's pods are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
-pub struct OtherNode {
+pub(crate) struct OtherNode {
     /// The ranges of their addresses.
     pub ranges: Vec<String>,
     /// The node's own address.
@@ -118,7 +118,7 @@ async fn follow<T: Send + Sync + 'static>(
         tokio::select! {
             () = stop.cancelled() => return,
             event = events.recv() => match event {
-                Some(_) => drop(changes.send_replace(())),
+                Some(_) => changes.send_replace(()),
                 None => return,
             },
         }

@@ -119,9 +119,10 @@ impl Allocations {
         std::fs::create_dir_all(&dir)?;
         let mut held = HashMap::new();
         for path in std::fs::read_dir(&dir)?.flatten().map(|entry| entry.path()) {
-            match read(&path) {
-                Some((uid, one)) => drop(held.insert(uid, one)),
-                None => tracing::warn!(file = %path.display(), "skip a damaged allocation"),
+            if let Some((uid, one)) = read(&path) {
+                held.insert(uid, one);
+            } else {
+                tracing::warn!(file = %path.display(), "skip a damaged allocation");
             }
         }
         Ok(Self { dir, capacity, held: Mutex::new(held) })

@@ -225,7 +225,7 @@ fn grouped(
         pod.network = sandbox.interfaces;
     }
     for figures in containers {
-        let known: Option<&Pod> = pods.get(figures.pod_uid.as_str()).map(|pod| pod.as_ref());
+        let known: Option<&Pod> = pods.get(figures.pod_uid.as_str()).map(AsRef::as_ref);
         let pod = by_uid.entry(figures.pod_uid.clone()).or_default();
         if pod.name.is_empty() {
             pod.namespace.clone_from(&figures.pod_namespace);

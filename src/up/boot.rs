@@ -164,12 +164,13 @@ impl Cluster {
             let spec = self.spec(&name, Arc::new(move || args.clone()), &log)?;
             self.agents.push(Supervised::start(spec, on_start)?);
         }
-        let ready = (1..).zip(&self.plan.agents).map(|(number, agent)| async move {
-            let Some(node) = self.node_ready(&agent.name).await else { return false };
-            self.lead_to(number, &node).await;
+        let cluster = &*self;
+        let ready = (1..).zip(&cluster.plan.agents).map(|(number, agent)| async move {
+            let Some(node) = cluster.node_ready(&agent.name).await else { return false };
+            cluster.lead_to(number, &node).await;
             true
         });
-        let deaths = self.agents.iter().map(|child| Box::pin(child.died()));
+        let deaths = cluster.agents.iter().map(|child| Box::pin(child.died()));
         tokio::select! {
             ready = futures_util::future::join_all(ready) => Ok(ready.iter().filter(|r| **r).count()),
             (error, ..) = futures_util::future::select_all(deaths) => Err(error),

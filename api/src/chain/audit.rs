@@ -51,7 +51,7 @@ pub(super) async fn filter(
         audit.write(event).await;
     }
     request.extensions_mut().insert(trail);
-    let mut open = Open { audit: Arc::clone(audit), begun, is_open: true };
+    let mut open = Open { audit: Arc::clone(audit), begun, is_unfinished: true };
     match AssertUnwindSafe(next.run(request)).catch_unwind().await {
         // A connection that speaks another protocol from here on has no content to wait for.
         Ok(response) if info.is_long_running() && !is_switched(&response) => {
@@ -73,12 +73,12 @@ fn is_switched(response: &Response) -> bool {
 struct Open {
     audit: Arc<Audit>,
     begun: Begun,
-    is_open: bool,
+    is_unfinished: bool,
 }
 
 impl Open {
     async fn write(&mut self, stage: Stage, outcome: Option<Outcome>) {
-        self.is_open &= stage == Stage::ResponseStarted;
+        self.is_unfinished &= stage == Stage::ResponseStarted;
         if let Some(event) = self.begun.at(stage, outcome) {
             self.audit.write(event).await;
         }
@@ -109,7 +109,7 @@ impl Open {
 impl Drop for Open {
     /// Nobody waits for the answer any more: it took too long, or the client is gone.
     fn drop(&mut self) {
-        if self.is_open
+        if self.is_unfinished
             && let Some(event) =
                 self.begun.at(Stage::ResponseComplete, Some(failed(504, "Timeout")))
         {
@@ -126,7 +126,7 @@ struct Ended {
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.open.is_open = false;
+        self.open.is_unfinished = false;
         let outcome = Outcome { code: self.code, document: None };
         if let Some(event) = self.open.begun.at(Stage::ResponseComplete, Some(outcome)) {
             self.open.audit.write_now(event);

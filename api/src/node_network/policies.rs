@@ -17,7 +17,7 @@ type Labels = BTreeMap<String, String>;
 
 /// A pod that some policy selects.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
-pub struct Policed {
+pub(crate) struct Policed {
     /// Whose rules these are.
     pub uid: String,
     /// Its addresses.
@@ -32,7 +32,7 @@ pub struct Policed {
 
 /// What is let through: whatever is from, or to, one of the peers, and to one of the ports.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-pub struct Rule {
+pub(crate) struct Rule {
     /// The other side; without it anybody.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peers: Option<Vec<Block>>,
@@ -43,7 +43,7 @@ pub struct Rule {
 
 /// Addresses: one, or a range without some parts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-pub struct Block {
+pub(crate) struct Block {
     /// An address or a range.
     pub cidr: String,
     /// Ranges within that are left out.
@@ -53,7 +53,7 @@ pub struct Block {
 
 /// Ports of a protocol; all of them from 0 on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-pub struct Ports {
+pub(crate) struct Ports {
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
     /// The first.
@@ -111,7 +111,7 @@ impl<'a> Snapshot<'a> {
             Some((name, namespace.metadata.labels.clone().unwrap_or_default()))
         });
         Self {
-            pods: pods.iter().filter_map(|pod| known(pod)).collect(),
+            pods: pods.iter().filter_map(known).collect(),
             namespaces: namespaces.collect(),
             policies,
         }

@@ -98,7 +98,10 @@ pub(super) fn run(
     match &resize.failure {
         Some(failure) if input.now < failure.retry_at => plan.wake(failure.retry_at),
         _ => {
-            plan.step(Step::ResizeContainer { id: latest.id.clone(), name: container.name.clone() })
+            plan.step(Step::ResizeContainer {
+                id: latest.id.clone(),
+                name: container.name.clone(),
+            });
         }
     }
 }

@@ -71,7 +71,8 @@ fn peers(other: &str, blocks: &[Block]) -> Vec<String> {
             singles.insert(ip);
         } else if let Some(range) = ipv4_range(&block.cidr) {
             let except = block.except.iter().filter_map(|range| ipv4_range(range));
-            let except: String = except.map(|range| format!("ip {other} != {range} ")).collect();
+            let except: Vec<_> = except.map(|range| format!("ip {other} != {range} ")).collect();
+            let except = except.concat();
             // A range of everything is no condition to nft.
             let range =
                 if range.ends_with("/0") { String::new() } else { format!("ip {other} {range} ") };

@@ -110,13 +110,12 @@ impl Gate {
         let token = token.filter(|token| !token.is_empty()).ok_or_else(unauthorized)?;
         let key: [u8; 32] = Sha256::digest(token).into();
         let known = self.tokens.get(&key);
-        let user = match known {
-            Some(user) => user,
-            None => {
-                let user = self.reviewer.who(token).await.map_err(unavailable)?;
-                self.tokens.put(key, user.clone(), TOKEN_TTL);
-                user
-            }
+        let user = if let Some(user) = known {
+            user
+        } else {
+            let user = self.reviewer.who(token).await.map_err(unavailable)?;
+            self.tokens.put(key, user.clone(), TOKEN_TTL);
+            user
         };
         user.ok_or_else(unauthorized)
     }

@@ -282,7 +282,9 @@ fn networks(text: &mut Text, sample: &Sample) {
             ];
             text.figure(name, &labels, float(value(interface)), Some(at));
         };
-        machine.iter().for_each(|interface| write(None, "/", sample.node.at, interface));
+        for interface in &machine {
+            write(None, "/", sample.node.at, interface);
+        }
         for pod in &sample.pods {
             for interface in &pod.network {
                 write(Some(pod), &pod.cgroup, pod.usage.at, interface);

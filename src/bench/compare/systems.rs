@@ -183,6 +183,7 @@ fn up_config(config: &CompareConfig, data_dir: &Path) -> UpConfig {
         runtime_threads: None,
         node_ip: [127, 0, 0, 1].into(),
         hosts: Hosts::Shared,
+        network: None,
         log: config.log.clone(),
     }
 }

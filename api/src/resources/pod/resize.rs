@@ -28,7 +28,9 @@ pub fn prepare(object: &mut Object, old: &Object) {
             let spec = object.value_mut().pointer_mut("/spec");
             let new = asked.at(&path).and_then(Value::as_array).into_iter().flatten();
             for (container, new) in spec.into_iter().flat_map(|spec| each(spec, list)).zip(new) {
-                RESIZED.iter().for_each(|field| take_over(container, new, field));
+                for field in RESIZED {
+                    take_over(container, new, field);
+                }
             }
         } else if let Some(new) = asked.at(&path) {
             object.set(&["spec", list], new.clone());
