@@ -39,10 +39,7 @@ pub(crate) async fn propose_all(
     }
     let Attempts { attempts, applied_index } = local::propose_all(raft, taken, deadline).await;
     let mut attempts = attempts.into_iter();
-    let merge = |refused: bool| match refused {
-        true => Some(refusal()),
-        false => attempts.next(),
-    };
+    let merge = |refused: bool| if refused { Some(refusal()) } else { attempts.next() };
     Attempts { attempts: refused.into_iter().filter_map(merge).collect(), applied_index }
 }
 
