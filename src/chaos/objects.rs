@@ -27,6 +27,11 @@ pub enum Written {
     Unknown(String),
 }
 
+/// Clients of etcd match on these words, too.
+fn is_for_want_of_room(error: &anyhow::Error) -> bool {
+    error.to_string().contains("mvcc: database space exceeded")
+}
+
 /// The servers as one client sees them: it stays with one until that one fails.
 #[derive(Clone)]
 pub struct Objects {
@@ -97,8 +102,10 @@ impl Objects {
         let status = answer.status();
         match client::json_answer(answer).await.and_then(|object| item(&object)) {
             Ok(item) => Written::Done(item.revision),
-            // Only a 4xx says for certain that nothing was done.
-            Err(error) if status.is_client_error() => Written::Refused(format!("{error:#}")),
+            // Only a 4xx says for certain that nothing was done, and the refusal of a full disk.
+            Err(error) if status.is_client_error() || is_for_want_of_room(&error) => {
+                Written::Refused(format!("{error:#}"))
+            }
             Err(error) => Written::Unknown(format!("{error:#}")),
         }
     }

@@ -342,10 +342,7 @@ struct Fillable(Arc<AtomicBool>);
 
 impl Reserve for Fillable {
     fn keep(&self) -> std::io::Result<()> {
-        match self.0.load(Ordering::SeqCst) {
-            true => Err(ErrorKind::StorageFull.into()),
-            false => Ok(()),
-        }
+        if self.0.load(Ordering::SeqCst) { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 }
 
