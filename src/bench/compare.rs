@@ -281,7 +281,7 @@ fn trials_table(trials: &[trials::Compared]) -> String {
     table.load_style(NOTHING).set_header(["TRIAL", "ETCD", "KONTIKI"]);
     for trial in trials {
         let cells = [trial.etcd, trial.kontiki].map(|value| format!("{value:.2}"));
-        table.add_row([&[trial.figure.clone()], &cells[..]].concat());
+        table.add_row([std::slice::from_ref(&trial.figure), &cells[..]].concat());
     }
     format!("\n\n{table}")
 }

@@ -8,6 +8,7 @@ use kontiki_api::audit::{AuditConfig, AuditLog, Policy};
 
 /// Flags of `kontiki server` about its audit log.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_field_names, reason = "they are the flags' names, which upstream gave")]
 pub(super) struct AuditFlags {
     /// Which requests are written down, and how much of each: a Policy of audit.k8s.io/v1.
     #[arg(long, env = "KONTIKI_AUDIT_POLICY_FILE", value_name = "FILE")]

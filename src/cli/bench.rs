@@ -224,12 +224,11 @@ fn run_schedule(flags: &Schedule) -> anyhow::Result<ExitCode> {
     }
     let deadline = seconds(flags.deadline)?;
     let kubeconfig = client::kubeconfig(flags.kubeconfig.as_deref(), &flags.data_dir)?;
-    let servers = match &flags.kubeconfig {
-        Some(_) => vec![kubeconfig.server.clone()],
-        None => {
-            let servers = ClusterFile::read(&flags.data_dir)?.servers;
-            servers.into_iter().map(|server| server.api).collect()
-        }
+    let servers = if flags.kubeconfig.is_some() {
+        vec![kubeconfig.server.clone()]
+    } else {
+        let servers = ClusterFile::read(&flags.data_dir)?.servers;
+        servers.into_iter().map(|server| server.api).collect()
     };
     let measured = super::runtime(None)?.block_on(async {
         let mut measured = Vec::new();

@@ -68,12 +68,11 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     super::runtime(None)?.block_on(async {
         let stop = shutdown::on_signal()?;
         let kubeconfig = client::kubeconfig(flags.kubeconfig.as_deref(), &flags.data_dir)?;
-        let servers = match &flags.kubeconfig {
-            Some(_) => vec![kubeconfig.server.clone()],
-            None => {
-                let servers = ClusterFile::read(&flags.data_dir)?.servers;
-                servers.into_iter().map(|server| server.api).collect()
-            }
+        let servers = if flags.kubeconfig.is_some() {
+            vec![kubeconfig.server.clone()]
+        } else {
+            let servers = ClusterFile::read(&flags.data_dir)?.servers;
+            servers.into_iter().map(|server| server.api).collect()
         };
         let api = Arc::new(Api::new(&kubeconfig, servers)?);
         let ran = hollow::run(Arc::clone(&api), Arc::clone(&config), stop).await;
@@ -96,7 +95,8 @@ fn config(flags: &Flags) -> anyhow::Result<Config> {
     }
     let positive = |name: &str, value: f64| {
         let period = seconds(name, value)?;
-        if period.is_zero() { bail!("{name} 0: expected more than 0") } else { Ok(period) }
+        anyhow::ensure!(!period.is_zero(), "{name} 0: expected more than 0");
+        Ok(period)
     };
     Ok(Config {
         nodes: flags.nodes,

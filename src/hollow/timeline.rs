@@ -111,7 +111,9 @@ impl Timeline {
                 for uid in gone.cloned().collect::<Vec<_>>() {
                     self.forget(&uid);
                 }
-                pods.into_iter().for_each(|pod| self.see(pod, config, now));
+                for pod in pods {
+                    self.see(pod, config, now);
+                }
             }
         }
     }

@@ -165,7 +165,7 @@ fn rebuild(data_dir: &Path, record: &MemberRecord, bump: u64) -> anyhow::Result<
         ..MemberRecord::new(&cluster_id, FOUNDER_ID, &record.name, false)
     };
     renewed.write(data_dir)?;
-    let kept = (1..)
+    let kept = (1..u32::MAX)
         .map(|number| data_dir.join(format!("store.before-recovery-{number}")))
         .find(|path| !path.exists())
         .context("a name must be free")?;

@@ -128,7 +128,7 @@ impl View {
         match by_name.as_slice() {
             [row] => Ok(row),
             [] => by_id().ok_or_else(|| {
-                let known: Vec<String> = self.members.iter().map(|row| label(row)).collect();
+                let known: Vec<String> = self.members.iter().map(label).collect();
                 anyhow::anyhow!("{who:?} is no member; members are {}", known.join(", "))
             }),
             several => {

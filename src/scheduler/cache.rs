@@ -318,12 +318,11 @@ impl Cache {
     fn put(&mut self, pod: Arc<PodInfo>, node: String, assumed: bool) {
         let uid = pod.uid().to_owned();
         self.delete_pod(&uid);
-        match self.position(&node) {
-            Ok(at) => Arc::make_mut(&mut Arc::make_mut(&mut self.nodes)[at]).add(pod),
-            Err(_) => {
-                let strange = self.strange.entry(node.clone());
-                strange.or_insert_with(|| NodeInfo::new(Arc::default())).add(pod);
-            }
+        if let Ok(at) = self.position(&node) {
+            Arc::make_mut(&mut Arc::make_mut(&mut self.nodes)[at]).add(pod);
+        } else {
+            let strange = self.strange.entry(node.clone());
+            strange.or_insert_with(|| NodeInfo::new(Arc::default())).add(pod);
         }
         self.places.insert(uid, Place { node, assumed });
     }

@@ -228,7 +228,7 @@ impl Look for Storage {
 
 /// What the pod's claims want; the error is for all nodes alike, in Kubernetes' words. `reserved` are
 /// volumes that other pods' claims are about to get.
-pub fn needs(
+pub(crate) fn needs(
     seen: &dyn Look,
     pod: &Pod,
     reserved: &HashSet<String>,

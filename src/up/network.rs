@@ -46,7 +46,8 @@ impl NodeNetwork {
     /// no real one has it.
     pub fn of(data_dir: &Path) -> Self {
         let digest = Sha256::digest(data_dir.as_os_str().as_encoded_bytes());
-        let tag = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+        let [a, b, c, d, ..] = digest[..] else { unreachable!("a digest has 32 bytes") };
+        let tag = format!("{:08x}", u32::from_be_bytes([a, b, c, d]));
         Self { tag, prefix: [198, 18 + (digest[4] & 1), digest[5]] }
     }
 

@@ -59,17 +59,14 @@ impl Conditions {
 
     /// The time of a condition changes with its status only.
     fn set(&mut self, kind: &str, status: &str, reason: &str, message: String) {
-        let at = match self.list.iter().position(|condition| condition.type_ == kind) {
-            Some(at) => at,
-            None => {
-                let new = HorizontalPodAutoscalerCondition {
-                    type_: kind.to_owned(),
-                    ..HorizontalPodAutoscalerCondition::default()
-                };
-                self.list.push(new);
-                self.list.len() - 1
-            }
-        };
+        let known = self.list.iter().position(|condition| condition.type_ == kind);
+        let at = known.unwrap_or_else(|| {
+            self.list.push(HorizontalPodAutoscalerCondition {
+                type_: kind.to_owned(),
+                ..HorizontalPodAutoscalerCondition::default()
+            });
+            self.list.len() - 1
+        });
         let condition = &mut self.list[at];
         if condition.status != status {
             status.clone_into(&mut condition.status);

@@ -150,7 +150,7 @@ async fn custom(
             Ok(answer) => return Ok(answer),
             Err(status) => {
                 let is_missing = status.is_not_found();
-                refused = status.message().to_owned();
+                status.message().clone_into(&mut refused);
                 if !is_missing {
                     break;
                 }

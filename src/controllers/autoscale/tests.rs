@@ -4,6 +4,7 @@ use serde_json::json;
 use super::evaluate::{Evaluated, Failed};
 use super::*;
 
+#[expect(clippy::unnecessary_wraps, reason = "it stands beside `failed`")]
 fn found(replicas: i32, name: &str) -> Result<Evaluated, Failed> {
     Ok(Evaluated { replicas, name: name.to_owned(), status: MetricStatus::default() })
 }
