@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::Output;
 use crate::client;
-use crate::controllers::{owners, pods};
+use crate::controllers::owners;
 use crate::scheduler::cache::{Cache, PodInfo};
 use crate::scheduler::explain::{Verdict, explain};
 use crate::scheduler::plugins::{FILTERS, SCORES};
@@ -111,7 +111,7 @@ async fn judge(flags: &Explain) -> anyhow::Result<Judged> {
     let http = client::for_kubeconfig(&kubeconfig)?;
     let api = Api { http, url: kubeconfig.server };
     let path = format!("/api/v1/namespaces/{}/pods/{}", flags.namespace, flags.pod);
-    let pod: Pod = serde_json::from_value(api.get(&path).await?)?;
+    let mut pod: Pod = serde_json::from_value(api.get(&path).await?)?;
     let all: Vec<Arc<Pod>> = api.list("/api/v1/pods").await?;
     let nodes: Vec<Arc<Node>> = api.list("/api/v1/nodes").await?;
     let listed = Listed {
@@ -125,7 +125,7 @@ async fn judge(flags: &Explain) -> anyhow::Result<Judged> {
         all.into_iter().filter(|other| owners::uid(&other.metadata) != uid).collect();
     let mut cache = Cache::default();
     cache.reset(nodes, &others);
-    let bound = pods::node_name(&pod).map(ToOwned::to_owned);
+    let bound = pod.spec.as_mut().and_then(|spec| spec.node_name.take());
     let claims = volumes::needs(&listed, &pod, &HashSet::new());
     let info = PodInfo::new(Arc::new(pod)).with_claims(claims);
     let verdicts = explain(&info, &cache.snapshot(), FILTERS, SCORES);

@@ -352,12 +352,15 @@ fn resources_of_every_group_can_be_explained_to_the_last_field() {
             groups.entry(group).or_insert(resource);
         }
         for (group, resource) in groups {
-            // Of events there are two groups, and kubectl takes `events.` for the older one.
-            let explained = if group == "events.k8s.io" {
-                let version = "--api-version=events.k8s.io/v1";
-                kubectl.ok(&["explain", "events", version, "--recursive"])
-            } else {
-                kubectl.ok(&["explain", resource, "--recursive"])
+            // Of events and nodes there are two groups, and kubectl takes the name for the older one.
+            let newer = match group {
+                "events.k8s.io" => Some(("events", "--api-version=events.k8s.io/v1")),
+                "metrics.k8s.io" => Some(("nodes", "--api-version=metrics.k8s.io/v1beta1")),
+                _ => None,
+            };
+            let explained = match newer {
+                Some((name, version)) => kubectl.ok(&["explain", name, version, "--recursive"]),
+                None => kubectl.ok(&["explain", resource, "--recursive"]),
             };
             assert!(explained.contains("metadata\t<ObjectMeta>"), "{resource}: {explained}");
         }

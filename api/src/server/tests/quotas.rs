@@ -34,7 +34,8 @@ async fn known(cluster: &Cluster) {
         let answer = cluster.post(&format!("{PODS}?dryRun=All"), &pod("try")).await;
         if answer.code == 403 {
             let told = answer.refusal().2;
-            assert!(told.contains("status unknown for quota: q, resources: "), "{told}");
+            let is_seen = ["status unknown for quota: q, resources: ", "failed quota: q: "];
+            assert!(is_seen.iter().any(|text| told.contains(text)), "{told}");
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
