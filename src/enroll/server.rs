@@ -34,6 +34,8 @@ const JOIN_DEADLINE: Duration = Duration::from_secs(25);
 const RETRY_EVERY: Duration = Duration::from_millis(30);
 /// Between two looks at whether this is a member still.
 const STANDING_EVERY: Duration = Duration::from_secs(2);
+/// A member that is led, as far as it knows, looks every so many times only.
+const LED_ROUNDS: u64 = 5;
 /// How long a member with the name of a newcomer may take to show that it is alive.
 const ALIVE_DEADLINE: Duration = Duration::from_millis(500);
 
@@ -164,14 +166,18 @@ impl Way<'_> {
         }
     }
 
-    /// Ends when the others say that this is no member any more. They are asked while nobody leads
-    /// it: those that are members then may not even know it.
+    /// Ends when the others say that this is no member any more. They are asked often while nobody
+    /// leads it, and now and then besides: who was removed may never hear of it from the log, and
+    /// goes on to believe in the leader that it had.
     async fn removed(&self) -> anyhow::Error {
         let cluster_id = self.node.cluster_id().to_owned();
         let step = ServerStep::Standing { cluster_id, node_id: self.node.id() };
+        let mut round = 0_u64;
         loop {
+            round += 1;
             sleep(STANDING_EVERY).await;
-            if is_voter(self.node) && self.node.status().leader.is_some() {
+            let is_led = is_voter(self.node) && self.node.status().leader.is_some();
+            if is_led && round % LED_ROUNDS != 0 {
                 continue;
             }
             match self.ask(&step).await {

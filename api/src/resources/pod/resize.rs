@@ -18,9 +18,9 @@ const ONLY_MUTABLE: &str = "only cpu and memory resources are mutable";
 /// Containers that are not those of the old pod stay, for the validation to find.
 pub fn prepare(object: &mut Object, old: &Object) {
     let asked = std::mem::replace(object, old.clone());
-    match asked.at("/metadata/resourceVersion") {
-        Some(version) => object.set_meta("resourceVersion", version.clone()),
-        None => object.remove(&["metadata", "resourceVersion"]),
+    object.remove(&["metadata", "resourceVersion"]);
+    if let Some(version) = asked.at("/metadata/resourceVersion") {
+        object.set_meta("resourceVersion", version.clone());
     }
     if let Some(managed) = asked.at("/metadata/managedFields") {
         object.set_meta("managedFields", managed.clone());
