@@ -177,7 +177,7 @@ impl Way<'_> {
             round += 1;
             sleep(STANDING_EVERY).await;
             let is_led = is_voter(self.node) && self.node.status().leader.is_some();
-            if is_led && round % LED_ROUNDS != 0 {
+            if is_led && !round.is_multiple_of(LED_ROUNDS) {
                 continue;
             }
             match self.ask(&step).await {
