@@ -76,8 +76,8 @@ fn time(nanos: i64) -> Option<Timestamp> {
 mod tests {
     use super::*;
 
-    fn wrapped(value: u64) -> Option<proto::UInt64Value> {
-        Some(proto::UInt64Value { value })
+    fn wrapped(value: u64) -> proto::UInt64Value {
+        proto::UInt64Value { value }
     }
 
     #[test]
@@ -92,12 +92,12 @@ mod tests {
             attributes: Some(attributes),
             cpu: Some(proto::CpuUsage {
                 timestamp: 1_000_000_000,
-                usage_core_nano_seconds: wrapped(5),
+                usage_core_nano_seconds: Some(wrapped(5)),
                 usage_nano_cores: None,
             }),
             memory: Some(proto::MemoryUsage {
-                working_set_bytes: wrapped(10),
-                available_bytes: wrapped(90),
+                working_set_bytes: Some(wrapped(10)),
+                available_bytes: Some(wrapped(90)),
                 ..Default::default()
             }),
             ..Default::default()
