@@ -33,6 +33,11 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_millis(1000);
 /// The metadata by which peers without TLS notice that they belong to different clusters.
 const CLUSTER_HEADER: &str = "kontiki-cluster";
 
+/// The metadata that names the member that a call is for. A newcomer may have the address of a dead
+/// member: what is meant for that one must never reach it, or its empty log passes for a log that
+/// was lost.
+const MEMBER_HEADER: &str = "kontiki-member";
+
 /// Why a certificate cannot be used is only known to the TLS library in words.
 type TlsResult<T> = Result<T, tonic::transport::Error>;
 

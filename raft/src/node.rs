@@ -1,6 +1,7 @@
 //! A member of the cluster, assembled: log, state machine, network and the tasks around them.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -70,6 +71,8 @@ pub(crate) struct Inner {
     leadership: latest::Receiver<Leadership>,
     /// Set once, when this member's state is found to differ from its peers' (R6).
     corruption: OnceLock<Corruption>,
+    /// Set when Raft has ended without being told to: one of its tasks has panicked.
+    raft_ended: AtomicBool,
     counts: Counts,
     token: CancellationToken,
     tasks: TaskTracker,
@@ -178,6 +181,7 @@ impl Node {
             applied,
             leadership,
             corruption: OnceLock::new(),
+            raft_ended: AtomicBool::new(false),
             counts: Counts::default(),
         });
         if let Some(replay) = replay {
@@ -188,7 +192,10 @@ impl Node {
         }
         let applied = inner.applied.clone();
         inner.spawn(forward::run(forward_queue, applied, inner.token.clone()));
-        inner.spawn(leadership::run(inner.raft.clone(), leadership_sender, inner.token.clone()));
+        inner.spawn({
+            let inner = Arc::clone(&inner);
+            async move { inner.follow_raft(leadership_sender).await }
+        });
         inner.spawn(campaign::run(Arc::clone(&inner)));
         inner.spawn(leases::run(Arc::clone(&inner)));
         inner.spawn(compare::run(Arc::clone(&inner)));
@@ -308,7 +315,12 @@ impl Node {
             hash,
             failed: match self.inner.corruption.get() {
                 Some(found) => Some(format!("the data differs from that of the peers: {found}")),
-                None => metrics.running_state.as_ref().err().map(ToString::to_string),
+                None => {
+                    metrics.running_state.as_ref().err().map(ToString::to_string).or_else(|| {
+                        let ended = self.inner.raft_ended.load(Ordering::Relaxed);
+                        ended.then(|| "raft has ended by itself; what it said is above".to_owned())
+                    })
+                }
             },
             corruption: self.inner.corruption.get().cloned(),
         }
@@ -419,6 +431,15 @@ impl Inner {
 
     fn me(&self) -> NodeId {
         self.config.node_id
+    }
+
+    /// Publishes who leads for as long as Raft runs, and notes when it ends by itself: openraft
+    /// says nothing of a panic of its own, and a member without Raft that goes on serves nobody.
+    async fn follow_raft(&self, leadership: latest::Sender<Leadership>) {
+        leadership::run(self.raft.clone(), leadership, self.token.clone()).await;
+        if !self.token.is_cancelled() {
+            self.raft_ended.store(true, Ordering::Relaxed);
+        }
     }
 
     /// A client of another member.

@@ -16,31 +16,36 @@ use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
 use super::lane::Lane;
-use super::{CLUSTER_HEADER, endpoint};
+use super::{CLUSTER_HEADER, MEMBER_HEADER, endpoint};
 use crate::config::{NodeConfig, PeerTls};
 use crate::error::NodeError;
 use crate::proto;
 use crate::transport::{CallError, Messages, PeerClient, Probe, Transport};
 use crate::types::{Member, NodeId};
 
-/// Adds the cluster's name to every call.
+/// Adds to every call the cluster's name and the number of the member that it is for.
 #[derive(Clone)]
-pub(super) struct MarkCluster(MetadataValue<Ascii>);
+pub(super) struct Mark {
+    cluster: MetadataValue<Ascii>,
+    member: MetadataValue<Ascii>,
+}
 
-impl Interceptor for MarkCluster {
+impl Interceptor for Mark {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert(CLUSTER_HEADER, self.0.clone());
+        request.metadata_mut().insert(CLUSTER_HEADER, self.cluster.clone());
+        request.metadata_mut().insert(MEMBER_HEADER, self.member.clone());
         Ok(request)
     }
 }
 
-/// Clients of peers over gRPC; one for each address, however often it is asked for.
+/// Clients of peers over gRPC; one for each address, however often it is asked for, and for the
+/// member that was asked for there last.
 pub struct GrpcTransport {
-    mark: MarkCluster,
+    cluster: MetadataValue<Ascii>,
     source: Option<IpAddr>,
     tls: Option<PeerTls>,
     connect: Duration,
-    clients: Mutex<HashMap<String, Arc<GrpcClient>>>,
+    clients: Mutex<HashMap<String, (NodeId, Arc<GrpcClient>)>>,
 }
 
 impl GrpcTransport {
@@ -48,14 +53,14 @@ impl GrpcTransport {
     pub fn new(config: &NodeConfig) -> Result<Self, NodeError> {
         let NodeConfig { cluster_id, tls, peer_source: source, .. } = config;
         let (tls, source, connect) = (tls.clone(), *source, config.timers.connect);
-        let mark = MetadataValue::try_from(cluster_id).map_err(|_| NodeError::Log {
+        let cluster = MetadataValue::try_from(cluster_id).map_err(|_| NodeError::Log {
             reason: format!("the cluster's name {cluster_id:?} must be plain ASCII"),
         })?;
         // Found now, and not at the first call.
         endpoint("localhost:1", source, tls.as_ref(), connect)
             .map_err(|error| NodeError::Tls { reason: describe(&error) })?;
         let clients = Mutex::new(HashMap::new());
-        Ok(Self { mark: MarkCluster(mark), source, tls, connect, clients })
+        Ok(Self { cluster, source, tls, connect, clients })
     }
 }
 
@@ -65,14 +70,17 @@ fn describe(error: &dyn std::error::Error) -> String {
 }
 
 impl Transport for GrpcTransport {
-    fn client(&self, _target: NodeId, member: &Member) -> Result<Arc<dyn PeerClient>, CallError> {
+    fn client(&self, target: NodeId, member: &Member) -> Result<Arc<dyn PeerClient>, CallError> {
         let mut clients = self.clients.lock();
-        if let Some(client) = clients.get(&member.raft_addr) {
+        if let Some((known, client)) = clients.get(&member.raft_addr)
+            && *known == target
+        {
             return Ok(Arc::clone(client) as Arc<dyn PeerClient>);
         }
         let endpoint = endpoint(&member.raft_addr, self.source, self.tls.as_ref(), self.connect)
             .map_err(|error| CallError::Unreachable(describe(&error)))?;
-        let lane = || Lane::new(endpoint.clone(), self.mark.clone(), self.connect);
+        let mark = Mark { cluster: self.cluster.clone(), member: MetadataValue::from(target) };
+        let lane = || Lane::new(endpoint.clone(), mark.clone(), self.connect);
         let client = Arc::new(GrpcClient {
             addr: member.raft_addr.clone(),
             connect: self.connect,
@@ -81,7 +89,7 @@ impl Transport for GrpcTransport {
             bulk: lane(),
             presence: lane(),
         });
-        clients.insert(member.raft_addr.clone(), Arc::clone(&client));
+        clients.insert(member.raft_addr.clone(), (target, Arc::clone(&client)));
         Ok(client)
     }
 }

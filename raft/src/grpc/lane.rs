@@ -10,16 +10,16 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use super::MESSAGE_BYTES_MAX;
-use super::client::MarkCluster;
+use super::client::Mark;
 use crate::proto::peer_client::PeerClient;
 use crate::transport::CallError;
 
-pub(super) type Client = PeerClient<InterceptedService<Channel, MarkCluster>>;
+pub(super) type Client = PeerClient<InterceptedService<Channel, Mark>>;
 
 /// A connection and how to make it.
 pub(super) struct Lane {
     endpoint: Endpoint,
-    mark: MarkCluster,
+    mark: Mark,
     connect_timeout: Duration,
     /// The connection and its number.
     open: Mutex<Option<(u64, Client)>>,
@@ -27,7 +27,7 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(endpoint: Endpoint, mark: MarkCluster, connect_timeout: Duration) -> Self {
+    pub(super) fn new(endpoint: Endpoint, mark: Mark, connect_timeout: Duration) -> Self {
         Self { endpoint, mark, connect_timeout, open: Mutex::new(None), made: AtomicU64::new(0) }
     }
 

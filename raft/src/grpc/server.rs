@@ -12,14 +12,15 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    CLUSTER_HEADER, CONNECTION_WINDOW_BYTES, KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, MESSAGE_BYTES_MAX,
-    STREAM_WINDOW_BYTES, server_tls,
+    CLUSTER_HEADER, CONNECTION_WINDOW_BYTES, KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, MEMBER_HEADER,
+    MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES, server_tls,
 };
 use crate::config::PeerTls;
 use crate::peer::PeerService;
 use crate::proto;
 use crate::proto::peer_server::{Peer, PeerServer};
 use crate::transport::{CallError, Messages};
+use crate::types::NodeId;
 
 /// Why peers are not served.
 #[derive(Debug, Error)]
@@ -37,12 +38,17 @@ pub async fn serve(
     tls: Option<&PeerTls>,
     token: CancellationToken,
 ) -> Result<(), PeerServeError> {
+    let service_id = peer.id;
     let service = GrpcPeer { peer, token: token.clone() };
     let service = PeerServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let cluster = cluster.to_owned();
-    let check = move |request: Request<()>| check_cluster(&cluster, request);
+    let (cluster, me) = (cluster.to_owned(), service_id);
+    let check = move |request: Request<()>| {
+        check_cluster(&cluster, &request)?;
+        check_member(me, &request)?;
+        Ok(request)
+    };
     let service = tonic::service::interceptor::InterceptedService::new(service, check);
     let mut server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -67,14 +73,26 @@ pub async fn serve(
     }
 }
 
-fn check_cluster(cluster: &str, request: Request<()>) -> Result<Request<()>, Status> {
+fn check_cluster(cluster: &str, request: &Request<()>) -> Result<(), Status> {
     match request.metadata().get(CLUSTER_HEADER) {
-        Some(theirs) if theirs.as_bytes() == cluster.as_bytes() => Ok(request),
+        Some(theirs) if theirs.as_bytes() == cluster.as_bytes() => Ok(()),
         Some(theirs) => Err(Status::permission_denied(format!(
             "this is a member of cluster {cluster}, not of {}",
             theirs.to_str().unwrap_or("one without a readable name")
         ))),
         None => Err(Status::permission_denied("the call does not name its cluster")),
+    }
+}
+
+/// Whether a call is for this member, and not for another that had its address before.
+fn check_member(me: NodeId, request: &Request<()>) -> Result<(), Status> {
+    let theirs = request.metadata().get(MEMBER_HEADER).and_then(|number| number.to_str().ok());
+    match theirs {
+        Some(number) if number.parse() == Ok(me) => Ok(()),
+        Some(number) => Err(Status::permission_denied(format!(
+            "this is member {me}, and the call is for member {number}"
+        ))),
+        None => Err(Status::permission_denied("the call does not name the member that it is for")),
     }
 }
 

@@ -34,6 +34,42 @@ async fn a_newcomer_learns_then_votes_and_a_removed_member_is_gone() {
     put(&cluster.kv(4), "a", "2").await.unwrap();
 }
 
+/// The leader took the empty log of the newcomer for that of the dead member, and died of it.
+#[tokio::test]
+async fn a_newcomer_at_the_address_of_a_dead_member_gets_nothing_that_is_meant_for_that_one() {
+    let mut cluster = Cluster::of_three().await;
+    put(&cluster.kv(1), "a", "1").await.unwrap();
+    cluster.converged().await;
+    let leader = cluster.leader().await;
+    let dead = cluster.follower().await;
+    cluster.kill(dead).await;
+    cluster.addresses.insert(4, cluster.addresses[&dead].clone());
+    cluster.start(4, Arc::new(MemoryEngine::new())).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(cluster.node(leader).status().failed, None);
+    assert_eq!(cluster.node(4).status().last_log_index, 0);
+
+    cluster.node(leader).remove(dead).await.unwrap();
+    cluster.node(leader).add_learner(4, cluster.member(4)).await.unwrap();
+    cluster.node(leader).promote(4).await.unwrap();
+    put(&cluster.kv(4), "a", "2").await.unwrap();
+    cluster.converged().await;
+}
+
+/// A panic within openraft ends it without a word.
+#[tokio::test]
+async fn a_member_whose_raft_has_panicked_says_that_it_has_failed() {
+    let mut cluster = Cluster::of_three().await;
+    put(&cluster.kv(1), "a", "1").await.unwrap();
+    cluster.converged().await;
+    let (leader, follower) = (cluster.leader().await, cluster.follower().await);
+    cluster.kill(follower).await;
+    // It has lost what it acknowledged: nothing can be right after that.
+    cluster.start(follower, Arc::new(MemoryEngine::new())).await;
+    let failed = eventually("it says so", || cluster.node(leader).status().failed).await;
+    assert!(failed.contains("raft has ended by itself"), "{failed}");
+}
+
 #[tokio::test]
 async fn impossible_changes_are_refused_with_a_reason() {
     let cluster = Cluster::of_three().await;
