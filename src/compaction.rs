@@ -51,7 +51,12 @@ impl Retention {
             (Mode::Revision, Err(_)) => {
                 bail!("--auto-compaction-retention {text}: expected a number of revisions")
             }
-            (Mode::Periodic, Ok(hours)) => Ok(Self::Age(Duration::from_secs(hours * 3600))),
+            (Mode::Periodic, Ok(hours)) => {
+                let seconds = hours.checked_mul(3600).with_context(|| {
+                    format!("--auto-compaction-retention {text}: that many hours cannot be counted")
+                })?;
+                Ok(Self::Age(Duration::from_secs(seconds)))
+            }
             (Mode::Periodic, Err(_)) => {
                 let age = duration(text).with_context(|| {
                     format!("--auto-compaction-retention {text}: expected a time such as 5m, 1h30m or 72 (hours)")
@@ -156,6 +161,7 @@ mod tests {
             (Mode::Periodic, "72", Some(minutes(72 * 60))),
             (Mode::Periodic, "0", Some(Retention::Everything)),
             (Mode::Periodic, "0s", Some(Retention::Everything)),
+            (Mode::Periodic, "18446744073709551615", None),
             (Mode::Periodic, "5", Some(minutes(300))),
             (Mode::Periodic, "soon", None),
             (Mode::Periodic, "5m3", None),

@@ -1,6 +1,8 @@
 //! Faults of real processes on a real machine. Each is undone by dropping what it returned, so that
 //! an interrupted run leaves nothing behind.
 
+use std::path::Path;
+
 use anyhow::Context;
 use rustix::process::Signal;
 
@@ -40,9 +42,10 @@ impl Drop for Paused {
     }
 }
 
-/// Brings a fault upon `servers[victim]`.
+/// Brings a fault upon `servers[victim]` of the `kontiki up` in `up_dir`.
 pub async fn inject(
     fault: FaultKind,
+    up_dir: &Path,
     servers: &[ServerEntry],
     victim: usize,
     seed: u64,
@@ -51,7 +54,7 @@ pub async fn inject(
     Ok(match fault {
         FaultKind::Kill => signal(server, Signal::KILL).map(|()| None)?,
         FaultKind::Restart => signal(server, Signal::TERM).map(|()| None)?,
-        FaultKind::Replace => rebuild::empty(server).await.map(|()| None)?,
+        FaultKind::Replace => rebuild::empty(up_dir, &server.name).await.map(|()| None)?,
         FaultKind::Pause => {
             signal(server, Signal::STOP)?;
             Some(Lasting::Paused(Paused(server.clone())))

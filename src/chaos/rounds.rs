@@ -41,7 +41,7 @@ pub async fn run(config: &ChaosConfig, observer: &Observer, shared: &Shared) -> 
         let at_us = shared.clock.now_us();
         shared.record(Record::Fault { at_us, fault, server: server.name.clone() });
         let seed = config.seed.wrapping_add(u64::from(round));
-        let injected = faults::inject(fault, &servers, victim, seed).await?;
+        let injected = faults::inject(fault, &observer.data_dir, &servers, victim, seed).await?;
         if let Some(lasting) = injected {
             sleep(config.hold).await;
             let detail = heal(lasting, observer, &server, log_bytes).await?;
@@ -70,9 +70,7 @@ async fn heal(
     };
     match told_of_damage(observer, server, log_bytes).await? {
         Some(refusal) => {
-            let entries = observer.entries()?;
-            let now = entries.into_iter().find(|entry| entry.name == server.name);
-            rebuild::empty(&now.unwrap_or_else(|| server.clone())).await?;
+            rebuild::empty(&observer.data_dir, &server.name).await?;
             Ok(format!("{damage}: refused ({refusal}), replaced"))
         }
         None => Ok(format!("{damage}: nothing in use was hit, serves")),

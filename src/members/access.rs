@@ -27,6 +27,8 @@ pub struct Access {
     http: reqwest::Client,
     /// URLs to begin with; what they know leads to the others.
     servers: Vec<String>,
+    /// The data directory that it was made from.
+    pub data_dir: PathBuf,
     /// What `kontiki up` runs, where the data directory is its.
     pub up: Option<ClusterFile>,
     /// The file with the token that lets servers in, where it is at hand.
@@ -50,15 +52,17 @@ impl Access {
             return Ok(Self {
                 http,
                 servers: named(kubeconfig.server),
+                data_dir: data_dir.to_path_buf(),
                 up: None,
                 token_file: None,
             });
         }
+        let named_dir = data_dir.to_path_buf();
         let token_file = Some(data_dir.join("server-token")).filter(|path| path.is_file());
         if let Some(file) = ClusterFile::find(data_dir)? {
             let http = client::for_kubeconfig(&Kubeconfig::read(&data_dir.join("kubeconfig"))?)?;
             let servers = file.servers.iter().map(|server| server.api.clone()).collect();
-            return Ok(Self { http, servers, up: Some(file), token_file });
+            return Ok(Self { http, servers, data_dir: named_dir, up: Some(file), token_file });
         }
         if !PkiDir::of(data_dir).has("ca") {
             bail!(
@@ -68,7 +72,8 @@ impl Access {
             );
         }
         let servers = named(DEFAULT_SERVER.to_owned());
-        Ok(Self { http: administrator(data_dir)?, servers, up: None, token_file })
+        let http = administrator(data_dir)?;
+        Ok(Self { http, servers, data_dir: named_dir, up: None, token_file })
     }
 
     /// What all servers that answer say together.

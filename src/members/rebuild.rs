@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use rustix::process::Signal;
 use tokio::time::Instant;
 
-use crate::cluster_file::ServerEntry;
+use crate::cluster_file::{ClusterFile, ServerEntry};
 use crate::dir_lock::DirLock;
 
 /// How long a killed process may take to be gone.
@@ -29,12 +29,18 @@ pub async fn end(server: &ServerEntry) -> anyhow::Result<()> {
 
 /// Ends a server and empties its directory: who starts it again makes a new member of it. Under the
 /// server's own lock, so that one that is started meanwhile meets no half of a directory.
-pub async fn empty(server: &ServerEntry) -> anyhow::Result<()> {
+///
+/// `up_dir` is the data directory of `kontiki up`, `name` the server's: `up` may start it again
+/// meanwhile, under another process number.
+pub async fn empty(up_dir: &Path, name: &str) -> anyhow::Result<()> {
     let until = Instant::now() + GONE_WITHIN;
-    let lock = loop {
-        end(server).await?;
+    let (server, lock) = loop {
+        let servers = ClusterFile::read(up_dir)?.servers;
+        let server = servers.into_iter().find(|server| server.name == name);
+        let server = server.with_context(|| format!("{name} is no server of `kontiki up`"))?;
+        end(&server).await?;
         match DirLock::acquire(&server.data_dir, LOCK) {
-            Ok(lock) => break lock,
+            Ok(lock) => break (server, lock),
             Err(error) if Instant::now() >= until => return Err(error),
             Err(_) => tokio::time::sleep(POLL).await,
         }

@@ -140,6 +140,9 @@ fn finish_names(data_dir: &Path) -> anyhow::Result<()> {
     let (store, made) = (data_dir.join("store"), partial(data_dir).join("store"));
     if !store.exists() && made.exists() {
         fs::rename(&made, &store).with_context(|| format!("name {}", store.display()))?;
+        fs::File::open(data_dir).and_then(|folder| folder.sync_all()).context("sync the names")?;
+        let partial = partial(data_dir);
+        fs::remove_dir_all(&partial).with_context(|| format!("remove {}", partial.display()))?;
         bail!("an earlier recovery was cut short and is finished now: start the server");
     }
     Ok(())
@@ -216,6 +219,19 @@ mod tests {
     use kontiki_storage::layout::Identity;
 
     use super::*;
+
+    #[test]
+    fn a_recovery_cut_short_between_the_names_is_finished_and_leaves_nothing() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let made = partial(folder.path()).join("store");
+        fs::create_dir_all(&made).unwrap();
+        fs::create_dir_all(partial(folder.path()).join("from")).unwrap();
+        let told = finish_names(folder.path()).unwrap_err();
+        assert!(told.to_string().contains("finished now"), "{told}");
+        assert!(folder.path().join("store").is_dir());
+        assert!(!partial(folder.path()).exists());
+        finish_names(folder.path()).unwrap();
+    }
 
     /// Member 1 of so many voters, whose log ends at entry 10 of term 3.
     fn survivor(voters: u64) -> Survivor {

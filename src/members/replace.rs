@@ -67,12 +67,7 @@ pub async fn run(
     tell: &dyn Fn(&str),
 ) -> anyhow::Result<String> {
     let view = access.look().await?;
-    let row = match view.find(who) {
-        Ok(row) => Some(row),
-        // Perhaps a server of `up` that the cluster does not count any more.
-        Err(error) if ours(access.up.as_ref(), who).is_none() => return Err(error),
-        Err(_) => None,
-    };
+    let row = row_of(&view, who, ours(access.up.as_ref(), who).is_some())?;
     let name = row.map_or(who, |row| row.name.as_str());
     let entry = ours(access.up.as_ref(), name);
     match plan(row, entry.is_some(), &view)? {
@@ -82,7 +77,7 @@ pub async fn run(
                 access.change(&view, &MemberChange::Remove { id }).await?;
                 tell(&format!("member {id} ({name}) is out of the cluster"));
             }
-            rebuild::empty(entry).await?;
+            rebuild::empty(&access.data_dir, &entry.name).await?;
             tell(&format!("{name} is stopped, and {} is empty", entry.data_dir.display()));
         }
         Plan::AwaitJoin => tell(&join_command(access, &view, name)),
@@ -90,6 +85,16 @@ pub async fn run(
     let known = view.members.iter().map(|row| row.id).max().unwrap_or(0);
     let id = await_voter(access, name, known, deadline, tell).await?;
     Ok(format!("{name} is replaced: member {id} votes"))
+}
+
+/// The member that is meant; `None` is a server of `up` that the cluster does not count any more.
+fn row_of<'a>(view: &'a View, who: &str, is_ours: bool) -> anyhow::Result<Option<&'a Row>> {
+    match view.find(who) {
+        Ok(row) => Ok(Some(row)),
+        // Where several have the name nobody knows which one the server is: it keeps what it has.
+        Err(_) if is_ours && view.members.iter().all(|row| row.name != who) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn ours<'a>(up: Option<&'a ClusterFile>, name: &str) -> Option<&'a ServerEntry> {
@@ -191,6 +196,17 @@ mod tests {
             last_log_index: 0,
             members: rows.collect(),
         }
+    }
+
+    #[test]
+    fn of_several_members_with_the_name_of_a_server_of_up_none_is_taken_for_gone() {
+        let mut view = view(&["running", "failed", "running"]);
+        view.members[0].name = "s2".into();
+        let refused = row_of(&view, "s2", true).unwrap_err();
+        assert!(refused.to_string().contains("say which by its number: 1, 2"), "{refused}");
+        assert_eq!(row_of(&view, "s9", true).unwrap(), None);
+        assert!(row_of(&view, "s9", false).is_err());
+        assert_eq!(row_of(&view, "3", true).unwrap().map(|row| row.id), Some(3));
     }
 
     #[test]
