@@ -1,8 +1,8 @@
 //! `member.json`: which member of which cluster a data directory belongs to (invariant R8).
 //!
-//! Written when the member is given its id, before its first Raft message, and once more when it has
-//! got its vote. Whoever has no
-//! record gets a new id; the id of a lost directory is never used again.
+//! Written when the member is given its id, before its first Raft message, once more when it has got
+//! its vote, and when it has heard that it was removed. Whoever has no record gets a new id; the id
+//! of a lost directory is never used again.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -33,6 +33,9 @@ pub struct MemberRecord {
     /// that was removed does not come back.
     #[serde(default)]
     pub joined: bool,
+    /// Whether the cluster has removed it, for good.
+    #[serde(default)]
+    pub removed: bool,
 }
 
 /// Why a data directory cannot be used.
@@ -82,6 +85,17 @@ pub enum MemberError {
         /// Who asked.
         wanted: String,
     },
+    /// It was removed.
+    #[error(
+        "this server, member {node_id}, was removed from the cluster for good. To have it back as a \
+         new member, empty {path} and start it with --join"
+    )]
+    Removed {
+        /// Which directory.
+        path: String,
+        /// Who it was.
+        node_id: u64,
+    },
     /// It is another cluster's.
     #[error(
         "{path} belongs to another cluster than the one that the join token is for: name another \
@@ -103,6 +117,7 @@ impl MemberRecord {
             name: name.into(),
             founder,
             joined: false,
+            removed: false,
         }
     }
 
@@ -136,6 +151,19 @@ impl MemberRecord {
             }),
             _ => Ok(found),
         }
+    }
+
+    /// Whether a directory is that of a member that was removed.
+    pub fn is_removed(data_dir: &Path) -> bool {
+        matches!(Self::find(data_dir), Ok(Some(record)) if record.removed)
+    }
+
+    /// Refuses a member that was removed.
+    pub fn check_not_removed(&self, data_dir: &Path) -> Result<(), MemberError> {
+        if !self.removed {
+            return Ok(());
+        }
+        Err(MemberError::Removed { path: data_dir.display().to_string(), node_id: self.node_id })
     }
 
     /// Writes it, durably.

@@ -115,6 +115,7 @@ impl Server {
         let listeners = Listeners::bind(&config).await?;
         let identity = Identity::establish(&config).await?;
         let node = start_node(&config, &identity).await?;
+        check_kept(&node, &identity, &config).await?;
         if identity.record.founder && !node.is_initialized().await? {
             let members = [(identity.record.node_id, member(&config))].into();
             node.bootstrap(members).await.context("begin a new cluster")?;
@@ -233,6 +234,21 @@ async fn start_node(config: &ServerConfig, identity: &Identity) -> anyhow::Resul
             config.data_dir.display()
         )
     })
+}
+
+/// A member that lost what it acknowledged must not come back as itself: its vote could lose it for
+/// all, and a founder would begin another cluster of the same name.
+async fn check_kept(node: &Node, identity: &Identity, config: &ServerConfig) -> anyhow::Result<()> {
+    if !identity.record.joined || node.is_initialized().await? {
+        return Ok(());
+    }
+    bail!(
+        "{} belongs to member {} of a cluster, but its store is empty: put its store back, or, to \
+         have the server back as a new member, empty the directory and start with --join, or see \
+         `kontiki member replace`",
+        config.data_dir.display(),
+        identity.record.node_id
+    )
 }
 
 async fn open_engine(directory: &Path) -> anyhow::Result<Arc<dyn Engine>> {

@@ -182,17 +182,21 @@ impl Way<'_> {
             }
             match self.ask(&step).await {
                 Ok(Some(standing)) if standing["member"] == Value::Bool(false) => {
-                    return anyhow::anyhow!(
-                        "this server, member {}, was removed from the cluster for good. To have it \
-                         back as a new member, empty {} and start it with --join",
-                        self.node.id(),
-                        self.config.data_dir.display()
-                    );
+                    return self.note_removed();
                 }
                 Ok(_) => {}
                 Err(error) => tracing::debug!("ask whether this is a member: {error:#}"),
             }
         }
+    }
+
+    /// Writes down that this is no member any more, so that it is known without the others.
+    fn note_removed(&self) -> anyhow::Error {
+        let data_dir = &self.config.data_dir;
+        let joined = self.identity.record.clone();
+        let record = MemberRecord { joined: true, removed: true, ..joined };
+        let noted = record.write(data_dir).and_then(|()| record.check_not_removed(data_dir));
+        noted.err().map_or_else(|| anyhow::anyhow!("this server was removed"), Into::into)
     }
 
     /// Asks the others; `None` where none is known.
@@ -332,12 +336,17 @@ impl Enroller {
         let _one_at_a_time = timeout(JOIN_DEADLINE, self.changing.lock())
             .await
             .map_err(|_| Status::timeout("other changes of members are under way"))?;
+        let mut told = String::new();
         loop {
             match self.change_members(&joining).await {
                 Ok(()) => return Ok(json!({ "id": joining.node_id, "role": "voter" })),
                 // Another server may be making a change: it ends, or its leader does.
                 Err(error) if Instant::now() < until => {
-                    tracing::debug!(%error, "trying again to make {} a member", joining.name);
+                    let reason = error.to_string();
+                    if reason != told {
+                        warn!("{} is no member yet, which is tried again: {reason}", joining.name);
+                        told = reason;
+                    }
                     sleep(RETRY_EVERY).await;
                 }
                 Err(error) => {
@@ -358,8 +367,8 @@ impl Enroller {
             let same_place =
                 dead.member.name == joining.name || dead.member.raft_addr == joining.raft;
             if same_place && dead.id < joining.node_id {
-                info!(id = dead.id, "removing the member whose place is taken: {}", dead.member);
                 self.node.remove(dead.id).await?;
+                info!(id = dead.id, "removed the member whose place is taken: {}", dead.member);
             }
         }
         let member = Member {

@@ -36,7 +36,9 @@ impl Identity {
         let lock = DirLock::acquire(data_dir, "server")?;
         let dir = PkiDir::of(data_dir);
         let found = MemberRecord::find_for(data_dir, &config.name)?;
-        if found.is_none() {
+        if let Some(record) = &found {
+            record.check_not_removed(data_dir)?;
+        } else {
             refuse_store_without_record(data_dir)?;
         }
         let (record, pki) = match (found, &config.origin) {

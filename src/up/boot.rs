@@ -61,7 +61,12 @@ impl Cluster {
                 roster.server_started(&server, started);
             });
             let server = &self.plan.servers[index];
-            let spec = self.spec(&server.name, args, &server.log)?;
+            let data_dir = server.data_dir.clone();
+            let spec = Spec {
+                // Until `kontiki member replace`, or somebody by hand, has emptied its directory.
+                resting: Arc::new(move || MemberRecord::is_removed(&data_dir)),
+                ..self.spec(&server.name, args, &server.log)?
+            };
             self.servers.push(Supervised::start(spec, on_start)?);
         }
         Ok(())
@@ -74,6 +79,7 @@ impl Cluster {
             args,
             log: log.into(),
             restart: self.config.restart,
+            resting: Arc::new(|| false),
         })
     }
 

@@ -32,6 +32,8 @@ const LOG_TAIL_LINES: usize = 5;
 
 /// What starts a process, asked anew each time: the command line may depend on what is on disk.
 pub type CommandLine = Arc<dyn Fn() -> Vec<OsString> + Send + Sync>;
+/// Whether a process that has ended is left alone for now.
+pub type Resting = Arc<dyn Fn() -> bool + Send + Sync>;
 /// Told of each process that takes the place of another.
 pub type OnStart = Arc<dyn Fn(&Started) + Send + Sync>;
 
@@ -59,6 +61,8 @@ pub struct Spec {
     pub log: PathBuf,
     /// Whether it is started again when it dies.
     pub restart: bool,
+    /// Until when it is not, all the same.
+    pub resting: Resting,
 }
 
 /// A child under supervision.
@@ -159,6 +163,13 @@ async fn supervise(
             died.send_replace(Some(status));
             return;
         }
+        if (spec.resting)() {
+            report::event(&format!("{} {}, and is left alone", spec.name, describe(status)));
+            if stop.run_until_cancelled(rested(&spec.resting)).await.is_none() {
+                return;
+            }
+            wait = RESTART_AFTER;
+        }
         report::event(&format!("{} {}: starting it again", spec.name, describe(status)));
         if started.elapsed() < STABLE_AFTER && !status.success() && status.signal().is_none() {
             // It gave up on its own, soon after its start: whoever waits for it shall know.
@@ -174,6 +185,12 @@ async fn supervise(
                 Err(error) => report::event(&format!("{error:#}")),
             }
         };
+    }
+}
+
+async fn rested(resting: &Resting) {
+    while resting() {
+        tokio::time::sleep(RESTART_AFTER).await;
     }
 }
 
@@ -228,6 +245,7 @@ mod tests {
             args: Arc::new(move || vec!["-c".into(), script.into()]),
             log: dir.join("logs/child.log"),
             restart,
+            resting: Arc::new(|| false),
         }
     }
 
@@ -254,6 +272,29 @@ mod tests {
         child.stop().await;
         assert!(!second.is_alive());
         assert_eq!(starts.borrow().len(), 2);
+    }
+
+    /// A server that was removed from its cluster refuses to run for good.
+    #[tokio::test]
+    async fn a_child_that_rests_is_started_again_only_when_it_does_not_rest_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let (on_start, mut starts) = recorder();
+        let marker = dir.path().join("removed");
+        std::fs::write(&marker, "").unwrap();
+        let resting = {
+            let marker = marker.clone();
+            Arc::new(move || marker.exists())
+        };
+        let spec = Spec { resting, ..spec(dir.path(), "exec sleep 60", true) };
+        let child = Supervised::start(spec, on_start).unwrap();
+        let first = starts.borrow()[0];
+        first.signal(Signal::KILL).unwrap();
+        tokio::time::sleep(RESTART_AFTER * 2).await;
+        assert_eq!(starts.borrow().len(), 1);
+        std::fs::remove_file(&marker).unwrap();
+        let again = starts.wait_for(|starts| starts.len() == 2);
+        tokio::time::timeout(Duration::from_secs(10), again).await.unwrap().unwrap();
+        child.stop().await;
     }
 
     #[test]

@@ -139,6 +139,26 @@ fn a_cluster_that_lost_its_quorum_goes_on_from_its_survivor_and_the_others_join_
     assert!(!again.status.success(), "{}", said(&again));
 }
 
+/// It would vote against what it had acknowledged, or begin a second cluster of the same name.
+#[test]
+fn a_server_that_lost_its_store_does_not_come_back_as_the_member_that_it_was() {
+    if !requirements::met(&["etcdctl"], false) {
+        return;
+    }
+    let folder = TempDir::new().expect("a temporary folder must be had");
+    let server = Server::start(folder.path());
+    let (data_dir, ports) = (server.data_dir.clone(), server.ports);
+    wait::until("the record of its membership", Duration::from_secs(20), || {
+        let record = fs::read_to_string(data_dir.join("member.json")).unwrap_or_default();
+        if record.contains("\"joined\": true") { Ok(()) } else { Err(record) }
+    });
+    server.stop();
+    fs::remove_dir_all(data_dir.join("store")).expect("it can go");
+    let (code, said) = refused(command(&data_dir, ports, &["--init"]));
+    assert_ne!(code, Some(0));
+    assert!(said.contains("but its store is empty"), "{said}");
+}
+
 fn recover(data_dir: &Path) -> Output {
     Command::new(up::binary())
         .args(["member", "recover", "--data-dir"])
