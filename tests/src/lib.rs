@@ -13,7 +13,7 @@
 //! A test starts what a user starts: the `kontiki` binary with the README's commands. It reads what
 //! a user reads: `cluster.json`, `kubeconfig`, the last line of `kontiki up`.
 
-pub mod image;
+pub use kontiki_conformance::image;
 pub mod kubectl;
 pub mod ports;
 pub mod requirements;
