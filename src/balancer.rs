@@ -2,8 +2,8 @@
 //!
 //! It passes bytes on and ends no TLS: clients speak to the server itself. Each backend is probed
 //! with `GET /readyz`; a new connection goes to a ready one, in turn, and on to the next at once
-//! when that one refuses. The connections of a backend that fell silent are closed, so that no
-//! client waits on it (invariant R11).
+//! when that one refuses. The connections of a backend that fell silent, and says nothing to
+//! `GET /livez` either, are closed, so that no client waits on it (invariant R11).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -109,23 +109,26 @@ impl Balancer {
     }
 }
 
+/// Whether a backend says yes at an address; `None` where it says nothing in time.
+async fn answer(client: &reqwest::Client, backend: SocketAddr, path: &str) -> Option<bool> {
+    let asking = client.get(format!("https://{backend}/{path}")).send();
+    let response = timeout(PROBE_DEADLINE, asking).await.ok()?.ok()?;
+    Some(response.status().is_success())
+}
+
 async fn probe_forever(backends: Arc<[Backend]>, index: usize, client: reqwest::Client) {
     let backend = &backends[index];
-    let url = format!("https://{}/readyz", backend.address);
     let mut failures = 0;
     loop {
-        let answer = timeout(PROBE_DEADLINE, client.get(&url).send()).await;
-        let health = match answer {
-            Ok(Ok(response)) if response.status().is_success() => Health::Ready,
-            Ok(Ok(_)) => Health::NotReady,
-            Ok(Err(_)) | Err(_) => {
-                failures += 1;
-                if failures >= FAILURES_TO_SEVER { Health::Silent } else { Health::NotReady }
-            }
+        let is_ready = answer(&client, backend.address, "readyz").await;
+        // To be ready takes a quorum and disks: one that lives loses no connection over them.
+        let lives = is_ready.is_some() || answer(&client, backend.address, "livez").await.is_some();
+        failures = if lives { 0 } else { failures + 1 };
+        let health = match is_ready {
+            Some(true) => Health::Ready,
+            _ if failures >= FAILURES_TO_SEVER => Health::Silent,
+            _ => Health::NotReady,
         };
-        if health == Health::Ready {
-            failures = 0;
-        }
         let before = backend.health.send_replace(health);
         if before != health {
             debug!("backend {}: {health:?}", backend.address);
@@ -286,7 +289,7 @@ mod tests {
         });
         let (_held, _) = listener.accept().await.unwrap();
         backends[0].health.send_replace(Health::Silent);
-        let read = timeout(Duration::from_secs(5), client.read_u8()).await.unwrap();
+        let read = timeout(Duration::from_secs(15), client.read_u8()).await.unwrap();
         assert!(read.is_err(), "the connection must end");
         serving.await.unwrap();
     }

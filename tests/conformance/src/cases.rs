@@ -3,8 +3,11 @@
 use crate::run::Case;
 
 pub mod apps;
+pub mod deployments;
+pub mod jobs;
+pub mod sets;
 
 /// All of them.
 pub fn all() -> impl Iterator<Item = Case> {
-    [apps::CASES].into_iter().flatten().copied()
+    [apps::CASES, deployments::CASES, jobs::CASES, sets::CASES].into_iter().flatten().copied()
 }

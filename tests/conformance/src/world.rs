@@ -89,7 +89,7 @@ impl World {
 
     /// A pod that waits until it is ended.
     pub fn sleeper(&self, name: &str) -> Value {
-        self.shell(name, "trap exit TERM; while true; do sleep 0.1; done")
+        self.shell(name, "trap exit TERM; sleep 100000 & wait")
     }
 
     /// A pod that answers HTTP on `port` with its name at `/`.
