@@ -140,7 +140,8 @@ impl RequestInfo {
                 let streams = ["attach", "exec", "log", "portforward", "proxy"];
                 path.verb == Verb::Watch || streams.contains(&path.subresource.as_str())
             }
-            Self::Path { .. } => false,
+            // The agents' question waits until there is news, and bounds that itself.
+            Self::Path { path, .. } => path == "/kontiki/v1/network",
         }
     }
 

@@ -66,10 +66,15 @@ pub(crate) async fn forward(
     }
 }
 
-/// Whether a path leads where it says. One that climbs was allowed as something else than the other
-/// server would take it for.
+/// Whether a path leads where it says. One that climbs, or whose segments are other ones to who reads
+/// them another way, was allowed as something else than the other server would take it for.
 fn is_straight(path: &str) -> bool {
-    path.split('/').all(|segment| !matches!(decoded(segment).as_str(), "." | ".."))
+    let is_plain = |segment: &str| {
+        let plain = decoded(segment);
+        !matches!(plain.as_str(), "." | "..") && !plain.contains(['/', '\\'])
+    };
+    // A slash at the end says nothing; two in a row are one to some and two to others.
+    !path.contains("//") && path.split('/').all(is_plain)
 }
 
 /// The same path and query at the other server.
@@ -157,6 +162,21 @@ mod tests {
     fn a_path_that_climbs_is_not_straight() {
         assert!(is_straight("/apis/g/v1/things/a..b/.x"));
         for path in ["/apis/g/v1/../x", "/apis/g/v1/%2e%2E/x", "/apis/g/v1/."] {
+            assert!(!is_straight(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_whose_segments_hide_others_is_not_straight() {
+        assert!(is_straight("/apis/g/v1/things/a%20b%252Fc/"));
+        for path in [
+            "/apis/g/v1/namespaces/n/pods/x%2Fexec",
+            "/apis/g/v1/namespaces/n/pods/x%2fexec",
+            "/apis/g/v1/namespaces/n/pods/x\\exec",
+            "/apis/g/v1/namespaces/n/pods/x%5Cexec",
+            "/apis/g/v1/namespaces/n/pods/..%2Fsecrets",
+            "/apis/g/v1//namespaces/n/pods/x/exec",
+        ] {
             assert!(!is_straight(path), "{path}");
         }
     }
