@@ -14,8 +14,8 @@ use crate::api::uid;
 use crate::checkpoint;
 use crate::paths::Paths;
 use crate::plan::resize::Pending;
-use crate::plan::{all_containers, is_sidecar, main_containers};
-use crate::quantity;
+use crate::plan::all_containers;
+use crate::{quantity, requests};
 
 type ByContainer = BTreeMap<String, ResourceRequirements>;
 
@@ -36,50 +36,12 @@ impl Amounts {
         }
     }
 
-    fn max(self, other: Self) -> Self {
-        Self {
-            cpu_milli: self.cpu_milli.max(other.cpu_milli),
-            memory_bytes: self.memory_bytes.max(other.memory_bytes),
-        }
-    }
-
-    fn of(
-        requests: Option<
-            &BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>,
-        >,
-    ) -> Self {
-        let of = |name: &str| requests.and_then(|requests| requests.get(name));
-        Self {
-            cpu_milli: of("cpu").and_then(quantity::milli).unwrap_or(0),
-            memory_bytes: of("memory").and_then(quantity::whole).unwrap_or(0),
-        }
-    }
-
     /// What a pod asks for: the most that runs at the same time.
     pub fn of_pod(pod: &Pod) -> Self {
-        let Some(spec) = &pod.spec else { return Self::default() };
-        let of = |container: &Container| {
-            Self::of(container.resources.as_ref().and_then(|own| own.requests.as_ref()))
-        };
-        let main = main_containers(pod).map(of).fold(Self::default(), Self::plus);
-        let (mut sidecars, mut starting) = (Self::default(), Self::default());
-        for container in spec.init_containers.iter().flatten() {
-            let now = sidecars.plus(of(container));
-            starting = starting.max(now);
-            if is_sidecar(container) {
-                sidecars = now;
-            }
+        Self {
+            cpu_milli: requests::of_pod(pod, "cpu", quantity::milli),
+            memory_bytes: requests::of_pod(pod, "memory", quantity::whole),
         }
-        let mut all = main.plus(sidecars).max(starting);
-        let whole = spec.resources.as_ref().and_then(|own| own.requests.as_ref());
-        let own = Self::of(whole);
-        if whole.is_some_and(|whole| whole.contains_key("cpu")) {
-            all.cpu_milli = own.cpu_milli;
-        }
-        if whole.is_some_and(|whole| whole.contains_key("memory")) {
-            all.memory_bytes = own.memory_bytes;
-        }
-        all.plus(Self::of(spec.overhead.as_ref()))
     }
 }
 
@@ -227,7 +189,7 @@ impl Allocations {
         let path = self.file(uid);
         let shown = path.display().to_string();
         let saved = tokio::task::spawn_blocking(move || write(&path, &held)).await;
-        if let Err(error) = saved.map_err(std::io::Error::other).and_then(|saved| saved) {
+        if let Err(error) = saved.map_err(std::io::Error::other).flatten() {
             tracing::warn!(file = shown, %error, "what a pod was promised was not noted");
         }
     }
@@ -400,21 +362,5 @@ mod tests {
         let (verdict, text) = tokio::join!(node.admit(&pod("a", "1", "64Mi")), read);
         assert_eq!(verdict, Verdict::Same);
         assert!(text.unwrap().contains("promised"));
-    }
-
-    #[test]
-    fn a_pod_asks_for_the_most_that_runs_at_once() {
-        let of = |cpu: &str| json!({ "name": cpu, "resources": { "requests": { "cpu": cpu } } });
-        let mut sidecar = of("1");
-        sidecar["restartPolicy"] = json!("Always");
-        let mut pod: Pod = serde_json::from_value(json!({ "spec": {
-            "initContainers": [sidecar, of("4")], "containers": [of("2")],
-            "overhead": { "cpu": "250m" },
-        }}))
-        .unwrap();
-        assert_eq!(Amounts::of_pod(&pod).cpu_milli, 5250);
-        let whole = json!({ "requests": { "cpu": "3" } });
-        pod.spec.as_mut().unwrap().resources = Some(serde_json::from_value(whole).unwrap());
-        assert_eq!(Amounts::of_pod(&pod).cpu_milli, 3250);
     }
 }

@@ -237,7 +237,7 @@ mod tests {
                 std::fs::create_dir_all(tree.folder(controller, "/k/p")).unwrap();
             }
             let read = RefCell::new(Vec::new());
-            tree.read_by("/k/p", &|path| {
+            tree.read_by("/k/p", &|path: &Path| {
                 read.borrow_mut().push(path.to_path_buf());
                 Some("1".to_owned())
             });
