@@ -264,6 +264,7 @@ impl Agent {
             runtime: self.runtime.clone(),
             paths: self.paths.clone(),
             cgroup_root: self.config.cgroup_root.clone(),
+            cgroup_fs: stats::cgroup::FS.into(),
         }
     }
 

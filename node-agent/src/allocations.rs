@@ -1,6 +1,7 @@
 //! What this node has promised its pods, and what their containers were given of it. A pod that asks
 //! for more is promised it only while there is room beside what the others were promised; until then
-//! it keeps what it has. Both are on disk, so that an agent that starts anew restarts nothing.
+//! it keeps what it has. Both are on disk, so that an agent that starts anew restarts nothing; they are
+//! written there off the runtime's threads, one pod's in the order in which its worker waits for it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -10,10 +11,11 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::api::uid;
+use crate::checkpoint;
 use crate::paths::Paths;
 use crate::plan::resize::Pending;
-use crate::plan::{all_containers, is_sidecar, main_containers};
-use crate::quantity;
+use crate::plan::all_containers;
+use crate::{quantity, requests};
 
 type ByContainer = BTreeMap<String, ResourceRequirements>;
 
@@ -34,50 +36,12 @@ impl Amounts {
         }
     }
 
-    fn max(self, other: Self) -> Self {
-        Self {
-            cpu_milli: self.cpu_milli.max(other.cpu_milli),
-            memory_bytes: self.memory_bytes.max(other.memory_bytes),
-        }
-    }
-
-    fn of(
-        requests: Option<
-            &BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>,
-        >,
-    ) -> Self {
-        let of = |name: &str| requests.and_then(|requests| requests.get(name));
-        Self {
-            cpu_milli: of("cpu").and_then(quantity::milli).unwrap_or(0),
-            memory_bytes: of("memory").and_then(quantity::whole).unwrap_or(0),
-        }
-    }
-
     /// What a pod asks for: the most that runs at the same time.
     pub fn of_pod(pod: &Pod) -> Self {
-        let Some(spec) = &pod.spec else { return Self::default() };
-        let of = |container: &Container| {
-            Self::of(container.resources.as_ref().and_then(|own| own.requests.as_ref()))
-        };
-        let main = main_containers(pod).map(of).fold(Self::default(), Self::plus);
-        let (mut sidecars, mut starting) = (Self::default(), Self::default());
-        for container in spec.init_containers.iter().flatten() {
-            let now = sidecars.plus(of(container));
-            starting = starting.max(now);
-            if is_sidecar(container) {
-                sidecars = now;
-            }
+        Self {
+            cpu_milli: requests::of_pod(pod, "cpu", quantity::milli),
+            memory_bytes: requests::of_pod(pod, "memory", quantity::whole),
         }
-        let mut all = main.plus(sidecars).max(starting);
-        let whole = spec.resources.as_ref().and_then(|own| own.requests.as_ref());
-        let own = Self::of(whole);
-        if whole.is_some_and(|whole| whole.contains_key("cpu")) {
-            all.cpu_milli = own.cpu_milli;
-        }
-        if whole.is_some_and(|whole| whole.contains_key("memory")) {
-            all.memory_bytes = own.memory_bytes;
-        }
-        all.plus(Self::of(spec.overhead.as_ref()))
     }
 }
 
@@ -113,16 +77,22 @@ pub struct Allocations {
 
 impl Allocations {
     /// The promises of a node with so much to give, as they were when the agent ended. A file that
-    /// cannot be read is left out: its pod is promised what it asks for then.
+    /// cannot be read is left out: its pod is promised what it asks for then. So is one of a pod that
+    /// the checkpoint does not know: nobody would ever take its promise back.
     pub fn open(paths: &Paths, capacity: Amounts) -> std::io::Result<Self> {
         let dir = paths.allocations();
         std::fs::create_dir_all(&dir)?;
         let mut held = HashMap::new();
         for path in std::fs::read_dir(&dir)?.flatten().map(|entry| entry.path()) {
-            if let Some((uid, one)) = read(&path) {
-                held.insert(uid, one);
-            } else {
-                tracing::warn!(file = %path.display(), "skip a damaged allocation");
+            match read(&path) {
+                Some((uid, one)) if checkpoint::file(&paths.checkpoint(), &uid).exists() => {
+                    held.insert(uid, one);
+                }
+                Some((uid, _)) => {
+                    tracing::info!(uid, "drop an allocation whose pod is gone");
+                    let _ = std::fs::remove_file(&path);
+                }
+                None => tracing::warn!(file = %path.display(), "skip a damaged allocation"),
             }
         }
         Ok(Self { dir, capacity, held: Mutex::new(held) })
@@ -130,30 +100,38 @@ impl Allocations {
 
     /// Promises a pod what it asks for, if there is room. A new pod is promised it in any case: the
     /// scheduler has seen to that.
-    pub fn admit(&self, pod: &Pod) -> Verdict {
+    pub async fn admit(&self, pod: &Pod) -> Verdict {
+        let (verdict, held) = self.decide(pod);
+        if let Some(held) = held {
+            self.save(uid(pod), held).await;
+        }
+        verdict
+    }
+
+    /// What becomes of a pod's wish, and what must be written of it.
+    fn decide(&self, pod: &Pod) -> (Verdict, Option<Held>) {
         let wanted = resources(pod);
-        let mut all = self.held.lock();
-        let Some(held) = all.get(uid(pod)) else {
-            let requests = Amounts::of_pod(pod);
-            let held = Held { requests, promised: wanted.clone(), given: wanted };
-            self.save(uid(pod), &held);
-            all.insert(uid(pod).to_owned(), held);
-            return Verdict::Same;
-        };
-        if held.promised == wanted {
-            return Verdict::Same;
-        }
-        let others = all.iter().filter(|(other, _)| *other != uid(pod));
-        let used = others.map(|(_, other)| other.requests).fold(Amounts::default(), Amounts::plus);
         let requests = Amounts::of_pod(pod);
-        if let Some(pending) = refusal(requests, held.requests, used, self.capacity) {
-            return Verdict::Pending(pending);
-        }
-        let given = held.given.clone();
-        let held = Held { requests, promised: wanted, given };
-        self.save(uid(pod), &held);
-        all.insert(uid(pod).to_owned(), held);
-        Verdict::Promised
+        let mut all = self.held.lock();
+        let (verdict, held) = match all.get(uid(pod)) {
+            None => {
+                (Verdict::Same, Held { requests, promised: wanted.clone(), given: wanted })
+            }
+            Some(held) if held.promised == wanted => return (Verdict::Same, None),
+            Some(held) => {
+                let others = all.iter().filter(|(other, _)| *other != uid(pod));
+                let used =
+                    others.map(|(_, other)| other.requests).fold(Amounts::default(), Amounts::plus);
+                if let Some(pending) = refusal(requests, held.requests, used, self.capacity) {
+                    return (Verdict::Pending(pending), None);
+                }
+                let given = held.given.clone();
+                (Verdict::Promised, Held { requests, promised: wanted, given })
+            }
+        };
+        all.insert(uid(pod).to_owned(), held.clone());
+        drop(all);
+        (verdict, Some(held))
     }
 
     /// The pod with what was promised to it in the place of what it asks for.
@@ -179,21 +157,27 @@ impl Allocations {
     }
 
     /// Notes that a container has what the pod says of it.
-    pub fn give(&self, pod: &Pod, name: &str) {
+    pub async fn give(&self, pod: &Pod, name: &str) {
         let Some(resources) = resources(pod).remove(name) else { return };
-        let mut all = self.held.lock();
-        if let Some(held) = all.get_mut(uid(pod))
-            && held.given.get(name) != Some(&resources)
-        {
-            held.given.insert(name.to_owned(), resources);
-            self.save(uid(pod), held);
+        let changed = {
+            let mut all = self.held.lock();
+            let held = all.get_mut(uid(pod));
+            held.filter(|held| held.given.get(name) != Some(&resources)).map(|held| {
+                held.given.insert(name.to_owned(), resources);
+                held.clone()
+            })
+        };
+        if let Some(held) = changed {
+            self.save(uid(pod), held).await;
         }
     }
 
     /// Takes back what a pod was promised: it has ended.
-    pub fn forget(&self, uid: &str) {
-        if self.held.lock().remove(uid).is_some() {
-            let _ = std::fs::remove_file(self.file(uid));
+    pub async fn forget(&self, uid: &str) {
+        let was_there = self.held.lock().remove(uid).is_some();
+        if was_there {
+            let file = self.file(uid);
+            let _ = tokio::task::spawn_blocking(move || std::fs::remove_file(file)).await;
         }
     }
 
@@ -201,17 +185,20 @@ impl Allocations {
         self.dir.join(format!("{uid}.json"))
     }
 
-    fn save(&self, uid: &str, held: &Held) {
+    async fn save(&self, uid: &str, held: Held) {
         let path = self.file(uid);
-        let draft = path.with_extension("new");
-        let saved = serde_json::to_vec(held)
-            .map_err(std::io::Error::from)
-            .and_then(|text| std::fs::write(&draft, text))
-            .and_then(|()| std::fs::rename(&draft, &path));
-        if let Err(error) = saved {
-            tracing::warn!(file = %path.display(), %error, "what a pod was promised was not noted");
+        let shown = path.display().to_string();
+        let saved = tokio::task::spawn_blocking(move || write(&path, &held)).await;
+        if let Err(error) = saved.map_err(std::io::Error::other).flatten() {
+            tracing::warn!(file = shown, %error, "what a pod was promised was not noted");
         }
     }
+}
+
+fn write(path: &Path, held: &Held) -> std::io::Result<()> {
+    let draft = path.with_extension("new");
+    std::fs::write(&draft, serde_json::to_vec(held)?)?;
+    std::fs::rename(&draft, path)
 }
 
 fn read(path: &Path) -> Option<(String, Held)> {
@@ -270,9 +257,15 @@ mod tests {
         .unwrap()
     }
 
+    /// The node's promises; the pods `a` and `b` are in its checkpoint.
     fn open(dir: &Path) -> Allocations {
+        let paths = Paths::new(dir);
+        std::fs::create_dir_all(paths.checkpoint()).unwrap();
+        for uid in ["a", "b"] {
+            std::fs::write(checkpoint::file(&paths.checkpoint(), uid), "{}").unwrap();
+        }
         let capacity = Amounts { cpu_milli: 2000, memory_bytes: 1 << 30 };
-        Allocations::open(&Paths::new(dir), capacity).unwrap()
+        Allocations::open(&paths, capacity).unwrap()
     }
 
     fn cpu_promised(node: &Allocations, pod: &Pod) -> String {
@@ -280,80 +273,94 @@ mod tests {
         promised.resources.unwrap().requests.unwrap()["cpu"].0.clone()
     }
 
-    #[test]
-    fn a_pod_is_promised_more_while_there_is_room() {
+    #[tokio::test]
+    async fn a_pod_is_promised_more_while_there_is_room() {
         let dir = tempfile::tempdir().unwrap();
         let node = open(dir.path());
-        assert_eq!(node.admit(&pod("a", "500m", "64Mi")), Verdict::Same);
-        assert_eq!(node.admit(&pod("b", "1", "64Mi")), Verdict::Same);
-        assert_eq!(node.admit(&pod("a", "1", "64Mi")), Verdict::Promised);
+        assert_eq!(node.admit(&pod("a", "500m", "64Mi")).await, Verdict::Same);
+        assert_eq!(node.admit(&pod("b", "1", "64Mi")).await, Verdict::Same);
+        assert_eq!(node.admit(&pod("a", "1", "64Mi")).await, Verdict::Promised);
         assert_eq!(cpu_promised(&node, &pod("a", "1", "64Mi")), "1");
         let too_much = pod("a", "1500m", "64Mi");
-        let Verdict::Pending(pending) = node.admit(&too_much) else { panic!("there is no room") };
+        let Verdict::Pending(pending) = node.admit(&too_much).await else { panic!("there is no room") };
         assert_eq!(pending.reason, "Deferred");
         assert_eq!(
             pending.message,
             "Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000"
         );
         assert_eq!(cpu_promised(&node, &too_much), "1", "it keeps what it has");
-        node.forget("b");
-        assert_eq!(node.admit(&too_much), Verdict::Promised);
+        node.forget("b").await;
+        assert_eq!(node.admit(&too_much).await, Verdict::Promised);
     }
 
-    #[test]
-    fn what_a_node_can_never_give_is_infeasible() {
+    #[tokio::test]
+    async fn what_a_node_can_never_give_is_infeasible() {
         let dir = tempfile::tempdir().unwrap();
         let node = open(dir.path());
-        node.admit(&pod("a", "1", "64Mi"));
+        node.admit(&pod("a", "1", "64Mi")).await;
         for (cpu, memory, message) in [
             ("1k", "64Mi", "cpu, requested: 1000000, capacity: 2000"),
             ("1k", "2Gi", "memory, requested: 2147483648, capacity: 1073741824"),
         ] {
-            let verdict = node.admit(&pod("a", cpu, memory));
+            let verdict = node.admit(&pod("a", cpu, memory)).await;
             let message = format!("Node didn't have enough capacity: {message}");
             assert_eq!(verdict, Verdict::Pending(Pending { reason: "Infeasible", message }));
         }
     }
 
-    #[test]
-    fn a_full_node_still_takes_back() {
+    #[tokio::test]
+    async fn a_full_node_still_takes_back() {
         let dir = tempfile::tempdir().unwrap();
         let node = open(dir.path());
-        node.admit(&pod("a", "3", "64Mi"));
-        node.admit(&pod("b", "3", "64Mi"));
-        assert_eq!(node.admit(&pod("a", "1900m", "64Mi")), Verdict::Promised);
+        node.admit(&pod("a", "3", "64Mi")).await;
+        node.admit(&pod("b", "3", "64Mi")).await;
+        assert_eq!(node.admit(&pod("a", "1900m", "64Mi")).await, Verdict::Promised);
     }
 
-    #[test]
-    fn promises_and_gifts_outlive_the_agent() {
+    #[tokio::test]
+    async fn promises_and_gifts_outlive_the_agent() {
         let dir = tempfile::tempdir().unwrap();
         let node = open(dir.path());
-        node.admit(&pod("a", "500m", "64Mi"));
-        node.admit(&pod("a", "1", "64Mi"));
+        node.admit(&pod("a", "500m", "64Mi")).await;
+        node.admit(&pod("a", "1", "64Mi")).await;
         let node = open(dir.path());
-        assert_eq!(node.admit(&pod("a", "1", "64Mi")), Verdict::Same);
+        assert_eq!(node.admit(&pod("a", "1", "64Mi")).await, Verdict::Same);
         let given =
             |node: &Allocations| node.given("a")["c"].requests.clone().unwrap()["cpu"].0.clone();
         assert_eq!(given(&node), "500m", "promised, and not yet given");
-        node.give(&pod("a", "1", "64Mi"), "c");
+        node.give(&pod("a", "1", "64Mi"), "c").await;
         assert_eq!(given(&open(dir.path())), "1");
-        node.forget("a");
+        node.forget("a").await;
         assert!(open(dir.path()).given("a").is_empty());
     }
 
-    #[test]
-    fn a_pod_asks_for_the_most_that_runs_at_once() {
-        let of = |cpu: &str| json!({ "name": cpu, "resources": { "requests": { "cpu": cpu } } });
-        let mut sidecar = of("1");
-        sidecar["restartPolicy"] = json!("Always");
-        let mut pod: Pod = serde_json::from_value(json!({ "spec": {
-            "initContainers": [sidecar, of("4")], "containers": [of("2")],
-            "overhead": { "cpu": "250m" },
-        }}))
-        .unwrap();
-        assert_eq!(Amounts::of_pod(&pod).cpu_milli, 5250);
-        let whole = json!({ "requests": { "cpu": "3" } });
-        pod.spec.as_mut().unwrap().resources = Some(serde_json::from_value(whole).unwrap());
-        assert_eq!(Amounts::of_pod(&pod).cpu_milli, 3250);
+    #[tokio::test]
+    async fn an_allocation_whose_pod_the_checkpoint_does_not_know_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = open(dir.path());
+        node.admit(&pod("a", "1", "64Mi")).await;
+        node.admit(&pod("gone", "1900m", "64Mi")).await;
+        let node = open(dir.path());
+        assert!(node.given("gone").is_empty());
+        assert_eq!(node.admit(&pod("a", "2", "64Mi")).await, Verdict::Promised);
+        assert!(!dir.path().join("allocations/gone.json").exists());
+    }
+
+    /// The draft is a pipe: whoever writes it waits until it is read, which another task does.
+    #[tokio::test]
+    async fn promises_are_written_off_the_runtime() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+        let dir = tempfile::tempdir().unwrap();
+        let node = open(dir.path());
+        let draft = dir.path().join("allocations/a.new");
+        mknodat(CWD, &draft, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        let read = async {
+            tokio::task::yield_now().await;
+            tokio::task::spawn_blocking(move || std::fs::read_to_string(draft)).await.unwrap()
+        };
+        let (verdict, text) = tokio::join!(node.admit(&pod("a", "1", "64Mi")), read);
+        assert_eq!(verdict, Verdict::Same);
+        assert!(text.unwrap().contains("promised"));
     }
 }

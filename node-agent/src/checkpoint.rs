@@ -1,7 +1,7 @@
 //! The last known pods on disk: an agent that restarts while no API server answers goes on from
 //! them, and stops nothing for want of an answer (N1).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -62,8 +62,13 @@ impl Checkpoint {
     }
 
     fn file(&self, uid: &str) -> PathBuf {
-        self.dir.join(format!("{uid}.json"))
+        file(&self.dir, uid)
     }
+}
+
+/// Where a checkpoint's folder has the pod with this UID.
+pub(crate) fn file(dir: &Path, uid: &str) -> PathBuf {
+    dir.join(format!("{uid}.json"))
 }
 
 #[cfg(test)]

@@ -64,6 +64,7 @@ pub mod events;
 pub mod follow;
 pub mod paths;
 mod quantity;
+mod requests;
 pub mod system;
 
 pub use agent::{Agent, AgentError, cleanup};

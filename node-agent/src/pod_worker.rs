@@ -100,7 +100,7 @@ struct Done {
 enum Outcome {
     Volumes(Result<References, String>),
     Sandbox(Result<(), String>),
-    Start { name: String, result: Result<(), StartError> },
+    Start { pod: Arc<Pod>, name: String, result: Result<(), StartError> },
     Resized { pod: Arc<Pod>, name: String, result: Result<(), String> },
     Runtime(Result<(), String>),
     TornDown(Result<(), String>),
@@ -186,14 +186,14 @@ impl Worker {
                 () = shutdown.cancelled() => return,
                 changed = self.desired.changed() => if changed.is_err() { return },
                 () = self.nudge.notified() => {}
-                Some(done) = self.steps.join_next() => self.note_joined(done),
+                Some(done) = self.steps.join_next() => self.note_joined(done).await,
                 Some(report) = self.reports.1.recv() => self.note_report(report),
                 Some(_) = self.probes.join_next() => {}
                 () = tokio::time::sleep(wait.unwrap_or_default()) => {}
             }
             // Many steps may have ended by now: one look serves them all.
             while let Some(done) = self.steps.try_join_next() {
-                self.note_joined(done);
+                self.note_joined(done).await;
             }
         }
     }
@@ -212,15 +212,16 @@ impl Worker {
             return Some(retry_at);
         }
         let now = Timestamp::now();
-        let (pod, ask_at) = self.allocate(pod, gone, now);
+        let (pod, ask_at) = self.allocate(pod, gone, now).await;
         self.watch_health(&pod, gone);
         if self.written_meta.as_ref().is_some_and(|written| *written != meta(&pod)) {
             self.memory.refresh_at = self.memory.refresh_at.map(|_| now);
         }
         let plan = make_plan(&self.input(&pod, gone, now));
         if plan.finished {
+            // In this order: a promise to a pod that nobody knows would never be taken back.
+            self.context.allocations.forget(uid(&pod)).await;
             self.context.checkpoint.remove(uid(&pod));
-            self.context.allocations.forget(uid(&pod));
             return None;
         }
         let wake_at = self.tell(&pod, gone, &plan, now);
@@ -338,9 +339,6 @@ impl Worker {
             let finished = ended.finished_at.unwrap_or(ended.created_at);
             self.memory.restarts.note(name, finished, Timestamp::now());
         }
-        if let Step::StartContainer { name, .. } = &step {
-            self.note_given(pod, name);
-        }
         if step == Step::PrepareVolumes {
             self.written_meta = Some(meta(pod));
         }
@@ -355,9 +353,9 @@ impl Worker {
         self.steps.spawn(async move { Done { key, outcome: job.execute(step).await } });
     }
 
-    fn note_joined(&mut self, done: Result<Done, tokio::task::JoinError>) {
+    async fn note_joined(&mut self, done: Result<Done, tokio::task::JoinError>) {
         match done {
-            Ok(done) => self.note(done),
+            Ok(done) => self.note(done).await,
             Err(error) => {
                 // A step that panicked leaves no key; none may stay busy for ever.
                 tracing::error!(%error, "a step of a pod broke");
@@ -367,7 +365,7 @@ impl Worker {
         }
     }
 
-    fn note(&mut self, done: Done) {
+    async fn note(&mut self, done: Done) {
         self.busy.remove(&done.key);
         let now = Timestamp::now();
         let pod = self.desired.borrow().pod.clone();
@@ -399,8 +397,17 @@ impl Worker {
                 self.context.recorder.pod(&pod, None, Kind::Warning, reason, text.clone());
                 self.memory.sandbox = Some(self.setup_failure("sandbox", reason, text, now));
             }
-            Outcome::Start { name, result } => self.note_start(&pod, name, result, now),
-            Outcome::Resized { pod, name, result } => self.note_resized(&pod, &name, result, now),
+            Outcome::Start { pod, name, result } => {
+                // It has what it was started with, also where it did not get far. Noted sooner, an
+                // agent that dies in between would believe that it had been restarted.
+                if matches!(result, Ok(()) | Err(StartError::Run(_))) {
+                    self.note_given(&pod, &name).await;
+                }
+                self.note_start(&pod, name, result, now);
+            }
+            Outcome::Resized { pod, name, result } => {
+                self.note_resized(&pod, &name, result, now).await;
+            }
             Outcome::Runtime(Ok(())) => {}
             Outcome::Runtime(Err(error)) => {
                 tracing::warn!(pod = name(&pod), error, "a step of a pod failed");

@@ -9,6 +9,8 @@
 //! Services have put an endpoint in the place of their address, before a sender's address is hidden.
 //! What the node itself sends is not forwarded, so that its probes and streams always reach pods.
 
+use std::path::{Path, PathBuf};
+
 use serde::Deserialize;
 
 pub mod table;
@@ -70,29 +72,41 @@ pub struct Policies {
     nft: Nft,
     /// What is in force, where that is known.
     written: Option<Ruleset>,
+    /// The kernel's setting for packets of one bridge.
+    setting: PathBuf,
+    /// It is made.
+    bridged: bool,
 }
 
 impl Policies {
     /// Nothing is written yet.
     pub fn new(nft: Nft) -> Self {
-        Self { nft, written: None }
+        Self { nft, written: None, setting: BRIDGED.into(), bridged: false }
     }
 
-    /// Puts what the policies say of these pods in force.
-    pub async fn sync(&mut self, pods: &[Policed]) {
+    /// With a setting that is any file.
+    #[cfg(test)]
+    pub(crate) fn with_setting(nft: Nft, setting: PathBuf) -> Self {
+        Self { setting, ..Self::new(nft) }
+    }
+
+    /// Puts what the policies say of these pods in force; answers whether it is.
+    #[must_use]
+    pub async fn sync(&mut self, pods: &[Policed]) -> bool {
         let wanted = table::ruleset(pods);
-        if self.written.is_none() && !pods.is_empty() {
-            see_bridged().await;
+        // Nodes whose pods no policy selects are spared that, however long it takes until one does.
+        if !self.bridged && !pods.is_empty() {
+            self.bridged = see_bridged(&self.setting).await;
         }
         if let Some(written) = &self.written {
             let commands = ruleset::diff(written, &wanted);
             if commands.is_empty() {
-                return;
+                return true;
             }
             match self.nft.run(&ruleset::render(self.nft.table(), &commands)).await {
                 Ok(()) => {
                     self.written = Some(wanted);
-                    return;
+                    return true;
                 }
                 Err(error) => self.failed(&error, "write the policies again from the start"),
             }
@@ -101,6 +115,7 @@ impl Policies {
             Ok(()) => self.written = Some(wanted),
             Err(error) => self.failed(&error, "network policies are not in force on this node"),
         }
+        self.written.is_some()
     }
 
     /// Looks whether the table is still there; where it is not, the next change writes all of it.
@@ -121,15 +136,41 @@ impl Policies {
     }
 }
 
-/// Pods of one node reach each other over its bridge, which the kernel judges only where it is told to.
-async fn see_bridged() {
-    if !std::path::Path::new(BRIDGED).exists()
+/// Pods of one node reach each other over its bridge, which the kernel judges only where it is told
+/// to. Answers whether it was.
+async fn see_bridged(setting: &Path) -> bool {
+    if !setting.exists()
         && let Some(modprobe) = crate::preflight::find_program("modprobe")
     {
         let mut command = tokio::process::Command::new(modprobe);
         let _ = command.arg("br_netfilter").kill_on_drop(true).output().await;
     }
-    if let Err(error) = std::fs::write(BRIDGED, "1") {
+    let made = std::fs::write(setting, "1");
+    if let Err(error) = &made {
         tracing::warn!(%error, "policies between pods of this node need the module br_netfilter");
+    }
+    made.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn pods_of_one_node_are_judged_though_the_first_look_found_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let setting = dir.path().join("setting");
+        let nft = Nft::stand_in(dir.path(), "exit 0");
+        let mut policies = Policies::with_setting(nft, setting.clone());
+        assert!(policies.sync(&[]).await);
+        assert!(!setting.exists(), "nobody needs it");
+        let pod = Policed {
+            uid: "u".into(),
+            ips: vec!["10.42.0.5".into()],
+            ingress: Some(Vec::new()),
+            egress: None,
+        };
+        assert!(policies.sync(&[pod]).await);
+        assert_eq!(std::fs::read_to_string(&setting).unwrap(), "1");
     }
 }

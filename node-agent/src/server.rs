@@ -2,6 +2,7 @@
 //! and for whom they let in.
 
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use jiff::Timestamp;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
@@ -41,11 +42,16 @@ mod identity;
 mod spdy;
 mod streams;
 
-use gate::{Caller, Gate};
+use gate::{Caller, ENTERED, Gate};
 use streams::Open;
 
-/// Connections at the same time; more wait to be accepted.
+/// Connections of those with a certificate at the same time; more wait, and are let go.
 const CONNECTIONS_MAX: usize = 256;
+/// Connections of everybody else, who are yet to show a token; more are let go. However many there
+/// are, API servers have places of their own.
+const STRANGERS_MAX: usize = 64;
+/// Handshakes at the same time; more connections wait to be accepted. Each ends soon.
+const HANDSHAKES_MAX: usize = 64;
 /// Longest wait for a TLS handshake and for the head of a request.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a connection may be silent before it is asked whether its peer lives.
@@ -77,6 +83,31 @@ pub struct Sources {
 pub struct Server {
     listener: TcpListener,
     acceptor: TlsAcceptor,
+    places: Places,
+}
+
+/// Who may be connected at the same time.
+#[derive(Clone, Debug)]
+struct Places {
+    handshakes: Arc<Semaphore>,
+    certified: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new(handshakes: usize, certified: usize, strangers: usize) -> Self {
+        let of = |count| Arc::new(Semaphore::new(count));
+        Self { handshakes: of(handshakes), certified: of(certified), strangers: of(strangers) }
+    }
+
+    /// A place for a connection whose handshake is over; none where there is no room.
+    async fn take(&self, has_certificate: bool) -> Option<OwnedSemaphorePermit> {
+        if !has_certificate {
+            return self.strangers.clone().try_acquire_owned().ok();
+        }
+        let place = self.certified.clone().acquire_owned();
+        tokio::time::timeout(HANDSHAKE_DEADLINE, place).await.ok()?.ok()
+    }
 }
 
 impl Server {
@@ -86,7 +117,8 @@ impl Server {
         let listener = TcpListener::bind(listen)
             .await
             .map_err(|source| AgentError::Io { act: format!("listen on {listen}"), source })?;
-        Ok(Self { listener, acceptor: TlsAcceptor::from(Arc::new(config)) })
+        let places = Places::new(HANDSHAKES_MAX, CONNECTIONS_MAX, STRANGERS_MAX);
+        Ok(Self { listener, acceptor: TlsAcceptor::from(Arc::new(config)), places })
     }
 
     /// Where it listens.
@@ -96,34 +128,41 @@ impl Server {
 
     /// Serves until `shutdown`.
     pub async fn run(&self, sources: Arc<Sources>, shutdown: CancellationToken) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let open = Open::new(shutdown.clone());
         let mut connections = JoinSet::new();
         loop {
             // Every arm is cancel-safe; ended connections are joined as they end.
-            let stream = tokio::select! {
+            let accepted = tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(_) = connections.join_next() => continue,
-                accepted = self.listener.accept() => accepted,
+                accepted = self.accept() => accepted,
             };
-            let stream = match stream {
-                Ok((stream, _)) => stream,
+            let (stream, handshake) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");
                     tokio::time::sleep(ACCEPT_RETRY).await;
                     continue;
                 }
             };
-            let Ok(place) = places.clone().acquire_owned().await else { break };
-            let (acceptor, sources) = (self.acceptor.clone(), sources.clone());
-            let open = open.clone();
-            connections.spawn(async move {
-                serve(acceptor, stream, sources, open).await;
-                drop(place);
-            });
+            let connection = Connection {
+                acceptor: self.acceptor.clone(),
+                places: self.places.clone(),
+                sources: sources.clone(),
+                open: open.clone(),
+            };
+            connections.spawn(connection.serve(stream, handshake));
         }
         connections.shutdown().await;
         open.ended().await;
+    }
+
+    /// The next connection, once there is room for its handshake.
+    async fn accept(&self) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+        let place = self.places.handshakes.clone().acquire_owned().await;
+        let place = place.map_err(std::io::Error::other)?;
+        let (stream, _) = self.listener.accept().await?;
+        Ok((stream, place))
     }
 }
 
@@ -138,32 +177,49 @@ fn tune(stream: &TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn serve(acceptor: TlsAcceptor, stream: TcpStream, sources: Arc<Sources>, open: Open) {
-    if let Err(error) = tune(&stream) {
-        tracing::debug!(%error, "a connection is not tuned");
-    }
-    let handshake = tokio::time::timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await;
-    let Ok(Ok(stream)) = handshake else {
-        tracing::debug!("a client did not prove itself");
-        return;
-    };
-    let client = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let caller = Arc::new(client.map_or(Caller::Unknown, |cert| identity::caller(cert)));
-    let service = service_fn(move |request| {
-        let (sources, open, caller) = (sources.clone(), open.clone(), caller.clone());
-        async move { Ok::<_, Infallible>(answer(&sources, &open, request, &caller).await) }
-    });
-    let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_DEADLINE);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(HANDSHAKE_DEADLINE);
-    if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await
-    {
-        tracing::debug!(%error, "a connection broke");
+/// What a connection is served with.
+struct Connection {
+    acceptor: TlsAcceptor,
+    places: Places,
+    sources: Arc<Sources>,
+    open: Open,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream, handshake: OwnedSemaphorePermit) {
+        if let Err(error) = tune(&stream) {
+            tracing::debug!(%error, "a connection is not tuned");
+        }
+        let accepted = self.acceptor.accept(stream);
+        let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_DEADLINE, accepted).await else {
+            tracing::debug!("a client did not prove itself");
+            return;
+        };
+        let client = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let caller = Arc::new(client.map_or(Caller::Unknown, |cert| identity::caller(cert)));
+        // Held until the connection ends; the place of its handshake is another's by then.
+        let Some(_place) = self.places.take(client.is_some()).await else {
+            tracing::debug!("a client was let go: too many are connected");
+            return;
+        };
+        drop(handshake);
+        let Self { sources, open, .. } = self;
+        let service = service_fn(move |request| {
+            let (sources, open, caller) = (sources.clone(), open.clone(), caller.clone());
+            async move { Ok::<_, Infallible>(answer(&sources, &open, request, &caller).await) }
+        });
+        let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_DEADLINE);
+        builder.http2().timer(TokioTimer::new()).keep_alive_interval(HANDSHAKE_DEADLINE);
+        let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+        if let Err(error) = served {
+            tracing::debug!(%error, "a connection broke");
+        }
     }
 }
 
 async fn answer(
-    sources: &Sources,
+    sources: &Arc<Sources>,
     open: &Open,
     request: Request<Incoming>,
     caller: &Caller,
@@ -177,7 +233,7 @@ async fn answer(
         return text(code, &why);
     }
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    if let ["exec" | "attach" | "portForward", ..] = parts.as_slice() {
+    if parts.first().is_some_and(|first| ENTERED.contains(first)) {
         return connect::stream(sources, open, request, &parts).await;
     }
     if let (&Method::DELETE, ["localVolumes", name]) = (request.method(), parts.as_slice()) {
@@ -190,7 +246,7 @@ async fn answer(
     if let ["containerLogs", namespace, pod, container] = parts.as_slice() {
         return container_logs(sources, namespace, pod, container, query).await;
     }
-    let figures = figures::answer(sources, &parts, query);
+    let figures = figures::answer(sources, &parts, query).await;
     figures.unwrap_or_else(|| text(StatusCode::NOT_FOUND, "404 page not found"))
 }
 
@@ -201,6 +257,9 @@ async fn remove_volume(sources: &Sources, name: &str) -> Response<Body> {
         tokio::task::spawn_blocking(move || crate::volumes::local::remove(&paths, &name)).await;
     match removed {
         Ok(Ok(())) => text(StatusCode::OK, "removed"),
+        Ok(Err(error)) if error.kind() == ErrorKind::InvalidInput => {
+            text(StatusCode::BAD_REQUEST, &error.to_string())
+        }
         Ok(Err(error)) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
@@ -300,3 +359,6 @@ fn text(status: StatusCode, message: &str) -> Response<Body> {
     *response.status_mut() = status;
     response
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@
 //! agent's server shows the last one; nothing is kept beyond it.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub mod exposition;
 pub mod host;
 pub mod summary;
 
-use cgroup::Counters;
+use cgroup::{Counters, Tree};
 
 /// Between two samples.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -128,6 +128,8 @@ pub struct PodUsage {
     pub started_at: Option<Timestamp>,
     /// Processors and memory of all its containers and of the sandbox.
     pub usage: Usage,
+    /// Its processes and threads.
+    pub processes: Option<u64>,
     /// Its network, where it has one of its own.
     pub network: Vec<Interface>,
     /// Its containers.
@@ -155,6 +157,8 @@ pub struct Sources {
     pub paths: Paths,
     /// Under which cgroup pods stand.
     pub cgroup_root: String,
+    /// Where the kernel shows its cgroups.
+    pub cgroup_fs: PathBuf,
 }
 
 /// The last sample, for whoever asks.
@@ -195,21 +199,33 @@ async fn take(sources: &Sources) -> Sample {
     // A runtime that has no figures of sandboxes leaves out the network, no more.
     let (containers, sandboxes) = (containers.unwrap_or_default(), sandboxes.unwrap_or_default());
     let index = sources.index.all();
-    let pods: HashMap<&str, &Arc<Pod>> =
-        index.iter().map(|pod| (crate::api::uid(pod), pod)).collect();
-    let now = Timestamp::now();
-    let fs = Path::new(cgroup::FS);
-    let root = &sources.cgroup_root;
-    let mut all = grouped(containers, sandboxes, &pods, root);
-    for pod in all.iter_mut().filter(|pod| !pod.cgroup.is_empty()) {
-        let counters = cgroup::read(fs, &pod.cgroup);
+    let (root, fs) = (sources.cgroup_root.clone(), sources.cgroup_fs.clone());
+    // The kernel's files are many, and some are slow to be made.
+    let measured = tokio::task::spawn_blocking(move || {
+        let pods: HashMap<&str, &Arc<Pod>> =
+            index.iter().map(|pod| (crate::api::uid(pod), pod)).collect();
+        measure(grouped(containers, sandboxes, &pods, &root), &Tree::new(&fs), Timestamp::now())
+    });
+    let sample = measured.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a sample broke off");
+        Sample::default()
+    });
+    Sample { error, ..sample }
+}
+
+/// Reads the counters of pods and of the node.
+fn measure(mut pods: Vec<PodUsage>, tree: &Tree, now: Timestamp) -> Sample {
+    for pod in pods.iter_mut().filter(|pod| !pod.cgroup.is_empty()) {
+        let counters = tree.read(&pod.cgroup);
         pod.usage = counters.map_or_else(|| sum_of(&pod.containers, now), |c| c.at(now));
+        pod.processes = tree.processes(&pod.cgroup);
         for container in &mut pod.containers {
-            container.throttling = cgroup::throttling(fs, &container.cgroup);
+            container.throttling = tree.throttling(&container.cgroup);
         }
     }
-    let node = cgroup::read_root(fs).map(|counters| counters.at(now));
-    Sample { node: node.unwrap_or_else(|| Usage { at: now, ..Usage::default() }), pods: all, error }
+    let node = tree.read_root().map(|counters| counters.at(now));
+    let node = node.unwrap_or_else(|| Usage { at: now, ..Usage::default() });
+    Sample { node, pods, error: None }
 }
 
 /// The runtime's figures by pod.

@@ -21,6 +21,9 @@ const PATH: &str = "/kontiki/v1/network";
 const CHECK_PERIOD: Duration = Duration::from_secs(10);
 /// Wait after no server answered.
 const RETRY: Duration = Duration::from_secs(1);
+/// First and longest wait before what could not be put in force is tried again; it doubles.
+const ACT_RETRY: Duration = Duration::from_secs(1);
+const ACT_RETRY_MAX: Duration = Duration::from_secs(60);
 /// Wait after the API answered that it knows no such thing: it is another one than Kontiki's.
 const FOREIGN_RETRY: Duration = Duration::from_secs(60);
 
@@ -64,9 +67,15 @@ impl Peers {
     pub async fn run(mut self, client: kube::Client, shutdown: CancellationToken) {
         let mut known = Told::default();
         let mut checked_at = Instant::now();
+        let mut again: Option<Again> = None;
         loop {
+            // Every arm is cancel-safe: a question cut off is asked again with the same tag.
             let asked = tokio::select! {
                 asked = ask(&client, &known.tag) => asked,
+                () = until(again) => {
+                    again = self.act(&known, again).await;
+                    continue;
+                }
                 () = shutdown.cancelled() => return,
             };
             let wait = match asked {
@@ -80,7 +89,7 @@ impl Peers {
                         _ => true,
                     };
                     if told.tag != known.tag || !is_whole {
-                        self.act(&told).await;
+                        again = self.act(&told, None).await;
                     }
                     known = told;
                     continue;
@@ -98,13 +107,16 @@ impl Peers {
         }
     }
 
-    async fn act(&mut self, told: &Told) {
+    /// Puts what was told in force. Where some of it is not, answers when it is tried again, after
+    /// twice the wait of the time before.
+    async fn act(&mut self, told: &Told, before: Option<Again>) -> Option<Again> {
         let ways = told.ways();
+        let mut is_done = true;
         if let Some(policies) = &mut self.policies {
-            policies.sync(&told.pods).await;
+            is_done &= policies.sync(&told.pods).await;
         }
         if let Some(routes) = &mut self.routes {
-            routes.sync(&ways).await;
+            is_done &= routes.sync(&ways).await;
         }
         let ranges: BTreeSet<String> = ways.into_keys().collect();
         self.ranges.send_if_modified(|known| {
@@ -112,6 +124,23 @@ impl Peers {
             *known = ranges;
             is_new
         });
+        let wait = before.map_or(ACT_RETRY, |before| (before.wait * 2).min(ACT_RETRY_MAX));
+        (!is_done).then(|| Again { at: Instant::now() + wait, wait })
+    }
+}
+
+/// When something is tried again, and how long that was waited for.
+#[derive(Clone, Copy, Debug)]
+struct Again {
+    at: Instant,
+    wait: Duration,
+}
+
+/// Waits until then, or for ever.
+async fn until(again: Option<Again>) {
+    match again {
+        Some(again) => tokio::time::sleep_until(again.at).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -145,5 +174,45 @@ mod tests {
         let rule = &told.pods[0].ingress.as_ref().unwrap()[0];
         assert_eq!(rule.peers.as_ref().unwrap()[0].except, ["10.1.0.0/16"]);
         assert_eq!((&rule.ports, &told.pods[0].egress), (&None, &None));
+    }
+
+    /// Answers the first question, and lets the others wait for news that never come.
+    fn client(told: &'static str) -> kube::Client {
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let is_first = request.uri().query() == Some("after=");
+            async move {
+                if !is_first {
+                    std::future::pending::<()>().await;
+                }
+                let body = kube::client::Body::from(told.as_bytes().to_vec());
+                Ok::<_, std::convert::Infallible>(http::Response::new(body))
+            }
+        });
+        kube::Client::new(service, "default")
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_put_in_force_is_tried_again_though_nothing_new_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let count = dir.path().join("count");
+        // Refuses the first transaction.
+        let script = format!("echo x >> {0}; [ $(wc -l < {0}) -gt 1 ]", count.display());
+        let nft = crate::proxy::nft::Nft::stand_in(dir.path(), &script);
+        let policies = Some(Policies::with_setting(nft, dir.path().join("setting")));
+        let (ranges, _) = watch::channel(BTreeSet::new());
+        let peers = Peers { routes: None, policies, ranges };
+        let told = r#"{ "tag": "1", "nodes": [], "pods": [
+            { "uid": "u", "ips": ["10.42.0.5"], "ingress": [] }
+        ] }"#;
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(peers.run(client(told), shutdown.clone()));
+        let tries = || std::fs::read_to_string(&count).unwrap_or_default().lines().count();
+        let until = Instant::now() + Duration::from_secs(20);
+        while tries() < 2 && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(tries(), 2);
+        shutdown.cancel();
+        task.await.unwrap();
     }
 }

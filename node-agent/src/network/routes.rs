@@ -13,6 +13,9 @@ const PROTOCOL: &str = "75";
 /// Lets a node pass on what is not for itself.
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
+/// What `ip` says of a route that is not there.
+const GONE: &str = "No such process";
+
 /// Ranges of pods' addresses, and the node by way of which each is reached.
 pub type Ways = BTreeMap<String, IpAddr>;
 
@@ -44,9 +47,10 @@ impl Routes {
         Self { own, known: None }
     }
 
-    /// Brings the routes up to `ways`. Ranges of nodes that share this one's address are on this
-    /// very machine and need none.
-    pub async fn sync(&mut self, ways: &Ways) {
+    /// Brings the routes up to `ways`; answers whether they are. Ranges of nodes that share this
+    /// one's address are on this very machine and need none.
+    #[must_use]
+    pub async fn sync(&mut self, ways: &Ways) -> bool {
         let wanted: Ways = ways
             .iter()
             .filter(|(_, by)| **by != self.own && by.is_ipv4() == self.own.is_ipv4())
@@ -54,7 +58,7 @@ impl Routes {
             .collect();
         let mut known = match self.known.take() {
             Some(known) => known,
-            None if wanted.is_empty() => return,
+            None if wanted.is_empty() => return true,
             None => {
                 let _ = std::fs::write(FORWARD, "1");
                 listed(&ip(&["route", "show", "proto", PROTOCOL]).await.unwrap_or_default())
@@ -70,12 +74,16 @@ impl Routes {
             }
         }
         for range in remove {
-            if let Err(why) = ip(&["route", "delete", &range, "proto", PROTOCOL]).await {
-                tracing::warn!(range, why, "a route to pods that are gone stays");
+            match ip(&["route", "delete", &range, "proto", PROTOCOL]).await {
+                Err(why) if !why.contains(GONE) => {
+                    tracing::warn!(range, why, "a route to pods that are gone stays");
+                }
+                _ => drop(known.remove(&range)),
             }
-            known.remove(&range);
         }
+        let is_done = known == wanted;
         self.known = Some(known);
+        is_done
     }
 }
 

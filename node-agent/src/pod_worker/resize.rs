@@ -20,7 +20,7 @@ const DEFERRED_LOOK: std::time::Duration = std::time::Duration::from_secs(2);
 
 impl Worker {
     /// The pod with what the node promises it, and when to ask again for the rest.
-    pub(super) fn allocate(
+    pub(super) async fn allocate(
         &mut self,
         asking: Pod,
         gone: bool,
@@ -28,13 +28,13 @@ impl Worker {
     ) -> (Pod, Option<Timestamp>) {
         let allocations = &self.context.allocations;
         if outcome(&asking, &self.observed, &self.memory.resize).is_some() {
-            allocations.forget(uid(&asking));
+            allocations.forget(uid(&asking)).await;
             return (asking, None);
         }
         if is_ending(&asking, gone) {
             return (allocations.promised(asking), None);
         }
-        let verdict = allocations.admit(&asking);
+        let verdict = allocations.admit(&asking).await;
         let pod = allocations.promised(asking.clone());
         self.memory.resize.given = allocations.given(uid(&pod));
         let pending = match verdict {
@@ -75,7 +75,7 @@ impl Worker {
         self.context.recorder.pod(pod, None, kind, reason, format!("Pod resize {verb}: {told}"));
     }
 
-    pub(super) fn note_resized(
+    pub(super) async fn note_resized(
         &mut self,
         pod: &Pod,
         name: &str,
@@ -84,7 +84,7 @@ impl Worker {
     ) {
         let Err(message) = result else {
             self.memory.resize.failure = None;
-            return self.note_given(pod, name);
+            return self.note_given(pod, name).await;
         };
         let text = format!("Error resizing container {name}: {message}");
         self.context.recorder.pod(pod, Some(name), Kind::Warning, "ResizeError", text);
@@ -94,12 +94,12 @@ impl Worker {
     }
 
     /// A container has what `pod` says.
-    pub(super) fn note_given(&mut self, pod: &Pod, name: &str) {
+    pub(super) async fn note_given(&mut self, pod: &Pod, name: &str) {
         let is_running = |name: &str| {
             self.observed.latest(name).is_some_and(|c| c.state == ContainerState::Running)
         };
         let was_in_progress = self.memory.resize.is_in_progress(pod, is_running);
-        self.context.allocations.give(pod, name);
+        self.context.allocations.give(pod, name).await;
         self.memory.resize.given = self.context.allocations.given(uid(pod));
         if was_in_progress && !self.memory.resize.is_in_progress(pod, is_running) {
             self.tell_resize(pod, Kind::Normal, "ResizeCompleted", "completed", None);

@@ -44,7 +44,7 @@ impl Job {
             Step::RunSandbox { attempt } => Outcome::Sandbox(self.run_sandbox(attempt).await),
             Step::StartContainer { name, attempt, sandbox_id } => {
                 let result = start::start(self, &name, attempt, &sandbox_id).await;
-                Outcome::Start { name, result }
+                Outcome::Start { pod: self.pod.clone(), name, result }
             }
             Step::StopContainer { id, name, grace, why } => {
                 let recorder = &self.context.recorder;

@@ -430,13 +430,13 @@ async fn a_resize_that_the_node_cannot_take_on_waits_and_changes_nothing() {
         "metadata": { "uid": "other" }, "spec": sized("1", "64Mi", "NotRequired"),
     }))
     .unwrap();
-    lab.context.allocations.admit(&other);
+    lab.context.allocations.admit(&other).await;
     let worker = lab.start();
     lab.until("it runs", || lab.phase() == "Running").await;
     worker.resize(&sized("1500m", "64Mi", "NotRequired"));
     let deferred = told("500m", "500m", &["PodResizePending Deferred"]);
     lab.until("it waits", || cpu_told(&lab.status()) == deferred).await;
-    lab.context.allocations.forget("other");
+    lab.context.allocations.forget("other").await;
     lab.until("there is room", || cpu_told(&lab.status()) == told("1500m", "1500m", &[])).await;
     worker.resize(&sized("64", "64Mi", "NotRequired"));
     let infeasible = told("1500m", "1500m", &["PodResizePending Infeasible"]);
@@ -471,4 +471,42 @@ async fn an_agent_that_starts_anew_restarts_no_container_for_a_resize_it_has_don
     let reopened = Allocations::open(&lab.context.paths, capacity).unwrap();
     assert_eq!(reopened.given("u"), lab.context.allocations.given("u"));
     assert_eq!(reopened.given("u")["c"].requests.as_ref().unwrap()["cpu"].0, "1");
+}
+
+#[tokio::test]
+async fn what_a_container_is_given_is_noted_once_it_has_started() {
+    let lab = Lab::with(&["i:1"], &sized("500m", "64Mi", "RestartContainer"));
+    let worker = lab.start();
+    lab.until("it runs", || lab.phase() == "Running").await;
+    // A restart that cannot succeed yet, for want of an image.
+    let mut resized = sized("1", "64Mi", "RestartContainer");
+    resized["containers"][0]["image"] = json!("i:2");
+    worker.resize(&resized);
+    lab.until("it was tried", || lab.runtime.pulls() > 0).await;
+    let on_disk = || {
+        let capacity = crate::allocations::Amounts { cpu_milli: 2000, memory_bytes: 1 << 30 };
+        let node = Allocations::open(&lab.context.paths, capacity).unwrap();
+        node.given("u")["c"].requests.as_ref().unwrap()["cpu"].0.clone()
+    };
+    assert_eq!(on_disk(), "500m", "an agent that starts now must know that it is yet to be restarted");
+    lab.runtime.publish("i:2");
+    lab.until("it was started anew", || lab.runtime.running("c").is_some()).await;
+    lab.until("it is noted", || on_disk() == "1").await;
+}
+
+#[tokio::test]
+async fn a_container_that_is_never_restarted_is_for_a_resize_and_the_pod_goes_on() {
+    let mut spec = sized("500m", "64Mi", "RestartContainer");
+    spec["restartPolicy"] = json!("Never");
+    let lab = Lab::with(&["i:1"], &spec);
+    let worker = lab.start();
+    lab.until("it runs", || lab.phase() == "Running").await;
+    let mut resized = sized("1", "64Mi", "RestartContainer");
+    resized["restartPolicy"] = json!("Never");
+    worker.resize(&resized);
+    lab.until("it has more", || cpu_told(&lab.status()) == told("1", "1", &[])).await;
+    let written = lab.api.written.lock();
+    let phases: Vec<_> = written.iter().filter_map(|status| status.phase.clone()).collect();
+    drop(written);
+    assert!(!phases.iter().any(|phase| phase == "Failed" || phase == "Succeeded"), "{phases:?}");
 }

@@ -51,6 +51,17 @@ impl Nft {
         Ok(Self { program, table: format!("ip {name}") })
     }
 
+    /// A shell script in the place of the program.
+    #[cfg(test)]
+    pub(crate) fn stand_in(dir: &std::path::Path, script: &str) -> Self {
+        use std::os::unix::fs::PermissionsExt;
+
+        let program = dir.join("nft");
+        std::fs::write(&program, format!("#!/bin/sh\ncat > /dev/null\n{script}\n")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Self { program, table: "ip kontiki-test".to_owned() }
+    }
+
     /// Family and name, as commands have it.
     pub fn table(&self) -> &str {
         &self.table

@@ -1,4 +1,7 @@
 //! `/stats/summary`, `/metrics`, `/metrics/resource`, `/metrics/cadvisor`, `/pods`, `/configz`.
+//! Some is read from the kernel's files while it is asked for, so all is made off the runtime.
+
+use std::sync::Arc;
 
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
@@ -9,7 +12,22 @@ use crate::stats::{Sample, exposition, summary};
 use crate::system;
 
 /// The answer to a path of figures; none where it is none.
-pub(super) fn answer(sources: &Sources, parts: &[&str], query: &str) -> Option<Response<Body>> {
+pub(super) async fn answer(
+    sources: &Arc<Sources>,
+    parts: &[&str],
+    query: &str,
+) -> Option<Response<Body>> {
+    let (sources, path, query) = (Arc::clone(sources), parts.join("/"), query.to_owned());
+    let made = tokio::task::spawn_blocking(move || {
+        let parts: Vec<&str> = path.split('/').collect();
+        make(&sources, &parts, &query)
+    });
+    made.await.unwrap_or_else(|error| {
+        Some(text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))
+    })
+}
+
+fn make(sources: &Sources, parts: &[&str], query: &str) -> Option<Response<Body>> {
     let (config, paths) = (&sources.config, &sources.paths);
     let node = &config.node_name;
     let answer = match parts {

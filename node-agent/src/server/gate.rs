@@ -2,13 +2,13 @@
 //! asked about at the API, as the kubelet does it: who a token belongs to (TokenReview), and whether
 //! they may (SubjectAccessReview) with the part of the node that the path stands for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use http::{HeaderMap, Method, StatusCode, header};
-use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
 };
@@ -22,6 +22,8 @@ const TOKEN_TTL: Duration = Duration::from_secs(120);
 const CONSENT_TTL: Duration = Duration::from_secs(300);
 /// How long a refusal holds.
 const REFUSAL_TTL: Duration = Duration::from_secs(30);
+/// Paths by which one enters a pod.
+pub(super) const ENTERED: [&str; 3] = ["exec", "attach", "portForward"];
 /// Answers that are remembered; when it is full, all are forgotten.
 const REMEMBERED_MAX: usize = 1024;
 
@@ -34,6 +36,21 @@ pub struct User {
     pub groups: Vec<String>,
     /// Their UID.
     pub uid: String,
+    /// What else is known of them, for whoever decides what they may.
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+/// The group of everybody with a name.
+const AUTHENTICATED: &str = "system:authenticated";
+
+impl User {
+    /// One of those with a name, however they showed it.
+    fn authenticated(mut self) -> Self {
+        if !self.groups.iter().any(|group| group == AUTHENTICATED) {
+            self.groups.push(AUTHENTICATED.to_owned());
+        }
+        self
+    }
 }
 
 /// Who asks, as far as the connection tells.
@@ -85,7 +102,8 @@ impl Gate {
             Caller::Trusted => return Ok(()),
             Caller::Certified(user) => user.clone(),
             Caller::Unknown => self.owner(headers).await?,
-        };
+        }
+        .authenticated();
         let (verb, parts) = needed(method, path);
         for part in parts {
             if self.may(&user, verb, part).await? {
@@ -141,8 +159,14 @@ fn unavailable(why: String) -> Refusal {
     (StatusCode::INTERNAL_SERVER_ERROR, format!("the API could not be asked who this is: {why}"))
 }
 
-/// The verb, and the parts of the node of which any one is enough.
+/// The verb, and the parts of the node of which any one is enough. Whoever gets a process or a port
+/// makes something, whichever way they ask: WebSockets begin with GET, and to look at nodes is not
+/// to enter their pods. (The kubelet of v1.35 lets `get nodes/proxy` do that.)
 fn needed(method: &Method, path: &str) -> (&'static str, &'static [&'static str]) {
+    let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    if ENTERED.contains(&first) {
+        return ("create", &["proxy"]);
+    }
     let verb = match *method {
         Method::POST => "create",
         Method::PUT => "update",
@@ -150,7 +174,6 @@ fn needed(method: &Method, path: &str) -> (&'static str, &'static [&'static str]
         Method::DELETE => "delete",
         _ => "get",
     };
-    let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
     let parts: &[&str] = match first {
         "stats" => &["stats"],
         "metrics" => &["metrics"],
@@ -201,37 +224,49 @@ impl Reviewer for KubeReviewer {
         let review = TokenReview { spec, ..TokenReview::default() };
         let reviews = Api::<TokenReview>::all(self.client.clone());
         let answer = reviews.create(&PostParams::default(), &review).await;
-        let status = answer.map_err(|error| crate::api::chain(&error))?.status.unwrap_or_default();
-        let user = status.user.filter(|_| status.authenticated == Some(true));
-        Ok(user.map(|user| User {
-            name: user.username.unwrap_or_default(),
-            groups: user.groups.unwrap_or_default(),
-            uid: user.uid.unwrap_or_default(),
-        }))
+        let status = answer.map_err(|error| crate::api::chain(&error))?.status;
+        Ok(status.and_then(owner_told))
     }
 
     async fn may(&self, user: &User, verb: &str, part: &str) -> Result<bool, String> {
-        let attributes = ResourceAttributes {
-            verb: Some(verb.to_owned()),
-            version: Some("v1".to_owned()),
-            resource: Some("nodes".to_owned()),
-            subresource: Some(part.to_owned()),
-            name: Some(self.node.clone()),
-            ..ResourceAttributes::default()
-        };
-        let spec = SubjectAccessReviewSpec {
-            user: Some(user.name.clone()),
-            groups: Some(user.groups.clone()),
-            uid: Some(user.uid.clone()),
-            resource_attributes: Some(attributes),
-            ..SubjectAccessReviewSpec::default()
-        };
-        let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
+        let review = access_review(user, verb, part, &self.node);
         let reviews = Api::<SubjectAccessReview>::all(self.client.clone());
         let answer = reviews.create(&PostParams::default(), &review).await;
         let status = answer.map_err(|error| crate::api::chain(&error))?.status;
         Ok(status.is_some_and(|status| status.allowed))
     }
+}
+
+/// Whose token it is, as the API tells it.
+fn owner_told(status: TokenReviewStatus) -> Option<User> {
+    let user = status.user.filter(|_| status.authenticated == Some(true))?;
+    Some(User {
+        name: user.username.unwrap_or_default(),
+        groups: user.groups.unwrap_or_default(),
+        uid: user.uid.unwrap_or_default(),
+        extra: user.extra.unwrap_or_default(),
+    })
+}
+
+/// The question whether they may, with all that is known of them.
+fn access_review(user: &User, verb: &str, part: &str, node: &str) -> SubjectAccessReview {
+    let attributes = ResourceAttributes {
+        verb: Some(verb.to_owned()),
+        version: Some("v1".to_owned()),
+        resource: Some("nodes".to_owned()),
+        subresource: Some(part.to_owned()),
+        name: Some(node.to_owned()),
+        ..ResourceAttributes::default()
+    };
+    let spec = SubjectAccessReviewSpec {
+        user: Some(user.name.clone()),
+        groups: Some(user.groups.clone()),
+        uid: Some(user.uid.clone()),
+        extra: Some(user.extra.clone()),
+        resource_attributes: Some(attributes),
+        ..SubjectAccessReviewSpec::default()
+    };
+    SubjectAccessReview { spec, ..SubjectAccessReview::default() }
 }
 
 #[cfg(test)]
@@ -303,5 +338,69 @@ mod tests {
             assert_eq!(admitted, Ok(()));
         }
         assert_eq!(one.0.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn whoever_may_look_at_a_node_may_not_enter_its_pods_by_a_websocket() {
+        /// Lets everybody do one thing.
+        struct May(&'static str);
+
+        #[async_trait]
+        impl Reviewer for May {
+            async fn who(&self, _: &str) -> Result<Option<User>, String> {
+                Ok(Some(User::default()))
+            }
+
+            async fn may(&self, _: &User, verb: &str, part: &str) -> Result<bool, String> {
+                Ok((verb, part) == (self.0, "proxy"))
+            }
+        }
+        for path in ["/exec/ns/pod/c", "/attach/ns/pod/c", "/portForward/ns/pod", "//exec/ns/p/c"] {
+            for method in [Method::GET, Method::POST] {
+                let ask = async |verb| {
+                    let gate = Gate::new(May(verb));
+                    gate.admit(&Caller::Unknown, &method, path, &shown("t")).await.is_ok()
+                };
+                assert_eq!((ask("get").await, ask("create").await), (false, true), "{path}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_shows_a_certificate_is_one_of_the_authenticated() {
+        /// Lets the authenticated in.
+        struct Authenticated;
+
+        #[async_trait]
+        impl Reviewer for Authenticated {
+            async fn who(&self, _: &str) -> Result<Option<User>, String> {
+                Ok(None)
+            }
+
+            async fn may(&self, user: &User, _: &str, _: &str) -> Result<bool, String> {
+                Ok(user.groups == ["dev", "system:authenticated"])
+            }
+        }
+        let gate = Gate::new(Authenticated);
+        for groups in [vec!["dev"], vec!["dev", "system:authenticated"]] {
+            let groups = groups.into_iter().map(str::to_owned).collect();
+            let caller = Caller::Certified(User { name: "jane".into(), groups, ..User::default() });
+            let admitted = gate.admit(&caller, &Method::GET, "/metrics", &HeaderMap::new()).await;
+            assert_eq!(admitted, Ok(()));
+        }
+    }
+
+    #[test]
+    fn what_else_a_token_tells_of_its_owner_is_passed_on() {
+        let status: TokenReviewStatus = serde_json::from_value(serde_json::json!({
+            "authenticated": true,
+            "user": { "username": "u", "groups": ["g"], "uid": "1", "extra": { "scopes": ["a"] } },
+        }))
+        .unwrap();
+        let user = owner_told(status.clone()).unwrap();
+        let spec = access_review(&user, "get", "metrics", "n1").spec;
+        assert_eq!(spec.extra, status.user.as_ref().unwrap().extra);
+        assert_eq!(spec.extra.unwrap()["scopes"], ["a"]);
+        assert_eq!(owner_told(TokenReviewStatus { authenticated: Some(false), ..status }), None);
     }
 }

@@ -65,7 +65,7 @@ pub(super) fn caller(certificate: &CertificateDer<'_>) -> Caller {
     if name.is_empty() {
         return Caller::Unknown;
     }
-    Caller::Certified(User { name, groups, uid: String::new() })
+    Caller::Certified(User { name, groups, ..User::default() })
 }
 
 #[cfg(test)]
@@ -89,7 +89,7 @@ mod tests {
         let node = User {
             name: "system:node:n1".into(),
             groups: vec!["system:nodes".into()],
-            uid: String::new(),
+            ..User::default()
         };
         let found = caller(&certificate("system:node:n1", "system:nodes"));
         assert_eq!(found, Caller::Certified(node));

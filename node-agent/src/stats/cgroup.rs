@@ -30,109 +30,133 @@ impl Counters {
     }
 }
 
-/// The counters of a cgroup; none where it is not there.
-pub fn read(fs: &Path, cgroup: &str) -> Option<Counters> {
-    let folder = |controller: &str| folder(fs, controller, cgroup);
-    if !folder("cpuacct").is_dir() {
-        return None;
-    }
-    let counters = if is_unified(fs) {
-        Counters {
-            cpu_ns: stat(&folder("cpu"), "cpu.stat", "usage_usec").map(|us| us * NS_PER_US),
-            memory: unified_memory(&folder("memory")),
-        }
-    } else {
-        Counters {
-            cpu_ns: number(&folder("cpuacct"), "cpuacct.usage"),
-            memory: older_memory(&folder("memory")),
-        }
-    };
-    Some(counters)
+/// The kernel's cgroups. Each of their files is read once for all that is in it.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    fs: PathBuf,
+    /// One hierarchy for all controllers: version 2.
+    is_unified: bool,
 }
 
-/// The counters of the whole machine.
-pub fn read_root(fs: &Path) -> Option<Counters> {
-    let mut counters = read(fs, "/")?;
-    // The root of version 2 does not count its memory: what is not free is used.
-    if counters.memory.usage_bytes.is_none() {
-        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let of = |key: &str| {
-            let line = meminfo.lines().find_map(|line| line.strip_prefix(key))?;
-            line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+/// Reads a file; none where it is not there.
+type Read<'a> = &'a dyn Fn(&Path) -> Option<String>;
+
+impl Tree {
+    /// The cgroups that are shown in this folder.
+    pub fn new(fs: &Path) -> Self {
+        Self { fs: fs.to_path_buf(), is_unified: fs.join("cgroup.controllers").is_file() }
+    }
+
+    /// The counters of a cgroup; none where it is not there.
+    pub fn read(&self, cgroup: &str) -> Option<Counters> {
+        self.read_by(cgroup, &text)
+    }
+
+    fn read_by(&self, cgroup: &str, text: Read<'_>) -> Option<Counters> {
+        if !self.folder("cpuacct", cgroup).is_dir() {
+            return None;
+        }
+        let memory = self.folder("memory", cgroup);
+        let stat = Lines(text(&memory.join("memory.stat")).unwrap_or_default());
+        let number = |folder: &Path, file: &str| number(text, folder, file);
+        let counters = if self.is_unified {
+            let cpu = Lines(text(&self.folder("cpu", cgroup).join("cpu.stat")).unwrap_or_default());
+            Counters {
+                cpu_ns: cpu.of("usage_usec").map(|us| us * NS_PER_US),
+                memory: Memory {
+                    rss_bytes: stat.of("anon"),
+                    page_faults: stat.of("pgfault"),
+                    major_page_faults: stat.of("pgmajfault"),
+                    limit_bytes: number(&memory, "memory.max"),
+                    ..used(number(&memory, "memory.current"), stat.of("inactive_file"))
+                },
+            }
+        } else {
+            let limit = number(&memory, "memory.limit_in_bytes");
+            let usage = number(&memory, "memory.usage_in_bytes");
+            Counters {
+                cpu_ns: number(&self.folder("cpuacct", cgroup), "cpuacct.usage"),
+                memory: Memory {
+                    rss_bytes: stat.of("total_rss"),
+                    page_faults: stat.of("total_pgfault"),
+                    major_page_faults: stat.of("total_pgmajfault"),
+                    limit_bytes: limit.filter(|limit| *limit < NO_LIMIT),
+                    ..used(usage, stat.of("total_inactive_file"))
+                },
+            }
         };
-        let used = of("MemTotal:").zip(of("MemFree:")).map(|(all, free)| all - free);
-        let idle = stat(fs, "memory.stat", "inactive_file").unwrap_or(0);
-        counters.memory.usage_bytes = used;
-        counters.memory.working_set_bytes = used.map(|used| used.saturating_sub(idle));
+        Some(counters)
     }
-    counters.memory.limit_bytes = None;
-    Some(counters)
+
+    /// The counters of the whole machine.
+    pub fn read_root(&self) -> Option<Counters> {
+        let mut counters = self.read("/")?;
+        // The root of version 2 does not count its memory: what is not free is used.
+        if counters.memory.usage_bytes.is_none() {
+            let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+            let of = |key: &str| {
+                let line = meminfo.lines().find_map(|line| line.strip_prefix(key))?;
+                line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+            };
+            let usage = of("MemTotal:").zip(of("MemFree:")).map(|(all, free)| all - free);
+            let stat = Lines(text(&self.fs.join("memory.stat")).unwrap_or_default());
+            let Memory { usage_bytes, working_set_bytes, .. } =
+                used(usage, stat.of("inactive_file"));
+            counters.memory.usage_bytes = usage_bytes;
+            counters.memory.working_set_bytes = working_set_bytes;
+        }
+        counters.memory.limit_bytes = None;
+        Some(counters)
+    }
+
+    /// How often a cgroup was held back; none where it is not there.
+    pub fn throttling(&self, cgroup: &str) -> Option<Throttling> {
+        let cpu = Lines(text(&self.folder("cpu", cgroup).join("cpu.stat"))?);
+        let throttled_ns =
+            cpu.of("throttled_time").or_else(|| cpu.of("throttled_usec").map(|us| us * NS_PER_US));
+        Some(Throttling {
+            periods: cpu.of("nr_periods")?,
+            throttled: cpu.of("nr_throttled")?,
+            throttled_ns: throttled_ns?,
+        })
+    }
+
+    /// Processes and threads of a cgroup; none where that is not counted.
+    pub fn processes(&self, cgroup: &str) -> Option<u64> {
+        number(&text, &self.folder("pids", cgroup), "pids.current")
+    }
+
+    fn folder(&self, controller: &str, cgroup: &str) -> PathBuf {
+        let below = cgroup.trim_start_matches('/');
+        if self.is_unified { self.fs.join(below) } else { self.fs.join(controller).join(below) }
+    }
 }
 
-/// How often a cgroup was held back; none where it is not there.
-pub fn throttling(fs: &Path, cgroup: &str) -> Option<Throttling> {
-    let folder = folder(fs, "cpu", cgroup);
-    let of = |name: &str| stat(&folder, "cpu.stat", name);
-    let throttled_ns =
-        of("throttled_time").or_else(|| of("throttled_usec").map(|us| us * NS_PER_US));
-    Some(Throttling {
-        periods: of("nr_periods")?,
-        throttled: of("nr_throttled")?,
-        throttled_ns: throttled_ns?,
-    })
-}
-
-fn is_unified(fs: &Path) -> bool {
-    fs.join("cgroup.controllers").is_file()
-}
-
-fn folder(fs: &Path, controller: &str, cgroup: &str) -> PathBuf {
-    let below = cgroup.trim_start_matches('/');
-    if is_unified(fs) { fs.join(below) } else { fs.join(controller).join(below) }
-}
-
-fn unified_memory(folder: &Path) -> Memory {
-    let of = |name: &str| stat(folder, "memory.stat", name);
-    memory(number(folder, "memory.current"), of("inactive_file"), |memory| {
-        memory.rss_bytes = of("anon");
-        memory.page_faults = of("pgfault");
-        memory.major_page_faults = of("pgmajfault");
-        memory.limit_bytes = number(folder, "memory.max");
-    })
-}
-
-fn older_memory(folder: &Path) -> Memory {
-    let of = |name: &str| stat(folder, "memory.stat", name);
-    memory(number(folder, "memory.usage_in_bytes"), of("total_inactive_file"), |memory| {
-        memory.rss_bytes = of("total_rss");
-        memory.page_faults = of("total_pgfault");
-        memory.major_page_faults = of("total_pgmajfault");
-        let limit = number(folder, "memory.limit_in_bytes");
-        memory.limit_bytes = limit.filter(|limit| *limit < NO_LIMIT);
-    })
+fn text(path: &Path) -> Option<String> {
+    std::fs::read_to_string(path).ok()
 }
 
 /// What is used, less the files that can be dropped at once, is the working set.
-fn memory(usage: Option<u64>, idle: Option<u64>, rest: impl FnOnce(&mut Memory)) -> Memory {
-    let working_set = usage.map(|usage| usage.saturating_sub(idle.unwrap_or(0)));
-    let mut memory =
-        Memory { usage_bytes: usage, working_set_bytes: working_set, ..Memory::default() };
-    rest(&mut memory);
-    memory
+fn used(usage: Option<u64>, idle: Option<u64>) -> Memory {
+    let working_set_bytes = usage.map(|usage| usage.saturating_sub(idle.unwrap_or(0)));
+    Memory { usage_bytes: usage, working_set_bytes, ..Memory::default() }
 }
 
 /// A file that is one number; `max` is none.
-fn number(folder: &Path, file: &str) -> Option<u64> {
-    std::fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok()
+fn number(text: Read<'_>, folder: &Path, file: &str) -> Option<u64> {
+    text(&folder.join(file))?.trim().parse().ok()
 }
 
-/// A line of a file of names and numbers.
-fn stat(folder: &Path, file: &str, name: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(folder.join(file)).ok()?;
-    text.lines().find_map(|line| {
-        let (found, value) = line.split_once(' ')?;
-        (found == name).then(|| value.trim().parse().ok())?
-    })
+/// A file of names and numbers.
+struct Lines(String);
+
+impl Lines {
+    fn of(&self, name: &str) -> Option<u64> {
+        self.0.lines().find_map(|line| {
+            let (found, value) = line.split_once(' ')?;
+            (found == name).then(|| value.trim().parse().ok())?
+        })
+    }
 }
 
 #[cfg(test)]
@@ -161,14 +185,14 @@ mod tests {
         );
         let throttled = "nr_periods 10\nnr_throttled 4\nthrottled_time 77\n";
         write(&fs.path().join("cpu/k/p"), &[("cpu.stat", throttled)]);
-        let found = read(fs.path(), "/k/p").unwrap();
+        let found = Tree::new(fs.path()).read("/k/p").unwrap();
         assert_eq!(found.cpu_ns, Some(5_000_000_000));
         let memory = found.memory;
         assert_eq!((memory.usage_bytes, memory.working_set_bytes), (Some(1000), Some(900)));
         assert_eq!((memory.rss_bytes, memory.limit_bytes), (Some(300), None));
         let expected = Throttling { periods: 10, throttled: 4, throttled_ns: 77 };
-        assert_eq!(throttling(fs.path(), "/k/p"), Some(expected));
-        assert_eq!(read(fs.path(), "/k/gone"), None);
+        assert_eq!(Tree::new(fs.path()).throttling("/k/p"), Some(expected));
+        assert_eq!(Tree::new(fs.path()).read("/k/gone"), None);
     }
 
     #[test]
@@ -185,17 +209,41 @@ mod tests {
                 ("memory.max", "8192\n"),
             ],
         );
-        let found = read(fs.path(), "/k/p").unwrap();
+        let found = Tree::new(fs.path()).read("/k/p").unwrap();
         assert_eq!(found.cpu_ns, Some(42_000));
         assert_eq!(found.memory.working_set_bytes, Some(4000));
         assert_eq!((found.memory.rss_bytes, found.memory.limit_bytes), (Some(11), Some(8192)));
-        assert_eq!(throttling(fs.path(), "/k/p").unwrap().throttled_ns, 3000);
+        assert_eq!(Tree::new(fs.path()).throttling("/k/p").unwrap().throttled_ns, 3000);
     }
 
     #[test]
     fn this_machine_counts_its_processors_and_memory() {
-        let found = read_root(Path::new(FS)).expect("the machine has cgroups");
+        let found = Tree::new(Path::new(FS)).read_root().expect("the machine has cgroups");
         assert!(found.cpu_ns.is_some_and(|ns| ns > 0), "{found:?}");
         assert!(found.memory.working_set_bytes.is_some_and(|bytes| bytes > 0), "{found:?}");
+    }
+
+    #[test]
+    fn each_file_of_a_cgroup_is_read_once() {
+        use std::cell::RefCell;
+
+        for unified in [true, false] {
+            let fs = tempfile::tempdir().unwrap();
+            if unified {
+                write(fs.path(), &[("cgroup.controllers", "")]);
+            }
+            let tree = Tree::new(fs.path());
+            for controller in ["cpu", "cpuacct", "memory"] {
+                std::fs::create_dir_all(tree.folder(controller, "/k/p")).unwrap();
+            }
+            let read = RefCell::new(Vec::new());
+            tree.read_by("/k/p", &|path: &Path| {
+                read.borrow_mut().push(path.to_path_buf());
+                Some("1".to_owned())
+            });
+            let read = read.into_inner();
+            let different: std::collections::BTreeSet<_> = read.iter().collect();
+            assert_eq!((read.len(), different.len()), (4, 4), "{read:?}");
+        }
     }
 }

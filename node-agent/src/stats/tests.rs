@@ -33,6 +33,7 @@ pub(crate) fn sample() -> Sample {
         cgroup: "/kubepods/podu".into(),
         started_at: Some(at(0)),
         usage: usage(10, 5_000_000_000),
+        processes: Some(3),
         network: vec![interface],
         containers: vec![container],
     };
@@ -124,4 +125,30 @@ fn a_pod_whose_cgroup_cannot_be_read_uses_what_its_containers_do() {
     let both = [containers[0].clone(), containers[0].clone()];
     let sum = sum_of(&both, at(10));
     assert_eq!((sum.cpu_ns, sum.memory.working_set_bytes), (Some(8_000_000_000), Some(2 << 20)));
+}
+
+/// The machine's counter is a pipe: whoever reads it waits until it is written, by another task.
+#[tokio::test]
+async fn samples_are_taken_off_the_runtime() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("cgroup.controllers"), "").unwrap();
+    let counter = dir.path().join("cpu.stat");
+    mknodat(CWD, &counter, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    let sources = Sources {
+        index: PodIndex::default(),
+        runtime: Arc::new(crate::runtime::fake::FakeRuntime::default()),
+        paths: Paths::new(dir.path()),
+        cgroup_root: "/".to_owned(),
+        cgroup_fs: dir.path().to_path_buf(),
+    };
+    let write = async {
+        tokio::task::yield_now().await;
+        let write = move || std::fs::write(counter, "usage_usec 7\n");
+        tokio::task::spawn_blocking(write).await.unwrap()
+    };
+    let (sample, written) = tokio::join!(take(&sources), write);
+    written.unwrap();
+    assert_eq!(sample.node.cpu_ns, Some(7000));
 }
