@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::api::uid;
 use crate::checkpoint;
 use crate::paths::Paths;
-use crate::plan::resize::Pending;
 use crate::plan::all_containers;
+use crate::plan::resize::Pending;
 use crate::{quantity, requests};
 
 type ByContainer = BTreeMap<String, ResourceRequirements>;
@@ -114,9 +114,7 @@ impl Allocations {
         let requests = Amounts::of_pod(pod);
         let mut all = self.held.lock();
         let (verdict, held) = match all.get(uid(pod)) {
-            None => {
-                (Verdict::Same, Held { requests, promised: wanted.clone(), given: wanted })
-            }
+            None => (Verdict::Same, Held { requests, promised: wanted.clone(), given: wanted }),
             Some(held) if held.promised == wanted => return (Verdict::Same, None),
             Some(held) => {
                 let others = all.iter().filter(|(other, _)| *other != uid(pod));
@@ -282,7 +280,9 @@ mod tests {
         assert_eq!(node.admit(&pod("a", "1", "64Mi")).await, Verdict::Promised);
         assert_eq!(cpu_promised(&node, &pod("a", "1", "64Mi")), "1");
         let too_much = pod("a", "1500m", "64Mi");
-        let Verdict::Pending(pending) = node.admit(&too_much).await else { panic!("there is no room") };
+        let Verdict::Pending(pending) = node.admit(&too_much).await else {
+            panic!("there is no room")
+        };
         assert_eq!(pending.reason, "Deferred");
         assert_eq!(
             pending.message,
@@ -359,7 +359,8 @@ mod tests {
             tokio::task::yield_now().await;
             tokio::task::spawn_blocking(move || std::fs::read_to_string(draft)).await.unwrap()
         };
-        let (verdict, text) = tokio::join!(node.admit(&pod("a", "1", "64Mi")), read);
+        let new = pod("a", "1", "64Mi");
+        let (verdict, text) = tokio::join!(node.admit(&new), read);
         assert_eq!(verdict, Verdict::Same);
         assert!(text.unwrap().contains("promised"));
     }
