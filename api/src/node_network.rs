@@ -132,9 +132,10 @@ async fn keep(
     loop {
         changed.mark_unchanged();
         let (nodes, policies) = (nodes.list(), policies.list());
-        let (pods, namespaces) = match policies.is_empty() {
-            true => (Vec::new(), Vec::new()),
-            false => (pods.list(), namespaces.list()),
+        let (pods, namespaces) = if policies.is_empty() {
+            (Vec::new(), Vec::new())
+        } else {
+            (pods.list(), namespaces.list())
         };
         let working = move || Told::new(&nodes, &pods, &namespaces, &policies);
         if let Ok(told) = tokio::task::spawn_blocking(working).await {

@@ -142,6 +142,6 @@ mod tests {
         let (stuck, _events, _end) = Sink::new("a test", 1);
         let begun = tokio::time::Instant::now();
         stuck.close(PATIENCE).await;
-        assert_eq!(begun.elapsed(), PATIENCE);
+        assert!(begun.elapsed() >= PATIENCE);
     }
 }

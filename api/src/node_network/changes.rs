@@ -9,7 +9,7 @@ use crate::informer::Change;
 
 /// Where its pods are.
 pub(super) fn of_node(change: &Change<Node>) -> bool {
-    differs(change, |node| way(node))
+    differs(change, way)
 }
 
 /// What it says.

@@ -246,7 +246,7 @@ impl<'a> Snapshot<'a> {
             || peers.iter().any(|one| {
                 let in_namespace = match (&one.namespaces, &one.pods) {
                     (Some(selector), _) => {
-                        let labels = self.namespaces.get(peer.namespace);
+                        let labels = self.namespaces.get(peer.namespace).copied();
                         labels.is_some_and(|labels| selects(Some(selector), Some(labels)))
                     }
                     (None, Some(_)) => peer.namespace == namespace,
