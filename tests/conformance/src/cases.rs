@@ -6,6 +6,7 @@ pub mod apps;
 pub mod dns;
 pub mod endpoint_slices;
 pub mod network_api;
+pub mod networking;
 pub mod proxied;
 pub mod services;
 pub mod services_affinity;
@@ -24,6 +25,7 @@ pub fn all() -> impl Iterator<Item = Case> {
         dns::CASES,
         endpoint_slices::CASES,
         network_api::CASES,
+        networking::CASES,
         proxied::CASES,
         services::CASES,
         services_affinity::CASES,

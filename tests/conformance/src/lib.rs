@@ -17,4 +17,5 @@ pub mod kubeconfig;
 pub mod lifecycle;
 pub mod report;
 pub mod run;
+pub mod udp;
 pub mod world;
