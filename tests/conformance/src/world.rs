@@ -126,7 +126,8 @@ impl World {
                 return now;
             }
             if Instant::now() >= until {
-                let seen = now.map_or_else(|error| format!("{error:#}"), |now| brief(now).to_string());
+                let seen =
+                    now.map_or_else(|error| format!("{error:#}"), |now| brief(now).to_string());
                 bail!("not within {limit:?}: {what}; last seen: {seen}");
             }
             sleep(POLL).await;

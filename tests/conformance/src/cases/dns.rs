@@ -98,9 +98,8 @@ fn named(world: &World, name: &str) -> Value {
 async fn hosts_file(world: World) -> Result<()> {
     world.create("v1", "services", &headless("group", "web")).await?;
     let mut pod = named(&world, "client");
-    pod["spec"]["containers"][0]["command"][2] = world.sleeper("x")["spec"]["containers"][0]
-        ["command"][2]
-        .clone();
+    pod["spec"]["containers"][0]["command"][2] =
+        world.sleeper("x")["spec"]["containers"][0]["command"][2].clone();
     if let Some(container) = pod["spec"]["containers"][0].as_object_mut() {
         container.remove("readinessProbe");
     }
@@ -208,7 +207,8 @@ async fn own_nameservers(world: World) -> Result<()> {
         "options": [{"name": "ndots", "value": "2"}],
     });
     let said = world.output(&pod).await?;
-    let mut lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let mut lines: Vec<&str> =
+        said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     lines.sort_unstable();
     let expected = ["nameserver 1.1.1.1", "options ndots:2", "search resolv.conf.local"];
     same("resolv.conf", &json!(lines), &json!(expected))

@@ -95,9 +95,8 @@ async fn agree(world: &World, service: &str, pods: &[&str]) -> Result<()> {
     }
     addresses.sort();
     let endpoints = world.path("v1", "endpoints", service);
-    let all_there = |now: &Value| {
-        texts(now["subsets"][0]["addresses"].as_array(), "/ip") == addresses
-    };
+    let all_there =
+        |now: &Value| texts(now["subsets"][0]["addresses"].as_array(), "/ip") == addresses;
     let endpoints = world.wait("they are in endpoints", &endpoints, SOON, all_there).await?;
     let subset = &endpoints["subsets"][0];
     let of = texts(subset["addresses"].as_array(), "/targetRef/name");
@@ -109,8 +108,11 @@ async fn agree(world: &World, service: &str, pods: &[&str]) -> Result<()> {
     same("addresses in the slice", &json!(found), &json!(addresses))?;
     let port = json!([slice["ports"][0]["name"], slice["ports"][0]["port"]]);
     same("port in the slice", &port, &json!(["http", 8080]))?;
-    same("managed by", &slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"],
-        &json!("endpointslice-controller.k8s.io"))
+    same(
+        "managed by",
+        &slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"],
+        &json!("endpointslice-controller.k8s.io"),
+    )
 }
 
 async fn mirrored(world: World) -> Result<()> {
@@ -119,9 +121,7 @@ async fn mirrored(world: World) -> Result<()> {
         "spec": {"ports": [{"name": "http", "port": 80}]},
     });
     world.create("v1", "services", &object).await?;
-    let subset = |address: &str, port: u16| {
-        json!([{"addresses": [{"ip": address}], "ports": [{"name": "http", "port": port}]}])
-    };
+    let subset = |address: &str, port: u16| json!([{"addresses": [{"ip": address}], "ports": [{"name": "http", "port": port}]}]);
     let object = json!({"metadata": {"name": "custom"}, "subsets": subset("10.1.2.3", 80)});
     world.create("v1", "endpoints", &object).await?;
     is_mirrored(&world, "10.1.2.3", 80).await?;
@@ -143,6 +143,9 @@ async fn is_mirrored(world: &World, address: &str, port: u16) -> Result<()> {
     };
     let list = world.wait("it is mirrored", &slices, SOON, fits).await?;
     let labels = &items(&list)[0]["metadata"]["labels"];
-    same("managed by", &labels["endpointslice.kubernetes.io/managed-by"],
-        &json!("endpointslicemirroring-controller.k8s.io"))
+    same(
+        "managed by",
+        &labels["endpointslice.kubernetes.io/managed-by"],
+        &json!("endpointslicemirroring-controller.k8s.io"),
+    )
 }

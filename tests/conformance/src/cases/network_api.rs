@@ -52,8 +52,7 @@ async fn ingress_classes(world: World) -> Result<()> {
 }
 
 async fn slices(world: World) -> Result<()> {
-    let kind =
-        Kind { version: "discovery.k8s.io/v1", plural: "endpointslices", namespaced: true };
+    let kind = Kind { version: "discovery.k8s.io/v1", plural: "endpointslices", namespaced: true };
     every_verb(&world, kind, |_| {
         json!({
             "addressType": "IPv4",
@@ -111,9 +110,7 @@ async fn endpoints(world: World) -> Result<()> {
     let path = world.path("v1", "endpoints", "by-hand");
     let everywhere = format!("/api/v1/endpoints?labelSelector=by%3D{}", world.ns);
     let mut watch = api.watch(&everywhere).await?;
-    let subset = |address: &str, port: u16| {
-        json!([{"addresses": [{"ip": address}], "ports": [{"name": "http", "port": port, "protocol": "TCP"}]}])
-    };
+    let subset = |address: &str, port: u16| json!([{"addresses": [{"ip": address}], "ports": [{"name": "http", "port": port, "protocol": "TCP"}]}]);
     let object = json!({
         "metadata": {"name": "by-hand", "labels": {"by": world.ns}},
         "subsets": subset("192.0.2.1", 80),
@@ -123,9 +120,7 @@ async fn endpoints(world: World) -> Result<()> {
     let list = api.get(&everywhere).await?;
     same("listed over all", &json!(items(&list).len()), &json!(1))?;
     api.update(&path, |object| object["metadata"]["labels"]["updated"] = json!("yes")).await?;
-    watch
-        .expect("MODIFIED", SOON, |seen| seen["metadata"]["labels"]["updated"] == "yes")
-        .await?;
+    watch.expect("MODIFIED", SOON, |seen| seen["metadata"]["labels"]["updated"] == "yes").await?;
     let patch = json!({"subsets": subset("192.0.2.2", 8080)});
     api.patch(&path, Patch::Strategic, &patch).await?;
     let fits = |seen: &Value| seen["subsets"] == subset("192.0.2.2", 8080);

@@ -150,8 +150,7 @@ async fn host_ports(world: World) -> Result<()> {
     let internal = known.iter().find(|address| address["type"] == "InternalIP");
     let address = text(internal.context("an internal one")?, "/address")?;
     client_in_host_network(&world, Some(&node)).await?;
-    let all =
-        [("one", "127.0.0.1", Http), ("two", address, Http), ("three", address, Udp)];
+    let all = [("one", "127.0.0.1", Http), ("two", address, Http), ("three", address, Udp)];
     for (name, host, protocol) in all {
         let mut pod = answering(&world, name, protocol).await?;
         pod["spec"]["nodeSelector"] = json!({"kubernetes.io/hostname": node});

@@ -71,7 +71,8 @@ async fn each_method(world: &World, path: &str, target: &str) -> Result<()> {
         let answer = world.api.send(method.clone(), path, &[], None).await?;
         let told = json!([answer.code, header(&answer, "x-method"), header(&answer, "x-target")]);
         same(&format!("{method} {path}"), &told, &json!([200, method.as_str(), target]))?;
-        let body = if method == Method::HEAD { String::new() } else { format!("{method} {target}") };
+        let body =
+            if method == Method::HEAD { String::new() } else { format!("{method} {target}") };
         same("body", &json!(answer.text().trim()), &json!(body))?;
     }
     Ok(())
@@ -123,7 +124,9 @@ async fn by_names(world: World) -> Result<()> {
         containers.push(second);
     }
     let page = |port: u16, word: &str| {
-        json!(format!("mkdir -p /tmp/www && echo {word} > /tmp/www/index.html && exec httpd -f -p {port} -h /tmp/www"))
+        json!(format!(
+            "mkdir -p /tmp/www && echo {word} > /tmp/www/index.html && exec httpd -f -p {port} -h /tmp/www"
+        ))
     };
     let second: &mut Value = &mut pod["spec"]["containers"][1];
     second["name"] = json!("second");

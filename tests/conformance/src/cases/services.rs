@@ -78,8 +78,8 @@ async fn to_external_name(world: World, kind: &str) -> Result<()> {
             object["spec"]["externalName"] = json!(target);
         })
         .await?;
-    let released = now["spec"].get("clusterIP").is_none()
-        && now["spec"]["ports"][0].get("nodePort").is_none();
+    let released =
+        now["spec"].get("clusterIP").is_none() && now["spec"]["ports"][0].get("nodePort").is_none();
     holds("address and port are released", released, &now)?;
     let name = format!("changing.{}.svc.cluster.local", world.ns);
     let script = format!("/bin/busybox nslookup -type=cname {name}");
@@ -180,9 +180,7 @@ async fn collection_goes(world: World) -> Result<()> {
     let path = world.path("v1", "services", "");
     same("how many", &json!(items(&world.api.get(&path).await?).len()), &json!(3))?;
     world.api.delete(&format!("{path}?labelSelector=group%3Dgo")).await?;
-    let left = |list: &Value| {
-        items(list).iter().map(name_of).collect::<Vec<_>>() == ["three"]
-    };
+    let left = |list: &Value| items(list).iter().map(name_of).collect::<Vec<_>>() == ["three"];
     world.wait("only the other is left", &path, SOON, left).await?;
     let label = json!({"metadata": {"labels": {"group": "go"}}});
     world.api.patch(&world.path("v1", "services", "three"), Patch::Merge, &label).await?;

@@ -53,9 +53,11 @@ async fn classes(world: World) -> Result<()> {
 
 async fn capacities(world: World) -> Result<()> {
     let kind = Kind { namespaced: true, ..global("csistoragecapacities") };
-    every_verb(&world, kind, |_| {
-        json!({"storageClassName": "fast", "nodeTopology": {}, "capacity": "1Gi"})
-    })
+    every_verb(
+        &world,
+        kind,
+        |_| json!({"storageClassName": "fast", "nodeTopology": {}, "capacity": "1Gi"}),
+    )
     .await
 }
 
@@ -205,7 +207,8 @@ async fn volume_and_claim_live(world: &World) -> Result<()> {
     for list in selected(world) {
         same("listed", &json!(items(&api.get(&list).await?).len()), &json!(1))?;
     }
-    let everywhere = format!("/api/v1/persistentvolumeclaims?labelSelector=conformance%3D{}", world.ns);
+    let everywhere =
+        format!("/api/v1/persistentvolumeclaims?labelSelector=conformance%3D{}", world.ns);
     same("listed over all", &json!(items(&api.get(&everywhere).await?).len()), &json!(1))?;
     let [volume_path, claim_path] = &paths;
     let volume_now = api.get(volume_path).await?;
@@ -251,10 +254,8 @@ async fn statuses_change(world: &World) -> Result<()> {
     let patch = json!({"status": {"message": "patched", "reason": "Patched"}});
     let now = world.api.patch(&volume, Patch::Merge, &patch).await?;
     same("the volume is patched", &now["status"]["message"], &json!("patched"))?;
-    let now = world
-        .api
-        .update(&volume, |object| object["status"]["message"] = json!("updated"))
-        .await?;
+    let now =
+        world.api.update(&volume, |object| object["status"]["message"] = json!("updated")).await?;
     same("the volume is updated", &now["status"]["message"], &json!("updated"))?;
     for path in [&volume, &claim] {
         same("it stays bound", &world.api.get(path).await?["status"]["phase"], &json!("Bound"))?;

@@ -5,9 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
-use super::volumes_files::Source::{
-    self, ConfigMap, ProjectedConfigMap, ProjectedSecret, Secret,
-};
+use super::volumes_files::Source::{self, ConfigMap, ProjectedConfigMap, ProjectedSecret, Secret};
 use super::volumes_files::mount;
 use crate::api::{Patch, refused};
 use crate::cases;
@@ -55,9 +53,9 @@ pub(super) async fn has_said(world: &World, pod: &str, text: &str, limit: Durati
 
 /// A script that waits until each of `tests` holds, and then writes the word beside it.
 pub(super) fn awaiting(tests: &[(&str, &str)]) -> String {
-    let steps = tests.iter().map(|(test, word)| {
-        format!("until {test} 2>/dev/null; do sleep 0.2; done; echo {word}")
-    });
+    let steps = tests
+        .iter()
+        .map(|(test, word)| format!("until {test} 2>/dev/null; do sleep 0.2; done; echo {word}"));
     steps.collect::<Vec<_>>().join("\n")
 }
 
