@@ -119,8 +119,10 @@ impl Api {
         let builder = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots);
-        let http =
-            reqwest::Client::builder().tls_backend_preconfigured(identify(builder)?).build()?;
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(identify(builder)?)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
         Ok(Self { http, server: kubeconfig.server.trim_end_matches('/').to_owned() })
     }
 

@@ -14,6 +14,8 @@ pub mod api;
 pub mod cases;
 pub mod image;
 pub mod kubeconfig;
+pub mod lifecycle;
 pub mod report;
 pub mod run;
+pub mod udp;
 pub mod world;

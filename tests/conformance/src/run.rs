@@ -29,13 +29,17 @@ pub struct Case {
     pub body: Body,
 }
 
-/// Cases from `"name" => function` lines.
+/// Cases from `"name" => function` lines; what a function takes beside the world may follow it, as in
+/// `"name" => function(1, 2)`.
 #[macro_export]
 macro_rules! cases {
-    ($($name:literal => $body:path),* $(,)?) => {
+    ($($name:literal => $($body:ident)::+ $(($($argument:expr),* $(,)?))?),* $(,)?) => {
         /// The cases of this part.
         pub const CASES: &[$crate::run::Case] = &[$(
-            $crate::run::Case { name: $name, body: |world| Box::pin($body(world)) },
+            $crate::run::Case {
+                name: $name,
+                body: |world| Box::pin($($body)::+(world $($(, $argument)*)?)),
+            },
         )*];
     };
 }

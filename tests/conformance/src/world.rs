@@ -12,9 +12,9 @@ use crate::api::{Api, code_of};
 use crate::kubeconfig::Kubeconfig;
 
 /// How long a pod may take to run, or to end.
-pub const POD_WITHIN: Duration = Duration::from_secs(60);
+pub const POD_WITHIN: Duration = Duration::from_secs(120);
 /// Between two looks.
-const POLL: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_millis(250);
 
 /// What a case may use.
 #[derive(Debug, Clone)]
@@ -126,7 +126,9 @@ impl World {
                 return now;
             }
             if Instant::now() >= until {
-                bail!("not within {limit:?}: {what}; last seen: {now:?}");
+                let seen =
+                    now.map_or_else(|error| format!("{error:#}"), |now| brief(now).to_string());
+                bail!("not within {limit:?}: {what}; last seen: {seen}");
             }
             sleep(POLL).await;
         }
@@ -241,6 +243,14 @@ impl World {
         };
         Ok(items(&list).iter().filter(usable).map(|node| name_of(node).to_owned()).collect())
     }
+}
+
+/// An object without what only tells who wrote which field.
+fn brief(mut object: Value) -> Value {
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        metadata.remove("managedFields");
+    }
+    object
 }
 
 /// The name of an object.
