@@ -8,7 +8,7 @@
 //!
 //! A case is written from what its behaviour says, not from upstream's test. It speaks to the API as
 //! plain JSON ([`api::Api`]), so that what is tested is what goes over the wire; what needs pods runs
-//! a small image of its own ([`image`]).
+//! a small image of its own ([`image`]). What the cluster must call is served by the runner ([`serve`]).
 
 pub mod api;
 pub mod cases;
@@ -18,4 +18,5 @@ pub mod lifecycle;
 pub mod report;
 pub mod run;
 pub mod udp;
+pub mod serve;
 pub mod world;

@@ -9,7 +9,7 @@ use clap::Parser;
 use kontiki_conformance::api::Api;
 use kontiki_conformance::kubeconfig::Kubeconfig;
 use kontiki_conformance::run::{self, Case};
-use kontiki_conformance::world::World;
+use kontiki_conformance::world::{Leftovers, World};
 use kontiki_conformance::{cases, image, report};
 use tempfile::TempDir;
 
@@ -126,6 +126,7 @@ async fn over(file: &Path, arguments: &Arguments, cases: &[Case]) -> Result<Vec<
         image: arguments.image.clone(),
         kubeconfig_file: file.to_path_buf(),
         kubeconfig,
+        leftovers: Leftovers::default(),
     };
     Ok(run::run(&world, cases, arguments.parallel).await)
 }

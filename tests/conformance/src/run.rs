@@ -12,10 +12,13 @@ use serde_json::json;
 
 use crate::api::code_of;
 use crate::report::Outcome;
-use crate::world::World;
+use crate::world::{Leftovers, World};
 
 /// How long a case may take.
 const CASE_WITHIN: Duration = Duration::from_secs(300);
+
+/// How long one may take that is named `[Slow]`.
+const SLOW_CASE_WITHIN: Duration = Duration::from_secs(900);
 
 /// What a case does.
 pub type Body = fn(World) -> Pin<Box<dyn Future<Output = Result<()>> + Send>>;
@@ -60,6 +63,9 @@ pub async fn run(world: &World, cases: &[Case], parallel: usize) -> Vec<Outcome>
 async fn run_one(mut world: World, number: usize, case: Case) -> Outcome {
     let begun = Instant::now();
     world.ns = format!("{}-{number}", world.ns);
+    world.leftovers = Leftovers::default();
+    let leftovers = world.leftovers.clone();
+    let limit = if case.name.contains("[Slow]") { SLOW_CASE_WITHIN } else { CASE_WITHIN };
     let api = world.api.clone();
     let (ns, namespaces) = (world.ns.clone(), "/api/v1/namespaces");
     let result = async {
@@ -74,13 +80,14 @@ async fn run_one(mut world: World, number: usize, case: Case) -> Outcome {
             )
             .await?;
         let body = AssertUnwindSafe((case.body)(world)).catch_unwind();
-        match tokio::time::timeout(CASE_WITHIN, body).await {
+        match tokio::time::timeout(limit, body).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(anyhow!("it panicked")),
-            Err(_) => Err(anyhow!("not done within {CASE_WITHIN:?}")),
+            Err(_) => Err(anyhow!("not done within {limit:?}")),
         }
     };
     let result = result.await;
+    leftovers.delete(&api).await;
     if let Err(error) = api.delete(&format!("{namespaces}/{ns}")).await
         && code_of(&error) != Some(404)
     {

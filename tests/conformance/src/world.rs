@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -29,6 +30,32 @@ pub struct World {
     pub kubeconfig_file: PathBuf,
     /// What it says.
     pub kubeconfig: Kubeconfig,
+    /// Paths of what is in no namespace and goes away with the case.
+    pub leftovers: Leftovers,
+}
+
+/// Paths of objects to delete when a case is over, however it ends; the latest first.
+#[derive(Debug, Clone, Default)]
+pub struct Leftovers(Arc<Mutex<Vec<String>>>);
+
+impl Leftovers {
+    /// Notes one.
+    pub fn note(&self, path: String) {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(path);
+    }
+
+    /// Deletes all.
+    pub async fn delete(&self, api: &Api) {
+        let paths =
+            std::mem::take(&mut *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        for path in paths.iter().rev() {
+            if let Err(error) = api.delete(path).await
+                && code_of(&error) != Some(404)
+            {
+                eprintln!("remove {path}: {error:#}");
+            }
+        }
+    }
 }
 
 /// The path of a group and version, as `v1` or `apps/v1`.
@@ -107,6 +134,18 @@ impl World {
     /// Creates something in this namespace.
     pub async fn create(&self, version: &str, plural: &str, object: &Value) -> Result<Value> {
         self.api.create(&self.path(version, plural, ""), object).await
+    }
+
+    /// Creates something that is in no namespace; it goes away with the case.
+    pub async fn create_global(
+        &self,
+        version: &str,
+        plural: &str,
+        object: &Value,
+    ) -> Result<Value> {
+        let made = self.api.create(&self.global(version, plural, ""), object).await?;
+        self.leftovers.note(self.global(version, plural, name_of(&made)));
+        Ok(made)
     }
 
     /// Waits until what is at `path` fits, and returns it.
@@ -251,6 +290,23 @@ fn brief(mut object: Value) -> Value {
         metadata.remove("managedFields");
     }
     object
+}
+
+/// Tries again until `attempt` succeeds, or gives its last error after `limit`.
+pub async fn until<T, F: Future<Output = Result<T>>>(
+    limit: Duration,
+    attempt: impl Fn() -> F,
+) -> Result<T> {
+    let end = Instant::now() + limit;
+    loop {
+        match attempt().await {
+            Err(error) if Instant::now() >= end => {
+                return Err(error.context(format!("not within {limit:?}")));
+            }
+            Err(_) => sleep(POLL).await,
+            done => return done,
+        }
+    }
 }
 
 /// The name of an object.
