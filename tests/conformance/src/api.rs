@@ -232,6 +232,26 @@ impl Api {
         }
         Ok(Watch { stream: answer.bytes_stream().boxed(), buffered: BytesMut::new() })
     }
+
+    /// Opens a WebSocket that speaks `protocol`.
+    pub async fn upgrade(&self, path: &str, protocol: &str) -> Result<reqwest::Upgraded> {
+        let request = self
+            .http
+            .get(format!("{}{path}", self.server))
+            .header("connection", "Upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+            .header("sec-websocket-protocol", protocol);
+        let answer = timeout(ANSWER_WITHIN, request.send()).await??;
+        let code = answer.status().as_u16();
+        let chosen = answer.headers().get("sec-websocket-protocol").cloned();
+        if code == 101 && chosen.as_ref().is_some_and(|chosen| chosen == protocol) {
+            return Ok(answer.upgrade().await?);
+        }
+        let body = answer.text().await.unwrap_or_default();
+        bail!("GET {path}: no WebSocket with {protocol}: {code}, {chosen:?}: {body}")
+    }
 }
 
 /// The code with which something was refused.

@@ -14,6 +14,7 @@ pub mod api;
 pub mod cases;
 pub mod image;
 pub mod kubeconfig;
+pub mod pods;
 pub mod report;
 pub mod run;
 pub mod world;

@@ -15,7 +15,7 @@ use crate::report::Outcome;
 use crate::world::World;
 
 /// How long a case may take.
-const CASE_WITHIN: Duration = Duration::from_secs(300);
+const CASE_WITHIN: Duration = Duration::from_secs(600);
 
 /// What a case does.
 pub type Body = fn(World) -> Pin<Box<dyn Future<Output = Result<()>> + Send>>;

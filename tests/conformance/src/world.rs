@@ -12,7 +12,7 @@ use crate::api::{Api, code_of};
 use crate::kubeconfig::Kubeconfig;
 
 /// How long a pod may take to run, or to end.
-pub const POD_WITHIN: Duration = Duration::from_secs(60);
+pub const POD_WITHIN: Duration = Duration::from_secs(150);
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -89,7 +89,7 @@ impl World {
 
     /// A pod that waits until it is ended.
     pub fn sleeper(&self, name: &str) -> Value {
-        self.shell(name, "trap exit TERM; while true; do sleep 0.1; done")
+        self.shell(name, "trap exit TERM; sleep 100000 & wait")
     }
 
     /// A pod that answers HTTP on `port` with its name at `/`.
@@ -126,7 +126,7 @@ impl World {
                 return now;
             }
             if Instant::now() >= until {
-                bail!("not within {limit:?}: {what}; last seen: {now:?}");
+                bail!("not within {limit:?}: {what}; last seen: {}", told(now));
             }
             sleep(POLL).await;
         }
@@ -241,6 +241,18 @@ impl World {
         };
         Ok(items(&list).iter().filter(usable).map(|node| name_of(node).to_owned()).collect())
     }
+}
+
+/// What was answered, without the long list of who set what.
+fn told(answer: Result<Value>) -> String {
+    let mut object = match answer {
+        Ok(object) => object,
+        Err(error) => return format!("{error:#}"),
+    };
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        metadata.remove("managedFields");
+    }
+    object.to_string()
 }
 
 /// The name of an object.
