@@ -12,9 +12,9 @@ use crate::api::{Api, code_of};
 use crate::kubeconfig::Kubeconfig;
 
 /// How long a pod may take to run, or to end.
-pub const POD_WITHIN: Duration = Duration::from_secs(150);
+pub const POD_WITHIN: Duration = Duration::from_secs(120);
 /// Between two looks.
-const POLL: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_millis(250);
 
 /// What a case may use.
 #[derive(Debug, Clone)]
@@ -126,7 +126,9 @@ impl World {
                 return now;
             }
             if Instant::now() >= until {
-                bail!("not within {limit:?}: {what}; last seen: {}", told(now));
+                let seen =
+                    now.map_or_else(|error| format!("{error:#}"), |now| brief(now).to_string());
+                bail!("not within {limit:?}: {what}; last seen: {seen}");
             }
             sleep(POLL).await;
         }
@@ -243,16 +245,12 @@ impl World {
     }
 }
 
-/// What was answered, without the long list of who set what.
-fn told(answer: Result<Value>) -> String {
-    let mut object = match answer {
-        Ok(object) => object,
-        Err(error) => return format!("{error:#}"),
-    };
+/// An object without what only tells who wrote which field.
+fn brief(mut object: Value) -> Value {
     if let Some(metadata) = object["metadata"].as_object_mut() {
         metadata.remove("managedFields");
     }
-    object.to_string()
+    object
 }
 
 /// The name of an object.

@@ -94,7 +94,7 @@ async fn pre_stop_on_kill(world: World) -> Result<()> {
     let address = listener(&world).await?;
     let ask = |what: &str| format!("wget -q -O /dev/null 'http://{address}:8080/echo/{what}'");
     let script = format!(
-        "echo alive > /tmp/state; trap '{}; exit 0' TERM; while true; do sleep 0.1; done",
+        "echo alive > /tmp/state; trap '{}; exit 0' TERM; sleep 100000 & wait",
         ask("term").replace('\'', "\"")
     );
     let mut pod = world.shell("tester", &script);

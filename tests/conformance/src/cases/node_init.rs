@@ -50,7 +50,7 @@ fn initialized(pod: &Value) -> Result<()> {
     Ok(())
 }
 
-const WAIT: &str = "while true; do sleep 0.1; done";
+const WAIT: &str = "sleep 100000";
 
 async fn init_always(world: World) -> Result<()> {
     let pod = with_init(&world, "Always", WAIT, "exit 0", "exit 0");
@@ -104,7 +104,7 @@ async fn failing_always(world: World) -> Result<()> {
 
 /// An ephemeral container that says a word and waits.
 fn joining(world: &World, name: &str) -> Value {
-    let script = format!("echo polo-{name}; while true; do sleep 0.1; done");
+    let script = format!("echo polo-{name}; sleep 100000");
     json!({"name": name, "image": world.image, "command": ["/bin/sh", "-c", script]})
 }
 

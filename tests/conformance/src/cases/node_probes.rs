@@ -95,7 +95,7 @@ fn web(after: &str) -> String {
     format!(
         "mkdir -p /tmp/www && echo ok > /tmp/www/healthz && httpd -p 8080 -h /tmp/www
         {after}
-        while true; do sleep 1; done"
+        sleep 100000"
     )
 }
 
@@ -117,13 +117,13 @@ async fn tcp_holds(world: World) -> Result<()> {
 async fn exec_fails(world: World) -> Result<()> {
     let script = format!(
         "echo ok > /tmp/health; {FAILS_AFTER}; /bin/busybox rm /tmp/health
-        while true; do sleep 1; done"
+        sleep 100000"
     );
     restarted(&world, &live(&world, &script, exec())).await
 }
 
 async fn exec_holds(world: World) -> Result<()> {
-    let script = "echo ok > /tmp/health; while true; do sleep 1; done";
+    let script = "echo ok > /tmp/health; sleep 100000";
     stays_up(&world, &live(&world, script, exec())).await
 }
 
@@ -152,7 +152,7 @@ fn health(after: &str) -> String {
         cat > /tmp/answer <<'END'{GRPC_ANSWER}END
         /bin/busybox nc -ll -p 5000 -e /bin/sh /tmp/answer &
         {after}
-        while true; do sleep 1; done"
+        sleep 100000"
     )
 }
 
