@@ -12,6 +12,7 @@ mod options;
 mod proxy;
 mod read;
 mod review;
+mod socket;
 mod subresource;
 mod token;
 mod watch;

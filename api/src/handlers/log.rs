@@ -1,4 +1,4 @@
-//! GET of a pod's log: fetched from the node's agent and passed on as it comes.
+//! GET of a pod's log: fetched from the node's agent and passed on as it comes, also over a WebSocket.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -6,7 +6,7 @@ use futures_util::StreamExt as _;
 use http::StatusCode;
 use serde_json::Value;
 
-use super::Call;
+use super::{Call, socket};
 use crate::answer;
 use crate::object::Object;
 use crate::query::Query;
@@ -27,7 +27,7 @@ const PASSED_ON: [&str; 8] = [
 const TEXT: &str = "text/plain";
 
 pub(super) async fn log(call: Call) -> Result<Response, Status> {
-    let Call { api, ctx, kind, path, query, .. } = call;
+    let Call { api, ctx, kind, path, query, headers, upgrade, .. } = call;
     check(&query, &path.name)?;
     let pod = api.registry.get(&ctx, kind, &path.namespace, &path.name).await?;
     let container = container(&pod, query.get("container"))?;
@@ -51,6 +51,9 @@ pub(super) async fn log(call: Call) -> Result<Response, Status> {
         .collect();
     let content = kubelet.get(&node, &segments, &pairs, api.config.request_timeout).await?;
     let content = content.take_until(api.stop.clone().cancelled_owned());
+    if let Some(client) = upgrade.filter(|_| socket::is_wanted(&headers)) {
+        return socket::stream(&api, client, &headers, content);
+    }
     let mut response = answer::bytes(StatusCode::OK, TEXT, Vec::new());
     *response.body_mut() = Body::from_stream(content);
     Ok(response)

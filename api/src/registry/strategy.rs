@@ -363,6 +363,11 @@ pub trait Strategy: Send + Sync {
         Vec::new()
     }
 
+    /// What is wrong with an approval. The default is what is wrong with a change of the status.
+    fn validate_approval_update(&self, object: &Object, old: &Object) -> Vec<FieldError> {
+        self.validate_status_update(object, old)
+    }
+
     /// What the client should be told though it is allowed: sent as `Warning` headers.
     fn warnings(&self, _object: &Object, _old: Option<&Object>) -> Vec<String> {
         Vec::new()

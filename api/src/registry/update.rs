@@ -290,9 +290,8 @@ impl Registry {
                 }
                 errors.extend(strategy.validate_update(object, old));
             }
-            Part::Status | Part::Approval => {
-                errors.extend(strategy.validate_status_update(object, old));
-            }
+            Part::Status => errors.extend(strategy.validate_status_update(object, old)),
+            Part::Approval => errors.extend(strategy.validate_approval_update(object, old)),
             Part::Ephemeral => {
                 errors.extend(strategy.validate(object));
                 errors.extend(strategy.validate_ephemeral_update(object, old));

@@ -37,6 +37,8 @@ pub static KIND: Kind = Kind {
 const SECONDS_MIN: i64 = 600;
 /// What only an approval may say.
 const DECISIONS: [&str; 2] = ["Approved", "Denied"];
+/// What is never taken back.
+const FINAL: [&str; 3] = ["Approved", "Denied", "Failed"];
 
 static COLUMNS: [Column; 6] = [
     NAME,
@@ -78,13 +80,9 @@ impl Strategy for CertificateSigningRequest {
 
     fn prepare_status_update(&self, ctx: &RequestContext, object: &mut Object, old: &Object) {
         keep(object, old, "spec");
-        let mut conditions: Vec<Value> =
-            conditions(object).filter(|one| !is_decision(one)).cloned().collect();
-        // What was decided stays where it was, and as it was.
-        for (place, decided) in self::conditions(old).enumerate() {
-            if is_decision(decided) {
-                conditions.insert(place.min(conditions.len()), decided.clone());
-            }
+        let mut conditions: Vec<Value> = conditions(object).cloned().collect();
+        for kind in DECISIONS {
+            keep_decision(&mut conditions, old, kind);
         }
         set_conditions(ctx, object, conditions);
     }
@@ -105,12 +103,28 @@ impl Strategy for CertificateSigningRequest {
     }
 
     fn validate_status_update(&self, object: &Object, old: &Object) -> Vec<FieldError> {
-        let mut errors = self.validate(object);
+        let mut errors = self.validate_approval_update(object, old);
         errors.extend(check_change(object, old, |errors, new, old| {
             let (new, old) = (new.at("status"), old.at("status"));
+            for kind in DECISIONS.into_iter().filter(|kind| count(&new, kind) > count(&old, kind)) {
+                let why = format!("updates may not add a condition of type {kind:?}");
+                errors.forbidden(&new.at("conditions"), why);
+            }
             let (new, old) = (new.at("certificate"), old.at("certificate"));
             if old.is_set() && new.value() != old.value() {
                 errors.forbidden(&new, "updates may not change certificate content once issued");
+            }
+        }));
+        errors
+    }
+
+    fn validate_approval_update(&self, object: &Object, old: &Object) -> Vec<FieldError> {
+        let mut errors = self.validate(object);
+        errors.extend(check_change(object, old, |errors, new, old| {
+            let (new, old) = (new.at("status"), old.at("status"));
+            for kind in FINAL.into_iter().filter(|kind| count(&new, kind) < count(&old, kind)) {
+                let why = format!("updates may not remove a condition of type {kind:?}");
+                errors.forbidden(&new.at("conditions"), why);
             }
         }));
         errors
@@ -143,6 +157,20 @@ fn conditions(object: &Object) -> impl Iterator<Item = &Value> {
 
 fn is_decision(condition: &Value) -> bool {
     condition["type"].as_str().is_some_and(|kind| DECISIONS.contains(&kind))
+}
+
+/// How many conditions of a type a status has.
+fn count(status: &At<'_>, kind: &str) -> usize {
+    status.at("conditions").items().filter(|one| one.at("type").str() == kind).count()
+}
+
+/// Puts what was decided back as it was, if it was neither added nor taken away: that is refused.
+fn keep_decision(conditions: &mut [Value], old: &Object, kind: &str) {
+    let decided: Vec<&Value> = self::conditions(old).filter(|one| one["type"] == kind).collect();
+    let now: Vec<&mut Value> = conditions.iter_mut().filter(|one| one["type"] == kind).collect();
+    if now.len() == decided.len() {
+        now.into_iter().zip(decided).for_each(|(now, decided)| now.clone_from(decided));
+    }
 }
 
 /// Conditions with the times that they lack.
@@ -238,5 +266,55 @@ fn check_conditions(errors: &mut Errors, conditions: &At<'_>) {
     if DECISIONS.iter().all(|kind| seen.contains(*kind)) {
         let why = "Approved and Denied conditions are mutually exclusive";
         errors.invalid_value(conditions, "Denied", why);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::testing::{context, object, texts};
+
+    fn request(conditions: &Value) -> Object {
+        object(json!({"status": {"conditions": conditions}}))
+    }
+
+    fn one(kind: &str, reason: &str) -> Value {
+        json!({"type": kind, "status": "True", "reason": reason})
+    }
+
+    /// What is wrong with the conditions of a change, in words.
+    fn wrong(
+        validate: impl Fn(&Object, &Object) -> Vec<FieldError>,
+        change: [&Value; 2],
+    ) -> String {
+        let [old, new] = change.map(request);
+        let all = texts(&validate(&new, &old));
+        all.into_iter().find(|text| text.contains("updates may")).unwrap_or_default()
+    }
+
+    #[test]
+    fn only_an_approval_decides_and_nothing_takes_it_back() {
+        let strategy = KIND.strategy;
+        let (none, approved) = (json!([]), json!([one("Approved", "Yes")]));
+        let status = |new: &Object, old: &Object| strategy.validate_status_update(new, old);
+        let approval = |new: &Object, old: &Object| strategy.validate_approval_update(new, old);
+        let added =
+            "status.conditions: Forbidden: updates may not add a condition of type \"Approved\"";
+        let removed =
+            "status.conditions: Forbidden: updates may not remove a condition of type \"Approved\"";
+        assert_eq!(wrong(status, [&none, &approved]), added);
+        assert_eq!(wrong(approval, [&none, &approved]), "");
+        assert_eq!(wrong(status, [&approved, &none]), removed);
+        assert_eq!(wrong(approval, [&approved, &none]), removed);
+        assert_eq!(wrong(status, [&approved, &approved]), "");
+    }
+
+    #[test]
+    fn a_status_update_leaves_a_decision_as_it_was() {
+        let old = request(&json!([one("Approved", "Yes")]));
+        let mut new = request(&json!([one("Other", "New"), one("Approved", "Changed")]));
+        KIND.strategy.prepare_status_update(&context(), &mut new, &old);
+        assert_eq!(new.str_at("/status/conditions/0/reason"), "New");
+        assert_eq!(new.str_at("/status/conditions/1/reason"), "Yes");
     }
 }

@@ -1,6 +1,6 @@
 //! The Kubernetes API as plain JSON over HTTP.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::{Buf as _, BytesMut};
@@ -9,7 +9,7 @@ use futures_util::stream::BoxStream;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use thiserror::Error;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::kubeconfig::Kubeconfig;
 
@@ -134,22 +134,26 @@ impl Api {
         headers: &[(&str, &str)],
         body: Option<Vec<u8>>,
     ) -> Result<Answer> {
-        let mut request = self.http.request(method.clone(), format!("{}{path}", self.server));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
+        let until = Instant::now() + ANSWER_WITHIN;
+        loop {
+            let mut request = self.http.request(method.clone(), format!("{}{path}", self.server));
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            if let Some(body) = &body {
+                request = request.body(body.clone());
+            }
+            let answer = timeout(ANSWER_WITHIN, received(request))
+                .await
+                .with_context(|| format!("{method} {path} was not answered in time"))?;
+            match answer {
+                // Nothing was sent: a server that is away for a moment is no matter.
+                Err(error) if error.is_connect() && Instant::now() < until => {
+                    sleep(Duration::from_millis(500)).await;
+                }
+                answer => return answer.with_context(|| format!("{method} {path}")),
+            }
         }
-        if let Some(body) = body {
-            request = request.body(body);
-        }
-        let answer = async {
-            let answer = request.send().await?;
-            let (code, headers) = (answer.status().as_u16(), answer.headers().clone());
-            anyhow::Ok(Answer { code, headers, body: answer.bytes().await?.to_vec() })
-        };
-        timeout(ANSWER_WITHIN, answer)
-            .await
-            .with_context(|| format!("{method} {path} was not answered in time"))?
-            .with_context(|| format!("{method} {path}"))
     }
 
     async fn ask(
@@ -234,6 +238,32 @@ impl Api {
         }
         Ok(Watch { stream: answer.bytes_stream().boxed(), buffered: BytesMut::new() })
     }
+
+    /// Opens a WebSocket that speaks `protocol`.
+    pub async fn upgrade(&self, path: &str, protocol: &str) -> Result<reqwest::Upgraded> {
+        let request = self
+            .http
+            .get(format!("{}{path}", self.server))
+            .header("connection", "Upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+            .header("sec-websocket-protocol", protocol);
+        let answer = timeout(ANSWER_WITHIN, request.send()).await??;
+        let code = answer.status().as_u16();
+        let chosen = answer.headers().get("sec-websocket-protocol").cloned();
+        if code == 101 && chosen.as_ref().is_some_and(|chosen| chosen == protocol) {
+            return Ok(answer.upgrade().await?);
+        }
+        let body = answer.text().await.unwrap_or_default();
+        bail!("GET {path}: no WebSocket with {protocol}: {code}, {chosen:?}: {body}")
+    }
+}
+
+async fn received(request: reqwest::RequestBuilder) -> reqwest::Result<Answer> {
+    let answer = request.send().await?;
+    let (code, headers) = (answer.status().as_u16(), answer.headers().clone());
+    Ok(Answer { code, headers, body: answer.bytes().await?.to_vec() })
 }
 
 /// The code with which something was refused.

@@ -15,6 +15,7 @@ pub mod cases;
 pub mod image;
 pub mod kubeconfig;
 pub mod lifecycle;
+pub mod pods;
 pub mod report;
 pub mod run;
 pub mod udp;

@@ -15,7 +15,7 @@ use crate::report::Outcome;
 use crate::world::{Leftovers, World};
 
 /// How long a case may take.
-const CASE_WITHIN: Duration = Duration::from_secs(300);
+const CASE_WITHIN: Duration = Duration::from_secs(600);
 
 /// How long one may take that is named `[Slow]`.
 const SLOW_CASE_WITHIN: Duration = Duration::from_secs(900);
