@@ -7,8 +7,9 @@
 //!                      └──▶ follow: what they say of themselves ──▶ discovery, OpenAPI
 //! ```
 //!
-//! A version that an APIService leads elsewhere is not served here, even if this server knows it. The
-//! other server believes the headers because of the certificate they come with ([`trust`] tells
+//! A version that an APIService leads elsewhere is not served here, even if this server knows it -
+//! except for Kubernetes' own: whatever their APIServices say, they are served here, so that nobody
+//! who may write APIServices takes the API over, and the way back with it. The other server believes the headers because of the certificate they come with ([`trust`] tells
 //! it which); whether it answers is looked at by a controller of the leader, by [`check()`].
 
 mod check;
@@ -34,6 +35,7 @@ use crate::informer::{Informer, Informers};
 use crate::object::Object;
 use crate::outbound::{Credentials, Outbound, Target};
 use crate::registry::Registry;
+use crate::resources::KINDS;
 use crate::resources::api_service::{self, is_available, is_remote};
 use remote::Remote;
 
@@ -81,7 +83,7 @@ impl Aggregation {
             return None;
         }
         let service = self.services.get("", &format!("{version}.{group}"))?;
-        is_remote(&service).then_some(service)
+        leads_away(&service).then_some(service)
     }
 
     /// What is known of them all.
@@ -119,7 +121,7 @@ impl Aggregation {
     async fn look(self: &Arc<Self>, registry: &Arc<Registry>) {
         let services = self.services.list();
         self.register(&services);
-        let asked = services.into_iter().filter(|one| is_remote(one) && is_available(one));
+        let asked = services.into_iter().filter(|one| leads_away(one) && is_available(one));
         let asked: Vec<Arc<Object>> = asked.collect();
         for some in asked.chunks(AT_ONCE) {
             // Who has answered is known at once, whatever the others do.
@@ -148,13 +150,13 @@ impl Aggregation {
         let priorities =
             services.iter().map(|service| (group_version(service), Priority::of(service)));
         let priorities: BTreeMap<_, _> = priorities.collect();
-        let remote = services.iter().filter(|service| is_remote(service));
+        let remote = services.iter().filter(|service| leads_away(service));
         let there: BTreeSet<GroupVersion> = remote.map(|service| group_version(service)).collect();
         self.change(|known| {
             known.priorities = priorities;
             known.remotes.retain(|name, _| there.contains(name));
         });
-        for service in services.iter().filter(|one| is_remote(one) && !is_available(one)) {
+        for service in services.iter().filter(|one| leads_away(one) && !is_available(one)) {
             self.outdated(service);
         }
     }
@@ -192,6 +194,48 @@ impl Aggregation {
     }
 }
 
+/// Whether another server serves what an APIService is about.
+fn leads_away(service: &Object) -> bool {
+    let (group, version) = group_version(service);
+    is_remote(service) && !is_own(&group, &version)
+}
+
+/// Whether a version is one of Kubernetes' own that this server has. What it has beyond them
+/// (`metrics.k8s.io`) others may serve in its place.
+fn is_own(group: &str, version: &str) -> bool {
+    let is_upstreams =
+        group == api_service::KIND.group || Priority::built_in(group, version).is_some();
+    is_upstreams && KINDS.iter().any(|kind| (kind.group, kind.version) == (group, version))
+}
+
 fn group_version(service: &Object) -> GroupVersion {
     (service.str_at("/spec/group").to_owned(), service.str_at("/spec/version").to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kubernetes_own_versions_are_served_here_whatever_their_api_services_say() {
+        let service = |group: &str, version: &str| {
+            let spec = serde_json::json!({
+                "group": group, "version": version,
+                "service": { "namespace": "default", "name": "api" },
+            });
+            Object::new(serde_json::json!({ "spec": spec })).unwrap()
+        };
+        for (group, version, is_away) in [
+            ("", "v1", false),
+            ("apps", "v1", false),
+            ("apiregistration.k8s.io", "v1", false),
+            ("rbac.authorization.k8s.io", "v1", false),
+            ("admissionregistration.k8s.io", "v1", false),
+            ("metrics.k8s.io", "v1beta1", true),
+            ("apps", "v9", true),
+            ("wardle.example.com", "v1alpha1", true),
+        ] {
+            assert_eq!(leads_away(&service(group, version)), is_away, "{group}/{version}");
+        }
+    }
 }

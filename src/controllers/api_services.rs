@@ -2,8 +2,9 @@
 //! servers of the others answer ([`availability`]).
 //!
 //! Those of the cluster's own versions bear a mark; they are put right and come back when deleted. An
-//! APIService that somebody made or that names a Service is left alone: it decides by whom its
-//! version is served. Groups that upstream does not have get none, so that what serves them
+//! APIService that somebody made is left alone, and so is one that names a Service: it decides by whom
+//! its version is served - unless the version is one of Kubernetes' own, which are always served here
+//! and have APIServices that say so. Groups that upstream does not have get none, so that what serves them
 //! elsewhere is free to register itself.
 
 pub mod availability;
@@ -159,7 +160,9 @@ fn plan(wanted: Option<Object>, found: Option<&Object>) -> Step {
         (wanted, Some(found)) => (wanted, found),
     };
     let is_ours = found.label(AUTOMANAGED).is_some_and(|mark| [ON_START, ALWAYS].contains(&mark));
-    if !is_ours || is_remote(found) || found.is_terminating() {
+    let is_built_in = wanted.as_ref().and_then(|own| own.label(AUTOMANAGED)) == Some(ON_START);
+    let is_left_alone = if is_remote(found) { !is_built_in } else { !is_ours };
+    if is_left_alone || found.is_terminating() {
         return Step::Nothing;
     }
     let Some(wanted) = wanted else { return Step::Delete(found.uid().to_owned()) };
@@ -200,10 +203,20 @@ mod tests {
     }
 
     #[test]
-    fn who_leads_a_version_elsewhere_or_made_it_alone_is_left_alone() {
+    fn a_built_in_version_that_is_led_elsewhere_comes_home() {
         let mut found = apps();
         found.set(&["spec", "service"], json!({ "namespace": "a", "name": "b", "port": 443 }));
-        assert_eq!(plan(Some(apps()), Some(&found)), Step::Nothing);
+        assert_eq!(plan(Some(apps()), Some(&found)), Step::Update(apps()));
+        found.set_meta("labels", json!({}));
+        assert_eq!(plan(Some(apps()), Some(&found)), Step::Update(apps()));
+    }
+
+    #[test]
+    fn who_leads_a_version_elsewhere_or_made_it_alone_is_left_alone() {
+        let custom = || registered("example.com", "v1", CUSTOM, ALWAYS);
+        let mut found = custom();
+        found.set(&["spec", "service"], json!({ "namespace": "a", "name": "b", "port": 443 }));
+        assert_eq!(plan(Some(custom()), Some(&found)), Step::Nothing);
         assert_eq!(plan(None, Some(&found)), Step::Nothing);
         let mut made = apps();
         made.set_meta("labels", json!({}));

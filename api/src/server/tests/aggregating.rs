@@ -176,11 +176,31 @@ async fn discovery_and_openapi_tell_of_the_other_server_and_that_it_is_stale() {
 #[tokio::test]
 async fn a_version_that_is_led_elsewhere_is_not_served_here() {
     let pair = Pair::start().await;
+    let nodes = "/apis/metrics.k8s.io/v1beta1/nodes";
+    let own = pair.cluster().get(nodes).await;
+    assert_eq!(own.code, 503, "it is served here, by who knows no agents: {own:?}");
+    pair.register("metrics.k8s.io", "v1beta1").await;
+    let told = pair.until(nodes, "", |_, told| told["line"].is_string()).await;
+    assert_eq!(told["line"], format!("GET {nodes}"));
+}
+
+#[tokio::test]
+async fn nobody_takes_kubernetes_own_versions_over() {
+    let pair = Pair::start().await;
+    let own = [("apiregistration.k8s.io", "v1"), ("coordination.k8s.io", "v1")];
+    for (group, version) in own {
+        pair.register(group, version).await;
+    }
+    // Known once what came last is.
+    pair.register("wardle.example.com", "v1alpha1").await;
+    pair.until(FLUNDERS, "", |code, _| code == 200).await;
     let leases = "/apis/coordination.k8s.io/v1/leases";
     assert_eq!(pair.cluster().get(leases).await.ok()["kind"], "LeaseList");
-    pair.register("coordination.k8s.io", "v1").await;
-    let told = pair.until(leases, "", |_, told| told["line"].is_string()).await;
-    assert_eq!(told["line"], format!("GET {leases}"));
+    for (group, version) in own {
+        let path = format!("{SERVICES}/{version}.{group}");
+        pair.cluster().delete(&path, &Value::Null).await.ok();
+        assert_eq!(pair.cluster().get(&path).await.code, 404, "the way back is open");
+    }
 }
 
 #[tokio::test]
