@@ -8,11 +8,13 @@
 //!
 //! A value is sealed under its own name: it opens nowhere else. What is not sealed yet is read as it
 //! is, and sealed when it is written next. A rotation chooses another ID; whatever was sealed by
-//! another one is then sealed anew, one object after the other.
+//! another one is then sealed anew, one object after the other, and once more when every server must
+//! have heard of it. What cannot be read is left as it is, and said.
 
 mod vault;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use kontiki_storage::kv::{
@@ -27,6 +29,25 @@ use vault::Vault;
 
 /// How many objects are looked at together when they are sealed anew.
 const PAGE: u64 = 256;
+/// After that time no server seals by the key before any more, nor has a write under way that is.
+const SETTLED: Duration = Duration::from_secs(2).saturating_add(vault::FRESH);
+
+/// What came of sealing everything by one key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Resealed {
+    /// How much was not.
+    pub(crate) sealed: usize,
+    /// How much cannot be read, and is as it was.
+    pub(crate) unreadable: usize,
+}
+
+/// What came of one value.
+enum Outcome {
+    /// It was sealed by that key, or is by now.
+    Right,
+    Sealed,
+    Unreadable,
+}
 
 /// A store with sealed folders.
 pub(crate) struct SealedKv {
@@ -47,23 +68,35 @@ impl SealedKv {
         Self { vault: Arc::new(Vault::new(Arc::clone(&inner), secret, folders)), inner }
     }
 
-    /// Another key seals from now on, and what others have sealed is sealed anew. How much that was.
-    pub(crate) async fn rotate(&self) -> Result<usize, Status> {
-        self.vault.rotate().await?;
-        self.reseal().await
+    /// Another key seals from now on, and what others have sealed is sealed anew. What other servers
+    /// seal by the key before while they have not heard of it is, too.
+    pub(crate) async fn rotate(&self) -> Result<Resealed, Status> {
+        let id = self.vault.rotate().await?;
+        let first = self.reseal_by(&id).await?;
+        tokio::time::sleep(SETTLED).await;
+        let last = self.reseal_by(&id).await?;
+        Ok(Resealed { sealed: first.sealed + last.sealed, unreadable: last.unreadable })
     }
 
-    /// Seals what is not sealed by the key of now. How much that was.
-    pub(crate) async fn reseal(&self) -> Result<usize, Status> {
+    /// Seals what is not sealed by the key of now.
+    pub(crate) async fn reseal(&self) -> Result<Resealed, Status> {
         let id = self.vault.current().await?;
-        let mut done = 0;
+        self.reseal_by(&id).await
+    }
+
+    async fn reseal_by(&self, id: &str) -> Result<Resealed, Status> {
+        let mut done = Resealed::default();
         for folder in self.vault.folders() {
             let mut range = KeyRange::prefix(folder.clone());
             loop {
                 let page = RangeRequest { limit: PAGE, ..RangeRequest::new(range.clone()) };
                 let page = self.inner.range(page).await?;
                 for kv in &page.kvs {
-                    done += usize::from(self.reseal_one(kv, &id).await?);
+                    match self.reseal_one(kv, id).await? {
+                        Outcome::Sealed => done.sealed += 1,
+                        Outcome::Unreadable => done.unreadable += 1,
+                        Outcome::Right => {}
+                    }
                 }
                 let Some(last) = page.kvs.last().filter(|_| page.more) else { break };
                 let after = [&last.key[..], &[0]].concat();
@@ -73,12 +106,18 @@ impl SealedKv {
         Ok(done)
     }
 
-    /// Whether it had to be sealed; who wrote it meanwhile has sealed it by the key of now.
-    async fn reseal_one(&self, kv: &KeyValue, id: &str) -> Result<bool, KvError> {
+    /// Who wrote it meanwhile has sealed it by the key of now.
+    async fn reseal_one(&self, kv: &KeyValue, id: &str) -> Result<Outcome, KvError> {
         if Vault::id_of(&kv.value) == Some(id) {
-            return Ok(false);
+            return Ok(Outcome::Right);
         }
-        let plain = self.vault.open(&kv.key, &kv.value)?;
+        let plain = match self.vault.open(&kv.key, &kv.value) {
+            Ok(plain) => plain,
+            Err(error) => {
+                tracing::error!(%error, "a sealed value is left as it is");
+                return Ok(Outcome::Unreadable);
+            }
+        };
         let value = self.vault.seal(&kv.key, &plain, id)?;
         let unchanged = Compare {
             range: KeyRange::key(kv.key.clone()),
@@ -92,7 +131,8 @@ impl SealedKv {
             prev_kv: false,
         };
         let txn = Txn { compare: vec![unchanged], success: vec![put], failure: Vec::new() };
-        Ok(self.inner.txn(txn.into()).await?.succeeded)
+        let is_done = self.inner.txn(txn.into()).await?.succeeded;
+        Ok(if is_done { Outcome::Sealed } else { Outcome::Right })
     }
 
     fn seal_ops(&self, ops: &mut [Op], id: &str) -> Result<(), KvError> {

@@ -75,7 +75,7 @@ pub(crate) async fn node_network(
     let Some(node) = node_of(user) else {
         return Err(Status::bad_request("only the agent of a node is told of its network"));
     };
-    let network = api.networks.of(node, query.get("after")).await;
+    let network = api.networks.of(node, query.get("after")).await?;
     Ok(answer::json(&serde_json::to_value(&network).map_err(Status::internal)?))
 }
 
@@ -94,8 +94,10 @@ pub(crate) async fn rotate_keys(api: &Api) -> Result<Response, Status> {
 }
 
 /// `POST /kontiki/v1/encryption-keys/rotate`: another key seals what the store does not show, and what
-/// others have sealed is sealed anew before this is answered.
+/// others have sealed is sealed anew before this is answered. That takes some seconds: all servers
+/// must have heard of the key.
 pub(crate) async fn rotate_encryption(api: &Api) -> Result<Response, Status> {
     let sealed = api.sealed.as_ref().ok_or_else(Status::no_such_path)?;
-    Ok(answer::json(&json!({ "sealedAnew": sealed.rotate().await? })))
+    let done = sealed.rotate().await?;
+    Ok(answer::json(&json!({ "sealedAnew": done.sealed, "unreadable": done.unreadable })))
 }

@@ -71,7 +71,7 @@ async fn a_watch_and_what_a_transaction_reads_are_opened() {
     assert_eq!(events[0].prev_kv.as_ref().map(|kv| &kv.value[..]), Some(&b"first"[..]));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_rotation_seals_everything_anew_and_what_was_plain_as_well() {
     let (raw, sealed) = stores(&["secrets"]);
     put(&sealed, KEY, "hidden").await;
@@ -80,10 +80,41 @@ async fn a_rotation_seals_everything_anew_and_what_was_plain_as_well() {
         put(&*raw, &format!("/registry/secrets/many/{number}"), "plain").await;
     }
     let before = get(&*raw, KEY).await;
-    assert_eq!(sealed.rotate().await.unwrap(), usize::try_from(PAGE).unwrap() + 2);
+    let all = usize::try_from(PAGE).unwrap() + 2;
+    assert_eq!(sealed.rotate().await.unwrap(), Resealed { sealed: all, unreadable: 0 });
     let after = get(&*raw, KEY).await;
     assert_ne!(Vault::id_of(&before), Vault::id_of(&after));
     assert_eq!(get(&sealed, KEY).await, b"hidden");
     assert!(!shows(&get(&*raw, "/registry/secrets/default/old").await, "plain"));
-    assert_eq!(sealed.reseal().await.unwrap(), 0, "all is sealed by the key of now");
+    let again = sealed.reseal().await.unwrap();
+    assert_eq!(again, Resealed::default(), "all is sealed by the key of now");
+}
+
+#[tokio::test]
+async fn a_value_that_cannot_be_read_keeps_nobody_from_sealing_the_others() {
+    let (raw, sealed) = stores(&["secrets"]);
+    put(&*raw, "/registry/secrets/default/a", "k8s:enc:kontiki:v1:1:broken").await;
+    put(&*raw, KEY, "plain").await;
+    assert_eq!(sealed.reseal().await.unwrap(), Resealed { sealed: 1, unreadable: 1 });
+    assert!(!shows(&get(&*raw, KEY).await, "plain"));
+    let left = get(&*raw, "/registry/secrets/default/a").await;
+    assert_eq!(left, b"k8s:enc:kontiki:v1:1:broken", "nobody makes it worse");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_server_seals_by_the_key_before_is_sealed_anew_as_well() {
+    let (raw, sealed) = stores(&["secrets"]);
+    let inner = Arc::clone(&raw) as Arc<dyn Kv>;
+    let other = SealedKv::new(inner, b"a secret", &["secrets".to_owned()], KINDS);
+    put(&other, KEY, "hidden").await;
+    let late = async {
+        tokio::time::sleep(vault::FRESH / 2).await;
+        put(&other, "/registry/secrets/default/late", "hidden").await;
+        let value = get(&*raw, "/registry/secrets/default/late").await;
+        assert_eq!(Vault::id_of(&value), Some("1"), "it has not heard of the other key");
+    };
+    let (rotated, ()) = tokio::join!(sealed.rotate(), late);
+    assert_eq!(rotated.unwrap(), Resealed { sealed: 2, unreadable: 0 });
+    let value = get(&*raw, "/registry/secrets/default/late").await;
+    assert_ne!(Vault::id_of(&value), Some("1"));
 }

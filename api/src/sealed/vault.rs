@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kontiki_storage::kv::{
     Consistency, Event, KeyRange, KeyValue, Kv, KvError, Op, RangeRequest, Txn,
 };
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::tokens::seal::Sealer;
 
@@ -20,7 +21,7 @@ const FORMAT: u64 = 1;
 /// The first key, of clusters that have never rotated.
 const FIRST: &str = "1";
 /// How long a server seals by a key without asking whether it is still the one.
-const FRESH: Duration = Duration::from_secs(10);
+pub(super) const FRESH: Duration = Duration::from_secs(10);
 
 pub(super) struct Vault {
     kv: Arc<dyn Kv>,
@@ -60,18 +61,22 @@ impl Vault {
             Some(kv) => read_id(&kv.value)?,
             None => FIRST.to_owned(),
         };
-        *self.current.lock() = Some((id.clone(), asked));
-        Ok(id)
+        let mut current = self.current.lock();
+        // Who rotated meanwhile knows better.
+        match &*current {
+            Some((newer, since)) if *since > asked => Ok(newer.clone()),
+            _ => Ok(current.insert((id, asked)).0.clone()),
+        }
     }
 
-    /// Another key seals from now on.
-    pub(super) async fn rotate(&self) -> Result<(), KvError> {
+    /// Another key seals from now on: its ID.
+    pub(super) async fn rotate(&self) -> Result<String, KvError> {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let document = json!({ "format": FORMAT, "id": id }).to_string();
         let put = Op::put(CURRENT, document.into_bytes());
         self.kv.txn(Txn { success: vec![put], ..Txn::default() }.into()).await?;
-        *self.current.lock() = Some((id, Instant::now()));
-        Ok(())
+        *self.current.lock() = Some((id.clone(), Instant::now()));
+        Ok(id)
     }
 
     fn sealer(&self, id: &str) -> Arc<Sealer> {
