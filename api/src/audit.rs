@@ -9,11 +9,13 @@
 //! ```
 //!
 //! A request waits for a place in the file's queue, so that nothing is left out while the disk is
-//! slow. It does not wait for the webhook: what that does not take in time is dropped, and said.
+//! slow. It does not wait for the webhook: what that does not take in time is dropped, and said. When
+//! the server stops, what waits is still written ([`Audit::close`]).
 
 mod event;
 mod file;
 pub(crate) mod policy;
+mod sink;
 mod trail;
 mod webhook;
 
@@ -21,7 +23,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::mpsc;
 
 pub(crate) use event::{Begun, Outcome};
 pub use file::AuditLog;
@@ -30,6 +31,7 @@ pub(crate) use policy::{Level, Stage};
 pub(crate) use trail::Trail;
 
 use crate::outbound::Kubeconfig;
+use sink::{End, Sink};
 
 /// How many events wait for the file; who has more to write waits.
 const FILE_QUEUE: usize = 1024;
@@ -37,6 +39,8 @@ const FILE_QUEUE: usize = 1024;
 const WEBHOOK_QUEUE: usize = 10_000;
 /// How long an event may wait for a place in the file's queue before it is dropped.
 const FILE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long what waits may take to be written when the server stops.
+const CLOSING: Duration = Duration::from_secs(10);
 
 /// What is written down, and where.
 #[derive(Debug, Clone)]
@@ -52,8 +56,8 @@ pub struct AuditConfig {
 /// Writes down what requests do.
 pub(crate) struct Audit {
     pub(crate) policy: Policy,
-    file: Option<mpsc::Sender<Arc<Value>>>,
-    webhook: Option<mpsc::Sender<Arc<Value>>>,
+    file: Option<Sink>,
+    webhook: Option<Sink>,
 }
 
 impl Audit {
@@ -67,41 +71,42 @@ impl Audit {
     /// Writes an event.
     pub(crate) async fn write(&self, event: Value) {
         let event = Arc::new(event);
-        if let Some(file) = &self.file
-            && file.send_timeout(Arc::clone(&event), FILE_PATIENCE).await.is_err()
-        {
-            tracing::error!("the audit log takes no more events: one is dropped");
+        if let Some(file) = &self.file {
+            file.put(Arc::clone(&event), FILE_PATIENCE).await;
         }
         self.tell(event);
     }
 
-    /// The same for who cannot wait: where there is no place, the event is dropped.
+    /// The same for who cannot wait: where there is no place, others wait for it.
     pub(crate) fn write_now(&self, event: Value) {
         let event = Arc::new(event);
-        if let Some(file) = &self.file
-            && file.try_send(Arc::clone(&event)).is_err()
-        {
-            tracing::error!("the audit log takes no more events: one is dropped");
+        if let Some(file) = &self.file {
+            file.put_later(Arc::clone(&event), FILE_PATIENCE);
         }
         self.tell(event);
     }
 
     fn tell(&self, event: Arc<Value>) {
-        if let Some(webhook) = &self.webhook
-            && webhook.try_send(event).is_err()
-        {
-            tracing::error!("the audit webhook is behind: an event is dropped");
+        if let Some(webhook) = &self.webhook {
+            webhook.put_or_drop(event);
         }
+    }
+
+    /// Takes no more events, and waits a while until those taken are written.
+    pub(crate) async fn close(&self) {
+        let sinks = [&self.file, &self.webhook].into_iter().flatten();
+        futures_util::future::join_all(sinks.map(|sink| sink.close(CLOSING))).await;
     }
 }
 
-fn to_file(log: AuditLog) -> Result<mpsc::Sender<Arc<Value>>, String> {
-    let (queue, mut events) = mpsc::channel::<Arc<Value>>(FILE_QUEUE);
+fn to_file(log: AuditLog) -> Result<Sink, String> {
     let path = log.path.display().to_string();
     let mut file = file::Rotated::new(log);
     // Fails now rather than later where the file cannot be written.
     file.write(b"").map_err(|error| format!("the audit log {path}: {error}"))?;
+    let (sink, mut events, end) = Sink::new("the audit log", FILE_QUEUE);
     let writing = move || {
+        let _written: End = end;
         while let Some(event) = events.blocking_recv() {
             let mut line = event.to_string();
             line.push('\n');
@@ -112,14 +117,17 @@ fn to_file(log: AuditLog) -> Result<mpsc::Sender<Arc<Value>>, String> {
     };
     let thread = std::thread::Builder::new().name("audit-log".into()).spawn(writing);
     thread.map_err(|error| format!("the audit log's thread: {error}"))?;
-    Ok(queue)
+    Ok(sink)
 }
 
-fn to_webhook(kubeconfig: &str) -> Result<mpsc::Sender<Arc<Value>>, String> {
+fn to_webhook(kubeconfig: &str) -> Result<Sink, String> {
     let named = |why: String| format!("the audit webhook's kubeconfig: {why}");
     let kubeconfig = Kubeconfig::parse(kubeconfig).map_err(named)?;
-    let (queue, events) = mpsc::channel(WEBHOOK_QUEUE);
     let sender = webhook::Sender::new(&kubeconfig).map_err(named)?;
-    tokio::spawn(sender.run(events));
-    Ok(queue)
+    let (sink, events, end) = Sink::new("the audit webhook", WEBHOOK_QUEUE);
+    tokio::spawn(async move {
+        let _sent: End = end;
+        sender.run(events).await;
+    });
+    Ok(sink)
 }

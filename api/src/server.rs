@@ -297,6 +297,9 @@ impl ApiServer {
         };
         let result = accept::run(listener, connections, &stop, &self.api.stop).await;
         self.informers.shutdown().await;
+        if let Some(audit) = &self.api.audit {
+            audit.close().await;
+        }
         result
     }
 

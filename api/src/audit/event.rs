@@ -99,12 +99,12 @@ impl Begun {
             event["annotations"] = json!(left.annotations);
         }
         if let Some(outcome) = outcome {
-            self.conclude(&mut event, outcome);
+            self.conclude(&mut event, stage, outcome);
         }
         Some(event)
     }
 
-    fn conclude(&self, event: &mut Value, Outcome { code, document }: Outcome) {
+    fn conclude(&self, event: &mut Value, stage: Stage, Outcome { code, document }: Outcome) {
         let mut status = json!({ "metadata": {}, "code": code });
         let is_status = document
             .as_ref()
@@ -115,7 +115,8 @@ impl Begun {
                     status[field] = value.clone();
                 }
             }
-            if self.trail.decision.level == super::Level::RequestResponse {
+            let is_shown = self.trail.decision.level == super::Level::RequestResponse;
+            if is_shown && stage != Stage::ResponseStarted {
                 event["responseObject"] = self.trail.shown(document);
             }
         }
@@ -131,7 +132,10 @@ fn verb(attributes: &Attributes) -> &str {
 }
 
 fn info(user: &User) -> Value {
-    let mut info = json!({ "username": user.name });
+    let mut info = json!({});
+    if !user.name.is_empty() {
+        info["username"] = user.name.as_str().into();
+    }
     if !user.uid.is_empty() {
         info["uid"] = user.uid.as_str().into();
     }

@@ -2,10 +2,10 @@
 //! go.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 
@@ -25,21 +25,26 @@ pub struct AuditLog {
 const MEGABYTE: u64 = 1 << 20;
 const MEGABYTES_DEFAULT: u64 = 100;
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How long a file that could not be put aside is written on before it is tried again.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// The open file.
 pub(super) struct Rotated {
     log: AuditLog,
     bytes_max: u64,
     open: Option<(File, u64)>,
+    /// When putting the file aside failed last.
+    failed: Option<Instant>,
 }
 
 impl Rotated {
     pub(super) fn new(log: AuditLog) -> Self {
         let megabytes = if log.max_megabytes == 0 { MEGABYTES_DEFAULT } else { log.max_megabytes };
-        Self { log, bytes_max: megabytes * MEGABYTE, open: None }
+        Self { log, bytes_max: megabytes * MEGABYTE, open: None, failed: None }
     }
 
-    /// Writes a line.
+    /// Writes a line. Where the file cannot be put aside, it is written on: better too long than
+    /// without a line.
     pub(super) fn write(&mut self, line: &[u8]) -> std::io::Result<()> {
         if self.log.path.as_os_str() == "-" {
             return std::io::stdout().lock().write_all(line);
@@ -49,10 +54,16 @@ impl Rotated {
             Some(open) => open,
             None => self.open()?,
         };
-        if size > 0 && size.saturating_add(length) > self.bytes_max {
-            drop(file);
-            self.put_aside(Timestamp::now())?;
-            (file, size) = self.open()?;
+        let is_full = size > 0 && size.saturating_add(length) > self.bytes_max;
+        if is_full && self.failed.is_none_or(|since| since.elapsed() > RETRY) {
+            self.failed = None;
+            match self.rotate() {
+                Ok(new) => (file, size) = new,
+                Err(error) => {
+                    tracing::error!(%error, "the audit log cannot be put aside");
+                    self.failed = Some(Instant::now());
+                }
+            }
         }
         file.write_all(line)?;
         self.open = Some((file, size + length));
@@ -68,15 +79,32 @@ impl Rotated {
         Ok((file, size))
     }
 
+    /// A new file in the place of the full one.
+    fn rotate(&self) -> std::io::Result<(File, u64)> {
+        self.put_aside(Timestamp::now())?;
+        let new = self.open()?;
+        if let Err(error) = self.clear() {
+            tracing::error!(%error, "an old audit log cannot be removed");
+        }
+        Ok(new)
+    }
+
     fn put_aside(&self, now: Timestamp) -> std::io::Result<()> {
         let (folder, stem, extension) = parts(&self.log.path);
         let millis = now.subsec_millisecond();
         let time = format!("{}.{millis:03}", now.strftime("%Y-%m-%dT%H-%M-%S"));
-        std::fs::rename(&self.log.path, folder.join(format!("{stem}-{time}{extension}")))?;
-        for old in self.outdated(SystemTime::now())? {
-            std::fs::remove_file(old)?;
+        match std::fs::rename(&self.log.path, folder.join(format!("{stem}-{time}{extension}"))) {
+            // Somebody else has taken it away.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            done => done,
         }
-        Ok(())
+    }
+
+    /// Removes what is outdated; what cannot be keeps nothing else.
+    fn clear(&self) -> std::io::Result<()> {
+        let outdated = self.outdated(SystemTime::now())?;
+        let removed: Vec<_> = outdated.iter().map(std::fs::remove_file).collect();
+        removed.into_iter().collect()
     }
 
     /// The files put aside that are too many or too old.
@@ -155,6 +183,28 @@ mod tests {
         let path = folder.path().join("new").join("audit.log");
         let file = std::fs::metadata(path).unwrap();
         assert_eq!((file.len(), file.permissions().mode() & 0o777), (600 << 10, 0o600));
+    }
+
+    #[test]
+    fn no_line_is_lost_where_a_full_file_cannot_be_put_aside_or_an_old_one_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut rotated = Rotated::new(log(folder.path()));
+        let line = vec![b'x'; 600 << 10];
+        rotated.write(&line).unwrap();
+        // Nobody removes a folder by mistake.
+        for year in [2020, 2021, 2022] {
+            let aside = format!("audit-{year}-01-01T00-00-00.000.log");
+            std::fs::create_dir(folder.path().join("new").join(aside)).unwrap();
+        }
+        rotated.write(&line).unwrap();
+        let path = folder.path().join("new").join("audit.log");
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 600 << 10);
+        // A file where the folder is: nothing can be put aside in it.
+        let moved = folder.path().join("moved");
+        std::fs::rename(folder.path().join("new"), &moved).unwrap();
+        std::fs::write(folder.path().join("new"), "").unwrap();
+        rotated.write(&line).unwrap();
+        assert_eq!(std::fs::metadata(moved.join("audit.log")).unwrap().len(), 1200 << 10);
     }
 
     #[test]

@@ -65,6 +65,35 @@ pub(super) async fn filter(
     }
 }
 
+/// That somebody was refused before it was known who they are: `attempted` is how they tried to say
+/// it. As upstream, such a request has one event, when the answer begins.
+pub(super) fn refused(
+    api: &Api,
+    request: &Request,
+    attempted: &[&str],
+    code: StatusCode,
+) -> Option<Value> {
+    let extensions = request.extensions();
+    let (info, query) = (extensions.get::<Arc<RequestInfo>>()?, extensions.get::<Arc<Query>>()?);
+    let AuditId(id) = extensions.get()?;
+    let (user, attributes) = (User::default(), info.attributes(query));
+    let decision = api.audit.as_ref()?.policy.decide(&user, &attributes);
+    if decision.level == Level::None {
+        return None;
+    }
+    let trail = Arc::new(Trail::new(decision));
+    let client = extensions.get::<ClientAddress>().map(|client| client.0);
+    let head = (request.uri(), request.headers());
+    let begun = Begun::new(&trail, id, head, client, &user, &attributes);
+    let message = match attempted {
+        [] => "Authentication failed, no credentials provided".to_owned(),
+        methods => format!("Authentication failed, attempted: {}", methods.join(", ")),
+    };
+    let document = json!({ "kind": "Status", "apiVersion": "v1", "message": message });
+    let outcome = Outcome { code: code.as_u16(), document: Some(document) };
+    begun.at(Stage::ResponseStarted, Some(outcome))
+}
+
 fn is_switched(response: &Response) -> bool {
     response.status() == StatusCode::SWITCHING_PROTOCOLS
 }

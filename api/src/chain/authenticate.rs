@@ -5,8 +5,10 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use http::Extensions;
 use http::header::AUTHORIZATION;
 
+use super::audit;
 use crate::authn::{Peer, User, bearer};
 use crate::client::Client;
 use crate::state::Api;
@@ -20,22 +22,16 @@ pub(super) async fn filter(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let user = match request.extensions().get::<Peer>() {
-        Some(Peer::Refused(why)) => {
-            tracing::info!(%why, "refused a client certificate");
-            return Status::unauthorized().into_response();
-        }
-        Some(Peer::Known(user)) => Arc::clone(user),
-        Some(Peer::Anonymous) | None => {
-            let known = request.extensions().get::<Arc<User>>().cloned();
-            match (known, token(&request)) {
-                (Some(known), _) => known,
-                (None, None) => Arc::new(User::anonymous()),
-                (None, Some(token)) => match by_token(&api, &token).await {
-                    Ok(user) => Arc::new(user),
-                    Err(refusal) => return refusal.into_response(),
-                },
+    let token = token(&request);
+    let user = match user(&api, request.extensions(), token).await {
+        Ok(user) => user,
+        Err(refusal) => {
+            let refusal = refusal.into_response();
+            let event = audit::refused(&api, &request, &attempted(&request), refusal.status());
+            if let (Some(audit), Some(event)) = (&api.audit, event) {
+                audit.write(event).await;
             }
+            return refusal;
         }
     };
     request.extensions_mut().insert(user);
@@ -44,6 +40,37 @@ pub(super) async fn filter(
         request.headers_mut().remove(AUTHORIZATION);
     }
     next.run(request).await
+}
+
+async fn user(
+    api: &Api,
+    extensions: &Extensions,
+    token: Option<String>,
+) -> Result<Arc<User>, Status> {
+    match extensions.get::<Peer>() {
+        Some(Peer::Refused(why)) => {
+            tracing::info!(%why, "refused a client certificate");
+            return Err(Status::unauthorized());
+        }
+        Some(Peer::Known(user)) => return Ok(Arc::clone(user)),
+        Some(Peer::Anonymous) | None => {}
+    }
+    match (extensions.get::<Arc<User>>(), token) {
+        (Some(known), _) => Ok(Arc::clone(known)),
+        (None, None) => Ok(Arc::new(User::anonymous())),
+        (None, Some(token)) => by_token(api, &token).await.map(Arc::new),
+    }
+}
+
+/// By which means somebody tried to say who they are, as upstream's audit log names them.
+fn attempted(request: &Request) -> Vec<&'static str> {
+    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let scheme = header.and_then(|header| header.trim().split_once(' ')).map(|(scheme, _)| scheme);
+    let is = |name: &str| scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(name));
+    let peer = request.extensions().get::<Peer>();
+    let has_certificate = matches!(peer, Some(Peer::Known(_) | Peer::Refused(_)));
+    let all = [("basic", is("basic")), ("bearer", is("bearer")), ("x509", has_certificate)];
+    all.into_iter().filter(|(_, is_tried)| *is_tried).map(|(name, _)| name).collect()
 }
 
 async fn by_token(api: &Api, token: &str) -> Result<User, Status> {

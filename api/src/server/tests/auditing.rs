@@ -116,6 +116,42 @@ async fn a_watch_is_written_down_when_it_begins_and_when_it_ends() {
 }
 
 #[tokio::test]
+async fn who_is_refused_before_it_is_known_who_they_are_is_written_down() {
+    let audited = Audited::start().await;
+    let headers = [("authorization", "Bearer nobody-s"), ("x-real-ip", "10.0.0.9")];
+    let refused = audited.cluster.call_with(&headers, Method::GET, PODS).await;
+    assert_eq!(refused.code, 401);
+    let event = audited.event("list", PODS).await;
+    assert_eq!((&event["level"], &event["user"]), (&json!("Metadata"), &json!({})));
+    assert_eq!(event["stage"], "ResponseStarted");
+    let status = json!({
+        "metadata": {}, "code": 401, "message": "Authentication failed, attempted: bearer",
+    });
+    assert_eq!(event["responseStatus"], status);
+    assert_eq!(event["sourceIPs"], json!(["10.0.0.9"]));
+    let text = std::fs::read_to_string(&audited.path).expect("a log");
+    assert!(!text.contains("nobody-s"), "{text}");
+    let maps = "/apis/apps/v1/deployments";
+    audited.cluster.call_with(&headers, Method::GET, maps).await;
+    audited.cluster.call_with(&headers, Method::GET, PODS).await;
+    let text = std::fs::read_to_string(&audited.path).expect("a log");
+    assert!(!text.contains(maps), "no rule is about it: {text}");
+}
+
+#[tokio::test]
+async fn what_waits_is_written_before_the_server_is_gone() {
+    let audited = Audited::start().await;
+    let count = 200;
+    let list = async |number: usize| {
+        audited.cluster.get(&format!("{PODS}?fieldManager=m{number}")).await.ok()
+    };
+    futures_util::future::join_all((0..count).map(list)).await;
+    audited.cluster.server.api.audit.as_ref().expect("an audit log").close().await;
+    let text = std::fs::read_to_string(&audited.path).expect("a log");
+    assert_eq!(text.lines().filter(|line| line.contains("fieldManager=m")).count(), count);
+}
+
+#[tokio::test]
 async fn as_whom_one_acts_and_what_admission_notes_is_written_down() {
     let audited = Audited::start().await;
     let labels =
