@@ -1,11 +1,12 @@
 //! From policies, pods and namespaces to addresses and ports. Pure.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Namespace, Pod};
 use k8s_openapi::api::networking::v1::{
-    NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
+    IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as Selector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -35,7 +36,7 @@ pub(crate) struct Policed {
 pub(crate) struct Rule {
     /// The other side; without it anybody.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub peers: Option<Vec<Block>>,
+    pub peers: Option<Arc<Vec<Block>>>,
     /// The ports; without it any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ports: Option<Vec<Ports>>,
@@ -80,25 +81,53 @@ impl Direction {
     }
 }
 
-/// A rule as policies have it, whatever its direction.
+/// A rule as policies have it, whatever its direction, with what it comes to.
 struct Written<'a> {
-    peers: &'a [NetworkPolicyPeer],
+    peers: Vec<Peer<'a>>,
     ports: &'a [NetworkPolicyPort],
+    /// Its peers; none for anybody. The same for all pods that it is about.
+    blocks: OnceCell<Option<Blocks>>,
+}
+
+/// Shared by all rules that came of one.
+type Blocks = Arc<Vec<Block>>;
+
+/// One of the other sides that a rule names, its selectors read.
+struct Peer<'a> {
+    namespaces: Option<Selected>,
+    pods: Option<Selected>,
+    block: Option<&'a IPBlock>,
+}
+
+/// What a selector says. One that cannot be read selects nothing: validation has seen it.
+struct Selected(Option<LabelSelector>);
+
+/// A policy, its selector read.
+struct Policy<'a> {
+    namespace: &'a str,
+    pods: Option<Selected>,
+    /// Without rules of a direction it says nothing of it.
+    ingress: Option<Vec<Written<'a>>>,
+    /// What its rules let out: the same for all pods that it is about.
+    egress: Option<(Vec<Written<'a>>, OnceCell<Vec<Rule>>)>,
 }
 
 /// A pod that has an address of its own.
-struct Known<'a> {
+pub(super) struct Known<'a> {
     pod: &'a Pod,
     namespace: &'a str,
-    ips: Vec<&'a str>,
+    pub(super) ips: Vec<&'a str>,
 }
 
 /// Everything at one moment.
 pub(super) struct Snapshot<'a> {
     pods: Vec<Known<'a>>,
-    namespaces: HashMap<&'a str, Labels>,
-    policies: &'a [Arc<NetworkPolicy>],
+    namespaces: HashMap<&'a str, &'a Labels>,
+    /// By their namespaces.
+    policies: HashMap<&'a str, Vec<Policy<'a>>>,
 }
+
+static NO_LABELS: Labels = Labels::new();
 
 impl<'a> Snapshot<'a> {
     pub(super) fn new(
@@ -108,125 +137,159 @@ impl<'a> Snapshot<'a> {
     ) -> Self {
         let namespaces = namespaces.iter().filter_map(|namespace| {
             let name = namespace.metadata.name.as_deref()?;
-            Some((name, namespace.metadata.labels.clone().unwrap_or_default()))
+            Some((name, namespace.metadata.labels.as_ref().unwrap_or(&NO_LABELS)))
         });
+        let mut by_namespace: HashMap<&str, Vec<Policy<'_>>> = HashMap::new();
+        for policy in policies.iter().filter_map(|policy| Policy::read(policy)) {
+            by_namespace.entry(policy.namespace).or_default().push(policy);
+        }
         Self {
-            pods: pods.iter().filter_map(known).collect(),
+            pods: pods.iter().filter_map(|pod| known(pod)).collect(),
             namespaces: namespaces.collect(),
-            policies,
+            policies: by_namespace,
         }
     }
 
-    /// The pods of a node that some policy selects.
-    pub(super) fn of_node(&self, node: &str) -> Vec<Policed> {
-        let on_node = |known: &&Known<'_>| {
-            known.pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node)
-        };
-        let ours = self.pods.iter().filter(on_node);
-        let mut policed: Vec<Policed> = ours
-            .filter_map(|known| {
-                let ingress = self.rules(known, Direction::Ingress);
-                let egress = self.rules(known, Direction::Egress);
-                if ingress.is_none() && egress.is_none() {
-                    return None;
-                }
-                let uid = known.pod.metadata.uid.clone().unwrap_or_default();
-                let ips = known.ips.iter().map(|ip| (*ip).to_owned()).collect();
-                Some(Policed { uid, ips, ingress, egress })
-            })
-            .collect();
-        policed.sort_by(|left, right| left.uid.cmp(&right.uid));
-        policed
-    }
-
-    /// What the policies that select a pod let through together; none if no policy selects it.
-    fn rules(&self, known: &Known<'_>, direction: Direction) -> Option<Vec<Rule>> {
-        let mut is_selected = false;
-        let mut rules = BTreeSet::new();
-        for policy in self.policies {
-            let Some(spec) = &policy.spec else { continue };
-            let namespace = policy.metadata.namespace.as_deref().unwrap_or_default();
-            let is_for = namespace == known.namespace
-                && direction.is_of(spec)
-                && spec.pod_selector.as_ref().is_none_or(|s| selects(s, labels(known.pod)));
-            if !is_for {
-                continue;
-            }
-            is_selected = true;
-            for written in written(spec, direction) {
-                rules.extend(self.resolved(known, namespace, &written, direction));
+    /// The pods that some policy selects, by their nodes.
+    pub(super) fn by_node(&self) -> HashMap<&'a str, Vec<Policed>> {
+        let mut nodes: HashMap<&str, Vec<Policed>> = HashMap::new();
+        for known in &self.pods {
+            let node = known.pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+            if let (Some(node), Some(policed)) = (node, self.policed(known)) {
+                nodes.entry(node).or_default().push(policed);
             }
         }
-        is_selected.then(|| rules.into_iter().collect())
+        for policed in nodes.values_mut() {
+            policed.sort_by(|left, right| left.uid.cmp(&right.uid));
+        }
+        nodes
     }
 
-    fn resolved(
-        &self,
-        known: &Known<'_>,
-        namespace: &str,
-        written: &Written<'_>,
-        direction: Direction,
-    ) -> Vec<Rule> {
+    fn policed(&self, known: &Known<'_>) -> Option<Policed> {
+        let all = self.policies.get(known.namespace)?;
+        let is_about = |policy: &&Policy<'_>| selects(policy.pods.as_ref(), labels(known.pod));
+        let ours: Vec<&Policy<'_>> = all.iter().filter(is_about).collect();
+        let (mut ingress, mut egress) = (None::<BTreeSet<Rule>>, None::<BTreeSet<Rule>>);
+        for policy in ours {
+            if let Some(rules) = &policy.ingress {
+                let all = ingress.get_or_insert_default();
+                all.extend(
+                    rules.iter().flat_map(|rule| self.lets_in(policy.namespace, rule, known)),
+                );
+            }
+            if let Some((rules, out)) = &policy.egress {
+                let out = out.get_or_init(|| {
+                    rules.iter().flat_map(|rule| self.lets_out(policy.namespace, rule)).collect()
+                });
+                egress.get_or_insert_default().extend(out.iter().cloned());
+            }
+        }
+        if ingress.is_none() && egress.is_none() {
+            return None;
+        }
+        let rules = |rules: Option<BTreeSet<Rule>>| Some(rules?.into_iter().collect());
+        Some(Policed {
+            uid: known.pod.metadata.uid.clone().unwrap_or_default(),
+            ips: known.ips.iter().map(|ip| (*ip).to_owned()).collect(),
+            ingress: rules(ingress),
+            egress: rules(egress),
+        })
+    }
+
+    /// What a rule lets into a pod.
+    fn lets_in(&self, namespace: &str, written: &Written<'_>, known: &Known<'_>) -> Option<Rule> {
+        rule(self.blocks(namespace, written), ports(written.ports, Some(known.pod)))
+    }
+
+    /// What a rule lets out of any pod.
+    fn lets_out(&self, namespace: &str, written: &Written<'_>) -> Vec<Rule> {
         let is_named =
             |port: &&NetworkPolicyPort| matches!(port.port, Some(IntOrString::String(_)));
-        let has_names = written.ports.iter().any(|port| is_named(&port));
-        if direction == Direction::Ingress || !has_names {
-            let ports =
-                ports(written.ports, (direction == Direction::Ingress).then_some(known.pod));
-            let peers = self.peers(written.peers, namespace);
-            return rule(peers.map(|peers| peers.into_iter().collect()), ports);
+        let (named, numbered): (Vec<_>, Vec<_>) =
+            written.ports.iter().partition(|port| is_named(port));
+        let (named, numbered): (Vec<_>, Vec<_>) =
+            (named.into_iter().cloned().collect(), numbered.into_iter().cloned().collect());
+        let mut rules = Vec::new();
+        if named.is_empty() || !numbered.is_empty() {
+            rules.extend(rule(self.blocks(namespace, written), ports(&numbered, None)));
+        }
+        if named.is_empty() {
+            return rules;
         }
         // A name means another port in each pod: of what goes out each peer has a rule of its own.
-        let numbered: Vec<_> =
-            written.ports.iter().filter(|port| !is_named(port)).cloned().collect();
-        let mut rules = Vec::new();
-        if !numbered.is_empty() {
-            let plain = Written { peers: written.peers, ports: &numbered };
-            rules.extend(self.resolved(known, namespace, &plain, direction));
-        }
-        for peer in self.pods.iter().filter(|peer| self.is_peer(written.peers, namespace, peer)) {
-            let named: Vec<_> = written.ports.iter().filter(is_named).cloned().collect();
+        for peer in self.pods.iter().filter(|peer| self.is_peer(&written.peers, namespace, peer)) {
             let blocks = peer.ips.iter().map(|ip| single(ip)).collect();
-            rules.extend(rule(Some(blocks), ports(&named, Some(peer.pod))));
+            rules.extend(rule(Some(Arc::new(blocks)), ports(&named, Some(peer.pod))));
         }
         rules
     }
 
     /// The other side; none for anybody.
-    fn peers(&self, written: &[NetworkPolicyPeer], namespace: &str) -> Option<BTreeSet<Block>> {
-        if written.is_empty() {
-            return None;
-        }
-        let selected = self.pods.iter().filter(|peer| self.is_peer(written, namespace, peer));
-        let pods = selected.flat_map(|peer| peer.ips.iter().map(|ip| single(ip)));
-        let blocks = written.iter().filter_map(|peer| peer.ip_block.as_ref());
-        let blocks = blocks.map(|block| Block {
-            cidr: block.cidr.clone(),
-            except: block.except.clone().unwrap_or_default(),
-        });
-        Some(pods.chain(blocks).collect())
+    fn blocks(&self, namespace: &str, written: &Written<'_>) -> Option<Blocks> {
+        let find = || {
+            let peers = &written.peers;
+            let selected = self.pods.iter().filter(|peer| self.is_peer(peers, namespace, peer));
+            let pods = selected.flat_map(|peer| peer.ips.iter().map(|ip| single(ip)));
+            let blocks = peers.iter().filter_map(|peer| peer.block).map(|block| Block {
+                cidr: block.cidr.clone(),
+                except: block.except.clone().unwrap_or_default(),
+            });
+            let all: BTreeSet<Block> = pods.chain(blocks).collect();
+            (!peers.is_empty()).then(|| Arc::new(all.into_iter().collect()))
+        };
+        written.blocks.get_or_init(find).clone()
     }
 
     /// Whether a pod is on the other side.
-    fn is_peer(&self, written: &[NetworkPolicyPeer], namespace: &str, peer: &Known<'_>) -> bool {
-        written.is_empty()
-            || written.iter().any(|written| {
-                let in_namespace = match (&written.namespace_selector, &written.pod_selector) {
+    fn is_peer(&self, peers: &[Peer<'_>], namespace: &str, peer: &Known<'_>) -> bool {
+        peers.is_empty()
+            || peers.iter().any(|one| {
+                let in_namespace = match (&one.namespaces, &one.pods) {
                     (Some(selector), _) => {
-                        let labels = self.namespaces.get(peer.namespace);
-                        labels.is_some_and(|labels| selects(selector, Some(labels)))
+                        let labels = self.namespaces.get(peer.namespace).copied();
+                        labels.is_some_and(|labels| selects(Some(selector), Some(labels)))
                     }
                     (None, Some(_)) => peer.namespace == namespace,
                     (None, None) => false,
                 };
-                let selector = written.pod_selector.as_ref();
-                in_namespace && selector.is_none_or(|s| selects(s, labels(peer.pod)))
+                in_namespace && selects(one.pods.as_ref(), labels(peer.pod))
             })
     }
 }
 
+impl<'a> Policy<'a> {
+    fn read(policy: &'a NetworkPolicy) -> Option<Self> {
+        let spec = policy.spec.as_ref()?;
+        let written =
+            |direction: Direction| direction.is_of(spec).then(|| written(spec, direction));
+        Some(Self {
+            namespace: policy.metadata.namespace.as_deref().unwrap_or_default(),
+            pods: spec.pod_selector.as_ref().map(Selected::by),
+            ingress: written(Direction::Ingress),
+            egress: written(Direction::Egress).map(|rules| (rules, OnceCell::new())),
+        })
+    }
+}
+
+impl<'a> Peer<'a> {
+    fn read(written: &'a NetworkPolicyPeer) -> Self {
+        Self {
+            namespaces: written.namespace_selector.as_ref().map(Selected::by),
+            pods: written.pod_selector.as_ref().map(Selected::by),
+            block: written.ip_block.as_ref(),
+        }
+    }
+}
+
+impl Selected {
+    fn by(selector: &Selector) -> Self {
+        let value = serde_json::to_value(selector).ok();
+        Self(value.as_ref().and_then(LabelSelector::from_value))
+    }
+}
+
 /// A pod with an address that is its own, while it has one.
-fn known(pod: &Arc<Pod>) -> Option<Known<'_>> {
+pub(super) fn known(pod: &Pod) -> Option<Known<'_>> {
     let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
     let has_ended = matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"));
     if spec.host_network == Some(true) || has_ended {
@@ -241,12 +304,11 @@ fn labels(pod: &Pod) -> Option<&Labels> {
     pod.metadata.labels.as_ref()
 }
 
-/// A selector that cannot be read selects nothing: validation has seen it.
-fn selects(selector: &Selector, labels: Option<&Labels>) -> bool {
-    let value = serde_json::to_value(selector).ok();
-    let selector = value.as_ref().and_then(LabelSelector::from_value);
+/// Whether a selector selects what has these labels; none selects everything.
+fn selects(selector: Option<&Selected>, labels: Option<&Labels>) -> bool {
+    let Some(Selected(selector)) = selector else { return true };
     let label = |key: &str| labels.and_then(|labels| labels.get(key)).map(String::as_str);
-    selector.is_some_and(|selector| selector.matches(label))
+    selector.as_ref().is_some_and(|selector| selector.matches(label))
 }
 
 fn written(spec: &NetworkPolicySpec, direction: Direction) -> Vec<Written<'_>> {
@@ -267,16 +329,17 @@ fn written_rule<'a>(
     ports: Option<&'a Vec<NetworkPolicyPort>>,
 ) -> Written<'a> {
     Written {
-        peers: peers.map(Vec::as_slice).unwrap_or_default(),
+        peers: peers.into_iter().flatten().map(Peer::read).collect(),
         ports: ports.map(Vec::as_slice).unwrap_or_default(),
+        blocks: OnceCell::new(),
     }
 }
 
 /// A rule, unless it lets nothing through.
-fn rule(peers: Option<Vec<Block>>, ports: Option<Vec<Ports>>) -> Vec<Rule> {
-    let lets_nobody = peers.as_ref().is_some_and(Vec::is_empty);
+fn rule(peers: Option<Blocks>, ports: Option<Vec<Ports>>) -> Option<Rule> {
+    let lets_nobody = peers.as_ref().is_some_and(|peers| peers.is_empty());
     let lets_nothing = ports.as_ref().is_some_and(Vec::is_empty);
-    if lets_nobody || lets_nothing { Vec::new() } else { vec![Rule { peers, ports }] }
+    (!lets_nobody && !lets_nothing).then_some(Rule { peers, ports })
 }
 
 fn single(ip: &str) -> Block {
@@ -315,7 +378,7 @@ fn resolve(port: &NetworkPolicyPort, named_by: Option<&Pod>) -> Vec<Ports> {
     }
 }
 
-fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
+pub(super) fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
     let spec = pod.spec.iter();
     spec.flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()))
 }

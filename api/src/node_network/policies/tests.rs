@@ -48,7 +48,8 @@ fn policed(specs: &[Value]) -> Vec<Value> {
         .collect();
     let pods = pods();
     let snapshot = Snapshot::new(&pods, &namespaces, &policies);
-    snapshot.of_node("n1").iter().map(|policed| json!(policed)).collect()
+    let mut nodes = snapshot.by_node();
+    nodes.remove("n1").unwrap_or_default().iter().map(|policed| json!(policed)).collect()
 }
 
 fn ingress(rule: &Value) -> Value {

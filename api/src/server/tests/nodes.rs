@@ -154,6 +154,26 @@ async fn a_node_holds_its_own_lease_only() {
 }
 
 #[tokio::test]
+async fn agents_that_wait_for_news_of_the_network_hold_up_no_reads() {
+    let config = ApiConfig { max_reads_in_flight: 1, ..ApiConfig::default() };
+    let cluster = Cluster::with(config).await;
+    let network = "/kontiki/v1/network";
+    let first = cluster.at_node("n1", Method::GET, network, &Value::Null).await.ok();
+    let after = format!("{network}?after={}", first["tag"].as_str().expect("a tag"));
+    let waiting = cluster.at_node("n1", Method::GET, &after, &Value::Null);
+    let reading = async {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        cluster.get("/api/v1/namespaces").await
+    };
+    // The reading ends first although it begins last.
+    tokio::select! {
+        biased;
+        _ = waiting => panic!("nothing is news"),
+        answer = reading => drop(answer.ok()),
+    }
+}
+
+#[tokio::test]
 async fn a_node_is_told_of_others_by_address_alone_and_nobody_else_is() {
     let cluster = Cluster::start().await;
     let network = "/kontiki/v1/network";
