@@ -103,7 +103,7 @@ impl Outbound {
         target: &Target,
     ) -> Result<(Client, Url), String> {
         let (url, resolved) = locate(registry, target).await?;
-        Ok((self.client(target, resolved)?, url))
+        Ok((self.client(target, resolved).await?, url))
     }
 
     /// Posts a document, gives the answer's. The error says what went wrong, with the address.
@@ -141,18 +141,21 @@ impl Outbound {
         serde_json::from_slice(&answer).map_err(|error| format!("the answer is no JSON: {error}"))
     }
 
-    fn client(&self, target: &Target, resolved: Option<Resolved>) -> Result<Client, String> {
+    async fn client(&self, target: &Target, resolved: Option<Resolved>) -> Result<Client, String> {
         let key = (target.trust.clone(), resolved);
-        let mut clients = self.clients.lock();
-        if let Some(client) = clients.get(&key) {
+        if let Some(client) = self.clients.lock().get(&key) {
             return Ok(client.clone());
         }
-        let client = connection::make(&key.0, self.own.as_ref(), key.1.as_ref())?;
+        // Files may be read: neither on the runtime, nor while others wait for the lock.
+        let (own, wanted) = (self.own.clone(), key.clone());
+        let making = move || connection::make(&wanted.0, own.as_ref(), wanted.1.as_ref());
+        let client = tokio::task::spawn_blocking(making).await.map_err(|e| e.to_string())??;
+        let mut clients = self.clients.lock();
         if clients.len() >= CLIENTS_MAX {
             clients.clear();
         }
-        clients.insert(key, client.clone());
-        Ok(client)
+        // Who was first to make it has connections already.
+        Ok(clients.entry(key).or_insert(client).clone())
     }
 }
 

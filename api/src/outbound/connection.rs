@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use reqwest::{Client, ClientBuilder};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -37,7 +38,7 @@ pub(crate) struct Credentials {
     pub(crate) key_pem: String,
 }
 
-/// A client that knows no name but the one resolved, and any address.
+/// A client that knows no name but the one resolved, and any address. May read files.
 pub(super) fn make(
     trust: &Trust,
     own: Option<&Credentials>,
@@ -77,25 +78,33 @@ fn trusting(trust: &Trust) -> Result<ConfigBuilder<ClientConfig, WantsClientCert
         Trust::Anybody => {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(tls::Anybody::new()))
         }
-        Trust::Authorities(pem) => builder.with_root_certificates(Arc::new(roots(pem)?)),
+        Trust::Authorities(pem) => builder.with_root_certificates(roots(pem)?),
     })
 }
 
-fn roots(authorities_pem: &[u8]) -> Result<RootCertStore, String> {
+fn roots(authorities_pem: &[u8]) -> Result<Arc<RootCertStore>, String> {
     let mut roots = RootCertStore::empty();
     for cert in CertificateDer::pem_slice_iter(authorities_pem) {
         let cert = cert.map_err(|error| format!("caBundle: {error}"))?;
         roots.add(cert).map_err(|error| format!("caBundle: {error}"))?;
     }
-    if roots.is_empty() {
-        // Who names no authority is known to those that this machine trusts.
-        let system = rustls_native_certs::load_native_certs();
-        roots.add_parsable_certificates(system.certs);
+    // Who names no authority is known to those that this machine trusts.
+    if roots.is_empty() { this_machines() } else { Ok(Arc::new(roots)) }
+}
+
+/// The authorities that this machine trusts, read when they are first asked for. Reads files.
+fn this_machines() -> Result<Arc<RootCertStore>, String> {
+    static READ: Mutex<Option<Arc<RootCertStore>>> = Mutex::new(None);
+    let mut read = READ.lock();
+    if let Some(roots) = &*read {
+        return Ok(Arc::clone(roots));
     }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
         return Err("no authority is named by caBundle, nor trusted by this machine".to_owned());
     }
-    Ok(roots)
+    Ok(Arc::clone(read.insert(Arc::new(roots))))
 }
 
 fn identified(
@@ -111,4 +120,17 @@ fn identified(
     builder
         .with_client_auth_cert(chain, key)
         .map_err(|error| format!("the client certificate: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_authorities_of_the_machine_are_read_once() {
+        match (roots(b""), roots(b"")) {
+            (Ok(first), Ok(second)) => assert!(Arc::ptr_eq(&first, &second)),
+            (first, second) => assert_eq!(first.err(), second.err(), "a machine without any"),
+        }
+    }
 }
