@@ -16,6 +16,7 @@ pub mod storage_in_use;
 mod extensions;
 mod followed;
 mod matching;
+mod mutations;
 mod optional;
 mod policies;
 mod review;

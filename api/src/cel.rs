@@ -5,6 +5,7 @@
 //! objects it is about.
 
 mod check;
+mod construct;
 mod optional;
 mod types;
 
@@ -20,6 +21,8 @@ use serde_json::Value;
 
 use crate::registry::strategy::Kind;
 use crate::schema::{Gvk, Type};
+pub(crate) use construct::to_json;
+use construct::{Making, OBJECT, PATCH};
 use types::TYPES;
 
 /// What comes out of an expression.
@@ -31,6 +34,36 @@ pub(crate) const VARIABLES: [&str; 4] = ["object", "oldObject", "request", "name
 /// The longest expression that is taken.
 const LENGTH_MAX: usize = 10 << 10;
 
+/// What an expression that changes objects comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Yields {
+    /// What is to be set in an object.
+    Object,
+    /// The steps of a patch.
+    Patch,
+}
+
+impl Yields {
+    fn in_words(self) -> &'static str {
+        match self {
+            Self::Object => "Object",
+            Self::Patch => "list(JSONPatch)",
+        }
+    }
+
+    /// Whether something is that. The error says what is not.
+    pub(crate) fn check(self, made: &Outcome) -> Result<(), String> {
+        let is = |value: &Outcome, name: &str| construct::type_of(value) == Some(name);
+        let is_right = match (self, made) {
+            (Self::Object, made) => is(made, OBJECT),
+            (Self::Patch, Outcome::List(steps)) => steps.iter().all(|step| is(step, PATCH)),
+            (Self::Patch, _) => false,
+        };
+        let wanted = self.in_words();
+        is_right.then_some(()).ok_or_else(|| format!("type mismatch: it must be {wanted}"))
+    }
+}
+
 /// An expression, ready to run.
 #[derive(Debug)]
 pub(crate) struct Expression {
@@ -40,6 +73,21 @@ pub(crate) struct Expression {
 impl Expression {
     /// Compiles an expression that may name these variables. The error says why it cannot be.
     pub(crate) fn compile(text: &str, known: &[&str]) -> Result<Self, String> {
+        Self::read(text, known, Making::Unknown)
+    }
+
+    /// The same, of one that makes what changes objects.
+    pub(crate) fn making(text: &str, known: &[&str], yields: Yields) -> Result<Self, String> {
+        let read = Self::read(text, known, Making::Allowed)?;
+        let is_certain = construct::certain(&read.tree);
+        let wanted = yields.in_words();
+        match is_certain.filter(|certain| certain != wanted) {
+            Some(other) => Err(format!("must evaluate to {wanted} but got {other}")),
+            None => Ok(read),
+        }
+    }
+
+    fn read(text: &str, known: &[&str], making: Making) -> Result<Self, String> {
         if text.len() > LENGTH_MAX {
             return Err(format!(
                 "compilation failed: expression is longer than {LENGTH_MAX} bytes"
@@ -49,6 +97,8 @@ impl Expression {
         let mut tree = parser.parse(text).map_err(|error| {
             format!("compilation failed: ERROR: <input>:1:1: Syntax error: {error}")
         })?;
+        construct::rewrite(&mut tree, making)
+            .map_err(|why| format!("compilation failed: ERROR: <input>:1:1: {why}"))?;
         optional::rewrite(&mut tree);
         let mut unknown = Vec::new();
         undeclared(&tree, &mut known.iter().copied().collect(), &mut unknown);
@@ -90,6 +140,7 @@ impl Variables {
     pub(crate) fn new() -> Self {
         let mut context = Context::default().with_all();
         types::define(&mut context);
+        construct::define(&mut context);
         Self(context)
     }
 
@@ -234,11 +285,59 @@ mod tests {
 
     #[test]
     fn what_cannot_be_compiled_says_so() {
-        for text in ["... [] bad", "object.a == 'b' &&", "nobody.knows", "[1].all(x, y == x)"] {
+        for text in [
+            "... [] bad",
+            "object.a == 'b' &&",
+            "nobody.knows",
+            "[1].all(x, y == x)",
+            "Object{} == object",
+            "size([Pod{name: 'a'}]) == 1",
+        ] {
             let why = run(text).expect_err(text);
             assert!(why.starts_with("compilation failed: ERROR"), "{why}");
         }
         assert!(run("object.missing == 1").is_err());
         assert!(run("1").is_err());
+    }
+
+    fn make(text: &str, yields: Yields) -> Result<Value, String> {
+        let mut variables = Variables::new();
+        variables.set("object", &json!({ "spec": { "replicas": 3 } }));
+        let made = Expression::making(text, &VARIABLES, yields)?.run(&variables)?;
+        yields.check(&made)?;
+        to_json(&made)
+    }
+
+    #[test]
+    fn expressions_make_objects_and_patches() {
+        let object = "Object{spec: Object.spec{replicas: object.spec.replicas + 1, ratio: 0.5,
+            list: [Object.spec.list{name: 'a'}], ?none: optional.none(), ?some: optional.of(1.0),
+            labels: {'a': 'b'}}}";
+        let made = json!({ "spec": { "replicas": 4, "ratio": 0.5, "list": [{ "name": "a" }],
+            "some": 1, "labels": { "a": "b" } } });
+        assert_eq!(make(object, Yields::Object), Ok(made));
+        let either = "object.spec.replicas > 1 ? Object{a: Object.a{b: true}} : Object{}";
+        assert_eq!(make(either, Yields::Object), Ok(json!({ "a": { "b": true } })));
+        let patch = "[JSONPatch{op: 'add', path: '/a/' + jsonpatch.escapeKey('b/c'),
+            value: Object.a{d: null}}] + (object.spec.replicas == 3 ?
+            [JSONPatch{op: 'remove', path: '/x'}] : [])";
+        let made = json!([{ "op": "add", "path": "/a/b~1c", "value": { "d": null } },
+            { "op": "remove", "path": "/x" }]);
+        assert_eq!(make(patch, Yields::Patch), Ok(made));
+        assert_eq!(make("[]", Yields::Patch), Ok(json!([])));
+    }
+
+    #[test]
+    fn what_is_made_must_be_of_the_type_of_its_place() {
+        for (text, yields, why) in [
+            ("Object{spec: Object.wrong{}}", Yields::Object, "expected \"Object.spec\""),
+            ("Object{a: [Object.b{}]}", Yields::Object, "unexpected type name \"Object.b\""),
+            ("object", Yields::Object, "type mismatch"),
+            ("object.spec.replicas == 3 ? [1] : []", Yields::Patch, "type mismatch"),
+            ("1", Yields::Object, "must evaluate to Object but got int"),
+        ] {
+            let refused = make(text, yields).expect_err(text);
+            assert!(refused.contains(why), "{text}: {refused}");
+        }
     }
 }

@@ -91,7 +91,7 @@ fn ided(expr: Expr) -> IdedExpr {
     IdedExpr { id: 0, expr }
 }
 
-fn children(tree: &mut IdedExpr) -> Vec<&mut IdedExpr> {
+pub(super) fn children(tree: &mut IdedExpr) -> Vec<&mut IdedExpr> {
     match &mut tree.expr {
         Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => Vec::new(),
         Expr::Call(call) => {

@@ -169,13 +169,7 @@ pub(crate) fn variables(has_params: bool) -> Vec<&'static str> {
 fn check_spec(errors: &mut Errors, spec: &At<'_>) {
     errors.optional_one_of(&spec.at("failurePolicy"), &["Fail", "Ignore"]);
     let params = spec.at("paramKind");
-    if params.is_set() {
-        for field in ["apiVersion", "kind"] {
-            if params.at(field).str().is_empty() {
-                errors.required(&params.at(field), "");
-            }
-        }
-    }
+    check_param_kind(errors, &params);
     let constraints = spec.at("matchConstraints");
     if !constraints.is_set() {
         errors.required(&constraints, "");
@@ -204,7 +198,17 @@ fn check_spec(errors: &mut Errors, spec: &At<'_>) {
     }
 }
 
-fn check_variables(errors: &mut Errors, variables: &At<'_>, names: &[&str]) {
+/// What is wrong with the kind of a policy's parameters.
+pub(super) fn check_param_kind(errors: &mut Errors, params: &At<'_>) {
+    for field in ["apiVersion", "kind"] {
+        if params.is_set() && params.at(field).str().is_empty() {
+            errors.required(&params.at(field), "");
+        }
+    }
+}
+
+/// What is wrong with a policy's own variables.
+pub(super) fn check_variables(errors: &mut Errors, variables: &At<'_>, names: &[&str]) {
     let mut seen = BTreeSet::new();
     for variable in variables.items() {
         let name = variable.at("name");

@@ -9,6 +9,7 @@ mod evicting;
 mod identity;
 mod kinds;
 mod listing;
+mod mutating;
 mod nodes;
 mod plugins;
 mod policies;
