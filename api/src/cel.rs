@@ -1,11 +1,13 @@
 //! CEL expressions over whole objects, as match conditions and admission policies have them. The
 //! rules of schemas are [`crate::crd`]'s.
 //!
-//! What an expression costs is not counted while it runs: its length is bounded, and so are the
+//! What an expression costs is counted while it runs ([`meter`]); its length is bounded, and so are the
 //! objects it is about.
 
+mod authorizer;
 mod check;
 mod construct;
+mod meter;
 mod optional;
 mod types;
 
@@ -19,17 +21,22 @@ use kube_cel::cel::objects::{Key, Map};
 use kube_cel::cel::parser::Parser;
 use serde_json::Value;
 
+use crate::authn::User;
+use crate::authz::{Authorizer, ResourceAttributes};
 use crate::registry::strategy::Kind;
 use crate::schema::{Gvk, Type};
+pub(crate) use authorizer::AUTHORIZER;
 pub(crate) use construct::to_json;
 use construct::{Making, OBJECT, PATCH};
+use meter::Meter;
 use types::TYPES;
 
 /// What comes out of an expression.
 pub(crate) type Outcome = kube_cel::cel::Value;
 
 /// The variables of every expression that admission runs.
-pub(crate) const VARIABLES: [&str; 4] = ["object", "oldObject", "request", "namespaceObject"];
+pub(crate) const VARIABLES: [&str; 5] =
+    ["object", "oldObject", "request", "namespaceObject", AUTHORIZER];
 
 /// The longest expression that is taken.
 const LENGTH_MAX: usize = 10 << 10;
@@ -67,7 +74,10 @@ impl Yields {
 /// An expression, ready to run.
 #[derive(Debug)]
 pub(crate) struct Expression {
+    /// As it was written.
     tree: IdedExpr,
+    /// As it is run: with calls that count what it costs.
+    counted: IdedExpr,
 }
 
 impl Expression {
@@ -99,6 +109,7 @@ impl Expression {
         })?;
         construct::rewrite(&mut tree, making)
             .map_err(|why| format!("compilation failed: ERROR: <input>:1:1: {why}"))?;
+        authorizer::rewrite(&mut tree);
         optional::rewrite(&mut tree);
         let mut unknown = Vec::new();
         undeclared(&tree, &mut known.iter().copied().collect(), &mut unknown);
@@ -108,7 +119,9 @@ impl Expression {
                  container '')"
             ));
         }
-        Ok(Self { tree })
+        let mut counted = tree.clone();
+        meter::rewrite(&mut counted);
+        Ok(Self { tree, counted })
     }
 
     /// What cannot be right where objects are of this kind, by their types.
@@ -120,7 +133,9 @@ impl Expression {
 
     /// What it is of these variables. The error says why it is nothing.
     pub(crate) fn run(&self, variables: &Variables) -> Result<Outcome, String> {
-        Outcome::resolve(&self.tree, &variables.0).map_err(|error| error.to_string())
+        variables.meter.begin();
+        Outcome::resolve(&self.counted, &variables.context)
+            .map_err(|error| variables.meter.exceeded().unwrap_or_else(|| error.to_string()))
     }
 
     /// The same where it must be true or false.
@@ -133,7 +148,10 @@ impl Expression {
 }
 
 /// What the names in expressions mean.
-pub(crate) struct Variables(Context<'static>);
+pub(crate) struct Variables {
+    context: Context<'static>,
+    meter: Arc<Meter>,
+}
 
 impl Variables {
     /// None, and the functions that Kubernetes has.
@@ -141,19 +159,32 @@ impl Variables {
         let mut context = Context::default().with_all();
         types::define(&mut context);
         construct::define(&mut context);
-        Self(context)
+        authorizer::define(&mut context);
+        let meter = Meter::new();
+        meter::define(&mut context, &meter);
+        Self { context, meter }
     }
 
     /// Names a JSON value.
     pub(crate) fn set(&mut self, name: &str, value: &Value) {
-        self.0.add_variable_from_value(name, of_json(value));
+        self.context.add_variable_from_value(name, of_json(value));
     }
 
     /// Names values by what they are called behind a dot: `variables.x`.
     pub(crate) fn set_all(&mut self, name: &str, values: &HashMap<String, Outcome>) {
         let entries = values.iter().map(|(key, value)| (text_key(key), value.clone()));
         let map = Arc::new(entries.collect::<HashMap<_, _>>());
-        self.0.add_variable_from_value(name, Outcome::Map(Map { map }));
+        self.context.add_variable_from_value(name, Outcome::Map(Map { map }));
+    }
+
+    /// Lets expressions ask what `user` may; `request` is what they ask for now.
+    pub(crate) fn set_authorizer(
+        &mut self,
+        authorizer: Arc<dyn Authorizer>,
+        user: Arc<User>,
+        request: ResourceAttributes,
+    ) {
+        authorizer::give(&mut self.context, authorizer, user, request);
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::admission_rules::{expression, fill_match, match_conditions, match_resources};
 use super::{KINDS, check, defaults};
-use crate::cel::{Expression, VARIABLES};
+use crate::cel::{AUTHORIZER, Expression, VARIABLES};
 use crate::context::RequestContext;
 use crate::object::Object;
 use crate::registry::strategy::{ALL_VERBS, Column, Kind, Scope, Strategy, Subresource};
@@ -234,7 +234,8 @@ fn check_validation(errors: &mut Errors, validation: &At<'_>, names: &[&str]) {
     }
     let made = validation.at("messageExpression");
     if !made.str().is_empty() {
-        expression(errors, &made, names);
+        let names: Vec<&str> = names.iter().copied().filter(|name| *name != AUTHORIZER).collect();
+        expression(errors, &made, &names);
     }
     errors.optional_one_of(&validation.at("reason"), &REASONS);
 }
