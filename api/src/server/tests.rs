@@ -11,6 +11,7 @@ mod kinds;
 mod listing;
 mod mutating;
 mod nodes;
+mod outside;
 mod plugins;
 mod policies;
 mod proxying;
