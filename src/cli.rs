@@ -10,6 +10,7 @@ use crate::{config, telemetry};
 
 pub mod agent;
 mod audit;
+mod authentication;
 pub mod bench;
 pub mod chaos;
 pub mod down;

@@ -294,6 +294,8 @@ fn make_api(
         enrollment: Some(Arc::new(Enroller::new(node.clone(), Arc::clone(identity)))),
         cluster_status: Some(Arc::new(health::Status(node.clone()))),
         admission_plugins: server.admission_plugins.clone(),
+        authentication: server.authentication.clone(),
+        token_webhook: server.token_webhook.clone(),
         audit: server.audit.clone(),
         sealed_resources: server.encrypted.clone(),
         secret: Some(Secret(identity.pki.secret())),

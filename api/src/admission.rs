@@ -16,6 +16,7 @@ pub mod storage_in_use;
 mod extensions;
 mod followed;
 mod matching;
+mod mutations;
 mod optional;
 mod policies;
 mod review;
@@ -98,12 +99,14 @@ pub trait Plugin: Send + Sync {
 pub struct Admission {
     plugins: Vec<Arc<dyn Plugin>>,
     extensions: Option<Arc<Extensions>>,
+    /// Whom expressions ask what a user may.
+    authorizer: Option<Arc<dyn Authorizer>>,
 }
 
 impl Admission {
     /// These plugins, in this order.
     pub fn new(plugins: Vec<Arc<dyn Plugin>>) -> Self {
-        Self { plugins, extensions: None }
+        Self { plugins, ..Self::default() }
     }
 
     /// The plugins of every cluster with those that are `optional`, and what its users bring along.
@@ -129,8 +132,13 @@ impl Admission {
         // Before the quota, which counts what comes of them.
         let last = plugins.len() - 1;
         plugins.splice(last..last, optional::named(optional, authorizer)?);
-        let extensions = Extensions::new(informers);
-        Ok(Self { plugins, extensions: Some(Arc::new(extensions)) })
+        let extensions = Some(Arc::new(Extensions::new(informers)));
+        Ok(Self { plugins, extensions, authorizer: Some(Arc::clone(authorizer)) })
+    }
+
+    /// Whom expressions ask what a user may.
+    pub(crate) fn authorizer(&self) -> Option<&Arc<dyn Authorizer>> {
+        self.authorizer.as_ref()
     }
 
     /// Waits until the webhooks and policies of the store are known here. Callers bound the wait.

@@ -1,11 +1,15 @@
 //! Who makes a request: a client certificate tells, or a bearer token, or nothing does.
 
 pub(crate) mod bearer;
+pub(crate) mod oidc;
+pub(crate) mod webhook;
 mod x509;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use oidc::config::AuthenticationConfig;
+pub use webhook::TokenWebhookConfig;
 pub(crate) use x509::ClientCertificates;
 
 /// Who makes a request.

@@ -1,10 +1,13 @@
 //! CEL expressions over whole objects, as match conditions and admission policies have them. The
 //! rules of schemas are [`crate::crd`]'s.
 //!
-//! What an expression costs is not counted while it runs: its length is bounded, and so are the
+//! What an expression costs is counted while it runs ([`meter`]); its length is bounded, and so are the
 //! objects it is about.
 
+mod authorizer;
 mod check;
+mod construct;
+mod meter;
 mod optional;
 mod types;
 
@@ -18,28 +21,83 @@ use kube_cel::cel::objects::{Key, Map};
 use kube_cel::cel::parser::Parser;
 use serde_json::Value;
 
+use crate::authn::User;
+use crate::authz::{Authorizer, ResourceAttributes};
 use crate::registry::strategy::Kind;
 use crate::schema::{Gvk, Type};
+pub(crate) use authorizer::AUTHORIZER;
+pub(crate) use construct::to_json;
+use construct::{Making, OBJECT, PATCH};
+use meter::Meter;
 use types::TYPES;
 
 /// What comes out of an expression.
 pub(crate) type Outcome = kube_cel::cel::Value;
 
 /// The variables of every expression that admission runs.
-pub(crate) const VARIABLES: [&str; 4] = ["object", "oldObject", "request", "namespaceObject"];
+pub(crate) const VARIABLES: [&str; 5] =
+    ["object", "oldObject", "request", "namespaceObject", AUTHORIZER];
 
 /// The longest expression that is taken.
 const LENGTH_MAX: usize = 10 << 10;
 
+/// What an expression that changes objects comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Yields {
+    /// What is to be set in an object.
+    Object,
+    /// The steps of a patch.
+    Patch,
+}
+
+impl Yields {
+    fn in_words(self) -> &'static str {
+        match self {
+            Self::Object => "Object",
+            Self::Patch => "list(JSONPatch)",
+        }
+    }
+
+    /// Whether something is that. The error says what is not.
+    pub(crate) fn check(self, made: &Outcome) -> Result<(), String> {
+        let is = |value: &Outcome, name: &str| construct::type_of(value) == Some(name);
+        let is_right = match (self, made) {
+            (Self::Object, made) => is(made, OBJECT),
+            (Self::Patch, Outcome::List(steps)) => steps.iter().all(|step| is(step, PATCH)),
+            (Self::Patch, _) => false,
+        };
+        let wanted = self.in_words();
+        is_right.then_some(()).ok_or_else(|| format!("type mismatch: it must be {wanted}"))
+    }
+}
+
 /// An expression, ready to run.
 #[derive(Debug)]
 pub(crate) struct Expression {
+    /// As it was written.
     tree: IdedExpr,
+    /// As it is run: with calls that count what it costs.
+    counted: IdedExpr,
 }
 
 impl Expression {
     /// Compiles an expression that may name these variables. The error says why it cannot be.
     pub(crate) fn compile(text: &str, known: &[&str]) -> Result<Self, String> {
+        Self::read(text, known, Making::Unknown)
+    }
+
+    /// The same, of one that makes what changes objects.
+    pub(crate) fn making(text: &str, known: &[&str], yields: Yields) -> Result<Self, String> {
+        let read = Self::read(text, known, Making::Allowed)?;
+        let is_certain = construct::certain(&read.tree);
+        let wanted = yields.in_words();
+        match is_certain.filter(|certain| certain != wanted) {
+            Some(other) => Err(format!("must evaluate to {wanted} but got {other}")),
+            None => Ok(read),
+        }
+    }
+
+    fn read(text: &str, known: &[&str], making: Making) -> Result<Self, String> {
         if text.len() > LENGTH_MAX {
             return Err(format!(
                 "compilation failed: expression is longer than {LENGTH_MAX} bytes"
@@ -49,6 +107,9 @@ impl Expression {
         let mut tree = parser.parse(text).map_err(|error| {
             format!("compilation failed: ERROR: <input>:1:1: Syntax error: {error}")
         })?;
+        construct::rewrite(&mut tree, making)
+            .map_err(|why| format!("compilation failed: ERROR: <input>:1:1: {why}"))?;
+        authorizer::rewrite(&mut tree);
         optional::rewrite(&mut tree);
         let mut unknown = Vec::new();
         undeclared(&tree, &mut known.iter().copied().collect(), &mut unknown);
@@ -58,7 +119,9 @@ impl Expression {
                  container '')"
             ));
         }
-        Ok(Self { tree })
+        let mut counted = tree.clone();
+        meter::rewrite(&mut counted);
+        Ok(Self { tree, counted })
     }
 
     /// What cannot be right where objects are of this kind, by their types.
@@ -70,7 +133,9 @@ impl Expression {
 
     /// What it is of these variables. The error says why it is nothing.
     pub(crate) fn run(&self, variables: &Variables) -> Result<Outcome, String> {
-        Outcome::resolve(&self.tree, &variables.0).map_err(|error| error.to_string())
+        variables.meter.begin();
+        Outcome::resolve(&self.counted, &variables.context)
+            .map_err(|error| variables.meter.exceeded().unwrap_or_else(|| error.to_string()))
     }
 
     /// The same where it must be true or false.
@@ -83,26 +148,43 @@ impl Expression {
 }
 
 /// What the names in expressions mean.
-pub(crate) struct Variables(Context<'static>);
+pub(crate) struct Variables {
+    context: Context<'static>,
+    meter: Arc<Meter>,
+}
 
 impl Variables {
     /// None, and the functions that Kubernetes has.
     pub(crate) fn new() -> Self {
         let mut context = Context::default().with_all();
         types::define(&mut context);
-        Self(context)
+        construct::define(&mut context);
+        authorizer::define(&mut context);
+        let meter = Meter::new();
+        meter::define(&mut context, &meter);
+        Self { context, meter }
     }
 
     /// Names a JSON value.
     pub(crate) fn set(&mut self, name: &str, value: &Value) {
-        self.0.add_variable_from_value(name, of_json(value));
+        self.context.add_variable_from_value(name, of_json(value));
     }
 
     /// Names values by what they are called behind a dot: `variables.x`.
     pub(crate) fn set_all(&mut self, name: &str, values: &HashMap<String, Outcome>) {
         let entries = values.iter().map(|(key, value)| (text_key(key), value.clone()));
         let map = Arc::new(entries.collect::<HashMap<_, _>>());
-        self.0.add_variable_from_value(name, Outcome::Map(Map { map }));
+        self.context.add_variable_from_value(name, Outcome::Map(Map { map }));
+    }
+
+    /// Lets expressions ask what `user` may; `request` is what they ask for now.
+    pub(crate) fn set_authorizer(
+        &mut self,
+        authorizer: Arc<dyn Authorizer>,
+        user: Arc<User>,
+        request: ResourceAttributes,
+    ) {
+        authorizer::give(&mut self.context, authorizer, user, request);
     }
 }
 
@@ -234,11 +316,59 @@ mod tests {
 
     #[test]
     fn what_cannot_be_compiled_says_so() {
-        for text in ["... [] bad", "object.a == 'b' &&", "nobody.knows", "[1].all(x, y == x)"] {
+        for text in [
+            "... [] bad",
+            "object.a == 'b' &&",
+            "nobody.knows",
+            "[1].all(x, y == x)",
+            "Object{} == object",
+            "size([Pod{name: 'a'}]) == 1",
+        ] {
             let why = run(text).expect_err(text);
             assert!(why.starts_with("compilation failed: ERROR"), "{why}");
         }
         assert!(run("object.missing == 1").is_err());
         assert!(run("1").is_err());
+    }
+
+    fn make(text: &str, yields: Yields) -> Result<Value, String> {
+        let mut variables = Variables::new();
+        variables.set("object", &json!({ "spec": { "replicas": 3 } }));
+        let made = Expression::making(text, &VARIABLES, yields)?.run(&variables)?;
+        yields.check(&made)?;
+        to_json(&made)
+    }
+
+    #[test]
+    fn expressions_make_objects_and_patches() {
+        let object = "Object{spec: Object.spec{replicas: object.spec.replicas + 1, ratio: 0.5,
+            list: [Object.spec.list{name: 'a'}], ?none: optional.none(), ?some: optional.of(1.0),
+            labels: {'a': 'b'}}}";
+        let made = json!({ "spec": { "replicas": 4, "ratio": 0.5, "list": [{ "name": "a" }],
+            "some": 1, "labels": { "a": "b" } } });
+        assert_eq!(make(object, Yields::Object), Ok(made));
+        let either = "object.spec.replicas > 1 ? Object{a: Object.a{b: true}} : Object{}";
+        assert_eq!(make(either, Yields::Object), Ok(json!({ "a": { "b": true } })));
+        let patch = "[JSONPatch{op: 'add', path: '/a/' + jsonpatch.escapeKey('b/c'),
+            value: Object.a{d: null}}] + (object.spec.replicas == 3 ?
+            [JSONPatch{op: 'remove', path: '/x'}] : [])";
+        let made = json!([{ "op": "add", "path": "/a/b~1c", "value": { "d": null } },
+            { "op": "remove", "path": "/x" }]);
+        assert_eq!(make(patch, Yields::Patch), Ok(made));
+        assert_eq!(make("[]", Yields::Patch), Ok(json!([])));
+    }
+
+    #[test]
+    fn what_is_made_must_be_of_the_type_of_its_place() {
+        for (text, yields, why) in [
+            ("Object{spec: Object.wrong{}}", Yields::Object, "expected \"Object.spec\""),
+            ("Object{a: [Object.b{}]}", Yields::Object, "unexpected type name \"Object.b\""),
+            ("object", Yields::Object, "type mismatch"),
+            ("object.spec.replicas == 3 ? [1] : []", Yields::Patch, "type mismatch"),
+            ("1", Yields::Object, "must evaluate to Object but got int"),
+        ] {
+            let refused = make(text, yields).expect_err(text);
+            assert!(refused.contains(why), "{text}: {refused}");
+        }
     }
 }

@@ -11,6 +11,7 @@
 //!
 //!   update    a write that is no apply: who changes a field owns it
 //!   apply     a configuration: who leaves a field out gives it up; who takes one is refused
+//!   configure what is set by who owns nothing: admission policies
 //!   migrate   from `kubectl apply` without --server-side
 //! ```
 //!
@@ -20,6 +21,7 @@
 mod apply;
 mod check;
 mod compare;
+mod configure;
 mod element;
 mod entries;
 mod merge;
@@ -34,6 +36,7 @@ use jiff::Timestamp;
 
 pub use apply::{ApplyError, Conflict, Conflicts, apply};
 pub use check::check;
+pub use configure::configure;
 pub use entries::same_but_times;
 pub use place::Place;
 pub use set::Set;

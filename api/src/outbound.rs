@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use reqwest::{Client, Url};
 use serde_json::Value;
 
-pub(crate) use connection::{Credentials, proxying};
+pub(crate) use connection::{Credentials, proxying, trusting_in as trusting};
 pub(crate) use kubeconfig::Kubeconfig;
 
 use crate::registry::Registry;

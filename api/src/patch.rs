@@ -81,6 +81,9 @@ pub enum PatchError {
     /// It does not fit the object.
     #[error("{0}")]
     Rejected(String),
+    /// It tests what is not so.
+    #[error("{0}")]
+    Untrue(String),
     /// It has too many operations, or makes the object too large.
     #[error("{0}")]
     TooLarge(String),
@@ -90,7 +93,7 @@ impl From<PatchError> for Status {
     fn from(error: PatchError) -> Self {
         match error {
             PatchError::Malformed(why) => Self::bad_request(why),
-            PatchError::Rejected(why) => Self::unprocessable(why),
+            PatchError::Rejected(why) | PatchError::Untrue(why) => Self::unprocessable(why),
             PatchError::TooLarge(why) => Self::too_large(why),
         }
     }

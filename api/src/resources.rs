@@ -32,6 +32,8 @@ pub mod ingress_class;
 pub mod job;
 pub mod lease;
 pub mod limit_range;
+pub mod mutating_admission_policy;
+pub mod mutating_admission_policy_binding;
 pub mod namespace;
 pub mod network_policy;
 pub mod newer_event;
@@ -139,6 +141,8 @@ pub static KINDS: &[&Kind] = &[
     &validating_admission_policy::KIND,
     &validating_admission_policy_binding::KIND,
     &webhook_configuration::VALIDATING,
+    &mutating_admission_policy::KIND,
+    &mutating_admission_policy_binding::KIND,
 ];
 
 /// What these rules find wrong with an object.

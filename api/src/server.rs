@@ -19,7 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
 use crate::audit::{Audit, AuditConfig};
-use crate::authn::{ClientCertificates, User};
+use crate::authn::oidc::Issuers;
+use crate::authn::webhook::TokenWebhook;
+use crate::authn::{AuthenticationConfig, ClientCertificates, TokenWebhookConfig, User};
 use crate::authz::{Authorizer, ClusterAuthorizer, reconcile};
 use crate::client::Client;
 use crate::informer::{Informer, Informers};
@@ -148,6 +150,10 @@ pub struct ApiConfig {
     pub front_proxy: Option<FrontProxyIdentity>,
     /// Admission plugins beyond those that always work.
     pub admission_plugins: Vec<String>,
+    /// Whose tokens are good beside the cluster's own, and who may come without any.
+    pub authentication: Option<AuthenticationConfig>,
+    /// Who is asked about tokens that nobody here knows.
+    pub token_webhook: Option<TokenWebhookConfig>,
     /// What is written down of requests, and where.
     pub audit: Option<AuditConfig>,
     /// What must be well beside the store.
@@ -183,6 +189,8 @@ impl Default for ApiConfig {
             kubelet: None,
             front_proxy: None,
             admission_plugins: Vec::new(),
+            authentication: None,
+            token_webhook: None,
             audit: None,
             ready_checks: Vec::new(),
             request_timeout: Duration::from_mins(1),
@@ -241,7 +249,11 @@ impl ApiServer {
         };
         let audit = config.audit.as_ref().map(Audit::start).transpose();
         let audit = audit.map_err(SetupError::Identity)?;
+        let issuers = config.authentication.as_ref().map(Issuers::new).transpose();
+        let token_webhook = config.token_webhook.as_ref().map(TokenWebhook::new).transpose();
         let api = Api {
+            issuers: issuers.map_err(SetupError::Identity)?,
+            token_webhook: token_webhook.map_err(SetupError::Identity)?,
             sealed,
             registry,
             authorizer,

@@ -9,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aggregate::{Aggregation, Known};
 use crate::audit::Audit;
+use crate::authn::oidc::Issuers;
+use crate::authn::webhook::TokenWebhook;
 use crate::authz::Authorizer;
 use crate::authz::rbac::Rbac;
 use crate::discovery::Discovery;
@@ -29,6 +31,10 @@ pub(crate) struct Api {
     pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) rbac: Arc<Rbac>,
     pub(crate) tokens: Tokens,
+    /// Whose tokens are good beside the cluster's own.
+    pub(crate) issuers: Option<Issuers>,
+    /// Who is asked about tokens that nobody here knows.
+    pub(crate) token_webhook: Option<TokenWebhook>,
     pub(crate) config: ApiConfig,
     pub(crate) documents: Documents,
     /// What other API servers serve.

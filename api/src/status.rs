@@ -459,6 +459,20 @@ impl Status {
         self
     }
 
+    /// 403: policies refuse the write in their own words, the reason theirs where they give one.
+    pub fn forbidden_by(
+        (group, resource, name): (&str, &str, &str),
+        message: &str,
+        reason: &str,
+    ) -> Self {
+        let mut status = Self::forbidden(group, resource, name, "");
+        message.clone_into(&mut status.0.message);
+        if reason == "Invalid" {
+            status.0.reason = Reason::Invalid;
+        }
+        status
+    }
+
     /// The HTTP code.
     pub fn code(&self) -> u16 {
         self.0.code

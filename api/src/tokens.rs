@@ -25,6 +25,7 @@ use crate::status::Status;
 use bound::Bound;
 pub(crate) use bound::BoundTo;
 use claims::{Claims, Kubernetes, Reference};
+pub(crate) use crypto::install as install_crypto;
 use keys::KeyRing;
 use seal::Sealer;
 

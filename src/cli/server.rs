@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::audit::AuditFlags;
+use super::authentication::AuthenticationFlags;
 use crate::compaction::{Mode, Retention};
 use crate::server::config::{Origin, Scope, ServerConfig};
 use crate::server::etcd_tls::EtcdTls;
@@ -105,6 +106,8 @@ pub struct Flags {
     #[arg(long, env = "KONTIKI_PEER_ADVERTISE", value_name = "HOST")]
     peer_advertise: Option<String>,
     #[command(flatten)]
+    authentication: AuthenticationFlags,
+    #[command(flatten)]
     audit: AuditFlags,
     /// Admission plugins beyond those that always work: AlwaysPullImages,
     /// OwnerReferencesPermissionEnforcement, PodNodeSelector.
@@ -144,6 +147,7 @@ impl Flags {
         };
         let token = read_token(self.token, self.token_file.as_deref(), Role::Server)?;
         let origin = origin(self.init, self.join, token)?;
+        let (authentication, token_webhook) = self.authentication.validate()?;
         let advertise =
             self.advertise.unwrap_or_else(|| default_advertise(self.api_listen.ip()).to_string());
         let kept = match (&self.auto_compaction_retention, self.auto_compaction_mode) {
@@ -166,6 +170,8 @@ impl Flags {
             peer_advertise: self.peer_advertise.unwrap_or_else(|| advertise.clone()),
             advertise,
             admission_plugins: self.enable_admission_plugins,
+            authentication,
+            token_webhook,
             audit: self.audit.validate()?,
             encrypted: self.encrypt_resources.into_iter().filter(|one| !one.is_empty()).collect(),
         })

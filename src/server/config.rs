@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use kontiki_api::audit::AuditConfig;
+use kontiki_api::authn::{AuthenticationConfig, TokenWebhookConfig};
 
 use super::etcd_tls::EtcdTls;
 use crate::compaction::Retention;
@@ -61,6 +62,10 @@ pub struct ServerConfig {
     pub peer_advertise: String,
     /// Admission plugins beyond those that always work.
     pub admission_plugins: Vec<String>,
+    /// Whose tokens are good beside the cluster's own, and who may come without any.
+    pub authentication: Option<AuthenticationConfig>,
+    /// Who is asked about tokens that nobody here knows.
+    pub token_webhook: Option<TokenWebhookConfig>,
     /// What it writes down of requests, and where.
     pub audit: Option<AuditConfig>,
     /// The resources whose objects it encrypts in the store.

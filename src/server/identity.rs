@@ -133,6 +133,8 @@ mod tests {
             advertise: "127.0.0.1".into(),
             peer_advertise: "127.0.0.1".into(),
             admission_plugins: Vec::new(),
+            authentication: None,
+            token_webhook: None,
             audit: None,
             encrypted: Vec::new(),
         }

@@ -1,15 +1,16 @@
 //! [`Policies`]: ValidatingAdmissionPolicies where their bindings make them count.
 
 mod noted;
-mod policy;
+pub(super) mod params;
+pub(super) mod policy;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use self::noted::Noted;
-use self::policy::{Action, Binding, Bound, Known, Policy, Validation};
+use self::params::params;
+use self::policy::{Action, Binding, Bound, Known, Policy, Validation, name_variables};
 use super::Admit;
 use super::followed::Followed;
 use super::matching::{Seen, matched};
@@ -18,15 +19,13 @@ use crate::cel::{Outcome, Variables};
 use crate::crd;
 use crate::informer::{Informer, Informers};
 use crate::object::Object;
-use crate::registry::options::ListOptions;
 use crate::registry::strategy::Kind;
 use crate::resources::{validating_admission_policy, validating_admission_policy_binding};
-use crate::selectors::LabelSelector;
 use crate::status::Status;
 
 /// Holds writes against the policies of the store.
 pub(super) struct Policies {
-    bound: Arc<Followed<Vec<Bound>>>,
+    bound: Arc<Followed<Vec<Bound<Policy>>>>,
     namespaces: Arc<Informer<Object>>,
 }
 
@@ -46,7 +45,8 @@ impl Policies {
             informers.objects(&validating_admission_policy_binding::KIND),
         ];
         let mut known = Known::default();
-        let make = move |lists: Vec<Vec<Arc<Object>>>| known.bound(&lists[0], &lists[1]);
+        let make =
+            move |lists: Vec<Vec<Arc<Object>>>| known.bound(&lists[0], &lists[1], Policy::of);
         let task = Arc::clone(&bound);
         informers.attend(|stop| task.follow(sources, make, stop));
         Self { bound, namespaces }
@@ -72,7 +72,7 @@ impl Policies {
 
     async fn hold_all(
         &self,
-        bound: &[Bound],
+        bound: &[Bound<Policy>],
         admit: &Admit<'_>,
         object: Option<&Object>,
         noted: &mut Noted,
@@ -81,7 +81,7 @@ impl Policies {
         for Bound { policy, bindings } in bound {
             let Some(kind) = self.wanted(policy, &seen).await else { continue };
             for binding in bindings {
-                if self.is_in(binding, &seen).await {
+                if binding.is_about(&seen, &self.namespaces).await {
                     self.hold(policy, binding, &seen, kind, noted).await?;
                 }
             }
@@ -96,12 +96,6 @@ impl Policies {
         policy.scope.selectors.select(seen, &self.namespaces).await.then_some(kind)
     }
 
-    async fn is_in(&self, binding: &Binding, seen: &Seen<'_>) -> bool {
-        let Some(scope) = &binding.scope else { return true };
-        matched(seen, scope.is_equivalent, |kind| scope.is_about(seen, kind)).is_some()
-            && scope.selectors.select(seen, &self.namespaces).await
-    }
-
     async fn hold(
         &self,
         policy: &Policy,
@@ -111,7 +105,7 @@ impl Policies {
         noted: &mut Noted,
     ) -> Result<(), Status> {
         let refuse = |finding: &Finding| refusal(policy, binding, seen, finding);
-        let params = match params(policy, binding, seen).await {
+        let params = match params(policy.param_kind.as_ref(), binding, seen).await {
             Ok(params) => params,
             Err(_) if policy.is_ignored_when_failing => return Ok(()),
             Err(why) => {
@@ -182,7 +176,7 @@ async fn evaluate(
         Ok(false) => return Ok(Vec::new()),
         Err(why) => return Ok(failed(why)),
     }
-    name_variables(policy, &mut variables);
+    name_variables(&policy.variables, &mut variables);
     let mut findings = Vec::new();
     for (place, validation) in policy.validations.iter().enumerate() {
         match validation.holds(&variables) {
@@ -200,64 +194,6 @@ async fn evaluate(
     }
     findings.extend(noted.annotations(policy, &variables).into_iter().flat_map(failed));
     Ok(findings)
-}
-
-/// Gives a policy's own variables their values, each seeing those before it. One that fails is not
-/// there: who uses it fails as well.
-fn name_variables(policy: &Policy, variables: &mut Variables) {
-    let mut values: HashMap<String, Outcome> = HashMap::new();
-    variables.set_all("variables", &values);
-    for (name, expression) in &policy.variables {
-        if let Ok(value) = expression.as_ref().map_err(Clone::clone).and_then(|e| e.run(variables))
-        {
-            values.insert(name.clone(), value);
-            variables.set_all("variables", &values);
-        }
-    }
-}
-
-/// The objects by which a binding sets a policy's parameters; null where it has none. The error says
-/// why they cannot be told.
-async fn params(policy: &Policy, binding: &Binding, seen: &Seen<'_>) -> Result<Vec<Value>, String> {
-    let (Some((api_version, name)), Some(wanted)) = (&policy.param_kind, &binding.params) else {
-        return Ok(vec![Value::Null]);
-    };
-    let registry = seen.admit.registry;
-    let kind = registry.scheme().kind_of(api_version, name).ok_or_else(|| {
-        format!("failed to find resource referenced by paramKind: '{api_version}, Kind={name}'")
-    })?;
-    let own = seen.namespace();
-    let namespace = match (kind.is_namespaced(), wanted.namespace.as_str()) {
-        (false, "") => "",
-        (false, _) => {
-            return Err("paramRef.namespace must not be provided for a cluster-scoped `paramKind`"
-                .to_owned());
-        }
-        (true, "") if own.is_empty() => {
-            return Err("cannot use namespaced paramRef in policy binding that matches cluster-scoped resources".to_owned());
-        }
-        (true, "") => own,
-        (true, namespace) => namespace,
-    };
-    let ctx = seen.admit.ctx;
-    let found = match &wanted.selector {
-        Some(selector) => {
-            let selector = LabelSelector::from_value(selector).unwrap_or_default().to_string();
-            let options = ListOptions::labels(selector);
-            registry.list(ctx, kind, namespace, &options).await.map(|list| list.items)
-        }
-        None => match registry.get(ctx, kind, namespace, &wanted.name).await {
-            Err(error) if error.is_not_found() => Ok(Vec::new()),
-            other => other.map(|object| vec![object]),
-        },
-    };
-    let found = found.map_err(|error| error.message().to_owned())?;
-    if found.is_empty() && wanted.is_needed {
-        return Err(
-            "no params found for policy binding with `Deny` parameterNotFoundAction".to_owned()
-        );
-    }
-    Ok(found.into_iter().map(Object::into_value).collect())
 }
 
 impl Validation {

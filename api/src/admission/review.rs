@@ -1,9 +1,12 @@
 //! `AdmissionReview`: what webhooks and policies are told of a write.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
-use super::Operation;
 use super::matching::Seen;
+use super::{Admit, Operation};
+use crate::authz::ResourceAttributes;
 use crate::cel::Variables;
 use crate::object::Object;
 use crate::registry::strategy::Kind;
@@ -59,7 +62,24 @@ pub(super) fn variables(seen: &Seen<'_>, shown: &Shown<'_>) -> Variables {
     variables.set("object", &value(shown.object));
     variables.set("oldObject", &value(shown.old));
     variables.set("request", &request);
+    if let Some(authorizer) = seen.admit.registry.admission().authorizer() {
+        let user = seen.admit.ctx.shared_user();
+        variables.set_authorizer(Arc::clone(authorizer), user, asked(seen.admit));
+    }
     variables
+}
+
+/// What a write asks for, as the authorizer was asked; the verb comes with the question.
+fn asked(admit: &Admit<'_>) -> ResourceAttributes {
+    ResourceAttributes {
+        group: admit.kind.group.to_owned(),
+        version: admit.kind.version.to_owned(),
+        resource: admit.kind.plural.to_owned(),
+        subresource: admit.subresource.to_owned(),
+        namespace: admit.namespace.to_owned(),
+        name: admit.name.to_owned(),
+        ..ResourceAttributes::default()
+    }
 }
 
 /// Group, version and kind of what is sent, which is not the resource's kind where a part of it has

@@ -233,7 +233,7 @@ impl Webhooks {
 }
 
 /// The new and the old object as `kind` has them.
-async fn both(
+pub(super) async fn both(
     seen: &Seen<'_>,
     kind: &'static Kind,
 ) -> Result<(Option<Object>, Option<Object>), Status> {
@@ -253,6 +253,11 @@ async fn both(
 fn patched(shown: &Object, patch: &Value, kind: &'static Kind) -> Result<Object, String> {
     let value = patch::apply(PatchType::Json, shown.value(), patch, None)
         .map_err(|error| Status::from(error).message().to_owned())?;
+    settled(shown, value, kind)
+}
+
+/// What was made of an object by others, in its form and with its defaults.
+pub(super) fn settled(shown: &Object, value: Value, kind: &'static Kind) -> Result<Object, String> {
     let (api_version, name) = (shown.api_version(), shown.kind());
     let gvk = Gvk::parse(api_version, name);
     let is_whole = name == kind.kind && api_version == kind.api_version();

@@ -10,6 +10,9 @@ use kube_cel::cel::common::ast::{
 /// Maps what is there, to something or to what may again be nothing.
 const MAPS: [&str; 2] = ["optMap", "optFlatMap"];
 
+/// What stands for the optional value that is mapped.
+const HELD: &str = "@held";
+
 /// Makes the expression one that the library can run.
 pub(super) fn rewrite(tree: &mut IdedExpr) {
     children(tree).into_iter().for_each(rewrite);
@@ -43,7 +46,8 @@ fn of_optional(select: SelectExpr) -> Expr {
     call("hasValue", Some(index), Vec::new()).expr
 }
 
-/// `a.optMap(x, f(x))` is `a.hasValue() ? optional.of(f(a.value())) : optional.none()`.
+/// `a.optMap(x, f(x))` is `a.hasValue() ? optional.of(f(a.value())) : optional.none()`, where `a` has a
+/// name: written twice, a chain of these would double with each.
 fn map(mut map: CallExpr) -> Expr {
     let name = match (MAPS.contains(&map.func_name.as_str()), &map.target, &map.args[..]) {
         (true, Some(_), [IdedExpr { expr: Expr::Ident(name), .. }, _]) => name.clone(),
@@ -51,15 +55,18 @@ fn map(mut map: CallExpr) -> Expr {
     };
     let Some(target) = map.target.take().map(|target| *target) else { return Expr::Call(map) };
     let Some(inner) = map.args.pop() else { return Expr::Call(map) };
-    let value = call("value", Some(target.clone()), Vec::new());
+    let held = || Some(ided(Expr::Ident(HELD.to_owned())));
+    let value = call("value", held(), Vec::new());
     let mapped = named(name, value, inner);
     let optional = || Some(ided(Expr::Ident("optional".to_owned())));
     let there = match map.func_name.as_str() {
         "optMap" => call("of", optional(), vec![mapped]),
         _ => mapped,
     };
-    let is_there = call("hasValue", Some(target), Vec::new());
-    call(CONDITIONAL, None, vec![is_there, there, call("none", optional(), Vec::new())]).expr
+    let is_there = call("hasValue", held(), Vec::new());
+    let none = call("none", optional(), Vec::new());
+    let either = call(CONDITIONAL, None, vec![is_there, there, none]);
+    named(HELD.to_owned(), target, either).expr
 }
 
 /// An expression in which a name stands for a value: a loop over nothing whose result it is.
@@ -91,7 +98,7 @@ fn ided(expr: Expr) -> IdedExpr {
     IdedExpr { id: 0, expr }
 }
 
-fn children(tree: &mut IdedExpr) -> Vec<&mut IdedExpr> {
+pub(super) fn children(tree: &mut IdedExpr) -> Vec<&mut IdedExpr> {
     match &mut tree.expr {
         Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => Vec::new(),
         Expr::Call(call) => {

@@ -23,7 +23,8 @@ pub(super) async fn filter(
     next: Next,
 ) -> Response {
     let token = token(&request);
-    let user = match user(&api, request.extensions(), token).await {
+    let path = request.uri().path();
+    let user = match user(&api, request.extensions(), path, token).await {
         Ok(user) => user,
         Err(refusal) => {
             let refusal = refusal.into_response();
@@ -36,7 +37,7 @@ pub(super) async fn filter(
     };
     request.extensions_mut().insert(user);
     // Nobody behind this may see it, or hand it on.
-    if !is_enrolment(&request) {
+    if !is_enrolment(request.uri().path()) {
         request.headers_mut().remove(AUTHORIZATION);
     }
     next.run(request).await
@@ -45,6 +46,7 @@ pub(super) async fn filter(
 async fn user(
     api: &Api,
     extensions: &Extensions,
+    path: &str,
     token: Option<String>,
 ) -> Result<Arc<User>, Status> {
     match extensions.get::<Peer>() {
@@ -57,7 +59,8 @@ async fn user(
     }
     match (extensions.get::<Arc<User>>(), token) {
         (Some(known), _) => Ok(Arc::clone(known)),
-        (None, None) => Ok(Arc::new(User::anonymous())),
+        (None, None) if is_welcome(api, path) => Ok(Arc::new(User::anonymous())),
+        (None, None) => Err(Status::unauthorized()),
         (None, Some(token)) => by_token(api, &token).await.map(Arc::new),
     }
 }
@@ -73,14 +76,38 @@ fn attempted(request: &Request) -> Vec<&'static str> {
     all.into_iter().filter(|(_, is_tried)| *is_tried).map(|(name, _)| name).collect()
 }
 
+/// Whether somebody may come without proof.
+fn is_welcome(api: &Api, path: &str) -> bool {
+    let anonymous = api.config.authentication.as_ref().and_then(|all| all.anonymous.as_ref());
+    anonymous.is_none_or(|anonymous| anonymous.may(path)) || is_enrolment(path)
+}
+
+/// First one of the issuers who says that it is its own, then this cluster, then who is asked outside.
 async fn by_token(api: &Api, token: &str) -> Result<User, Status> {
+    if let Some(issuers) = &api.issuers
+        && let Some(found) = issuers.authenticate(token).await
+    {
+        return found.map_err(refused);
+    }
     let client = Client::new(Arc::clone(&api.registry), Arc::clone(&api.authorizer));
-    bearer::authenticate(&api.tokens, &client, token).await
+    let own = bearer::authenticate(&api.tokens, &client, token).await;
+    match (&own, &api.token_webhook) {
+        (Err(refusal), Some(webhook)) if refusal.code() == 401 => {
+            let found = webhook.authenticate(token, &api.tokens.audiences()).await;
+            found.map_err(refused)?.ok_or_else(Status::unauthorized)
+        }
+        _ => own,
+    }
+}
+
+fn refused(why: String) -> Status {
+    tracing::info!(why, "refused a bearer token");
+    Status::unauthorized()
 }
 
 /// The bearer token, where there is one.
 fn token(request: &Request) -> Option<String> {
-    if is_enrolment(request) {
+    if is_enrolment(request.uri().path()) {
         return None;
     }
     let header = request.headers().get(AUTHORIZATION)?.to_str().ok()?;
@@ -89,6 +116,6 @@ fn token(request: &Request) -> Option<String> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
 }
 
-fn is_enrolment(request: &Request) -> bool {
-    request.uri().path().starts_with("/kontiki/v1/enroll/")
+fn is_enrolment(path: &str) -> bool {
+    path.starts_with("/kontiki/v1/enroll/")
 }

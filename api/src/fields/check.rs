@@ -22,9 +22,7 @@ pub fn check(config: &Object, place: Place, api_version: &str) -> Result<(), App
     if config.at("/metadata/managedFields").is_some_and(|value| !value.is_null()) {
         return Err(ApplyError::BadRequest("metadata.managedFields must be nil".to_owned()));
     }
-    let mut walk = Walk { path: String::new(), errors: Vec::new() };
-    walk.value(config.value(), place);
-    let why = match walk.errors.as_slice() {
+    let why = match mistakes(config.value(), place).as_slice() {
         [] => return Ok(()),
         [only] => only.clone(),
         many => format!("errors:\n  {}", many.join("\n  ")),
@@ -35,6 +33,13 @@ pub fn check(config: &Object, place: Place, api_version: &str) -> Result<(), App
     Err(ApplyError::Untyped(format!(
         "failed to create typed patch object ({namespace}/{name}; {group}/{version}, Kind={kind}): {why}"
     )))
+}
+
+/// What of a configuration is not of its type, each with its place.
+pub(super) fn mistakes(config: &Value, place: Place) -> Vec<String> {
+    let mut walk = Walk { path: String::new(), errors: Vec::new() };
+    walk.value(config, place);
+    walk.errors
 }
 
 /// Most errors that are listed.

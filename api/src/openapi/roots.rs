@@ -29,6 +29,8 @@ roots! {
     api::admissionregistration::v1::ValidatingAdmissionPolicy,
     api::admissionregistration::v1::ValidatingAdmissionPolicyBinding,
     api::admissionregistration::v1::ValidatingWebhookConfiguration,
+    api::admissionregistration::v1beta1::MutatingAdmissionPolicy,
+    api::admissionregistration::v1beta1::MutatingAdmissionPolicyBinding,
     api::apps::v1::ControllerRevision,
     api::apps::v1::DaemonSet,
     api::apps::v1::Deployment,

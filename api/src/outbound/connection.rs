@@ -57,6 +57,12 @@ pub(crate) fn proxying() -> Result<Client, String> {
     make(&Trust::Anybody, None, None)
 }
 
+/// A client for whom these authorities (PEM) vouch for; without any, those of this machine. May read
+/// files.
+pub(crate) fn trusting_in(authorities_pem: &str) -> Result<Client, String> {
+    make(&Trust::Authorities(authorities_pem.as_bytes().to_vec()), None, None)
+}
+
 /// HTTP/1.1: a connection whose other end is gone is not waited for by many calls at once, and it can
 /// become another protocol's.
 fn common(config: ClientConfig) -> ClientBuilder {

@@ -32,15 +32,19 @@ pub(super) fn apply(current: &Value, patch: &Value) -> Result<Value, PatchError>
             }
         }
         json_patch::patch(&mut value, std::slice::from_ref(operation))
-            .map_err(|error| PatchError::Rejected(explain(index, operation, &error.kind)))?;
+            .map_err(|error| refused(index, operation, &error.kind))?;
     }
     Ok(value)
 }
 
-fn explain(index: usize, operation: &PatchOperation, kind: &PatchErrorKind) -> String {
+fn refused(index: usize, operation: &PatchOperation, kind: &PatchErrorKind) -> PatchError {
     let path = operation.path();
     match kind {
-        PatchErrorKind::TestFailed => format!("testing value {path} failed: test failed"),
-        other => format!("operation {index} at {path:?} does not apply: {other}"),
+        PatchErrorKind::TestFailed => {
+            PatchError::Untrue(format!("testing value {path} failed: test failed"))
+        }
+        other => {
+            PatchError::Rejected(format!("operation {index} at {path:?} does not apply: {other}"))
+        }
     }
 }

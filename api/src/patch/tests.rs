@@ -299,7 +299,7 @@ fn a_json_patch_is_carried_out_in_order_or_not_at_all() {
     let failed = run(json!([{"op": "test", "path": "/spec/replicas", "value": 9}])).unwrap_err();
     assert_eq!(
         failed,
-        PatchError::Rejected("testing value /spec/replicas failed: test failed".to_owned())
+        PatchError::Untrue("testing value /spec/replicas failed: test failed".to_owned())
     );
     assert_eq!(Status::from(failed).code(), 422);
     let missing = run(json!([{"op": "remove", "path": "/spec/nothing"}])).unwrap_err();

@@ -12,6 +12,7 @@ use crate::validation::labels::label_selector;
 use crate::validation::names;
 
 const OPERATIONS: [&str; 5] = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
+const MUTABLE: [&str; 4] = ["*", "CONNECT", "CREATE", "UPDATE"];
 const SCOPES: [&str; 3] = ["*", "Cluster", "Namespaced"];
 const CONDITIONS_MAX: usize = 64;
 
@@ -39,6 +40,20 @@ pub(super) fn match_resources(errors: &mut Errors, resources: &At<'_>) {
     for field in ["resourceRules", "excludeResourceRules"] {
         for one in resources.at(field).items() {
             rule(errors, &one);
+        }
+    }
+}
+
+/// What is wrong where only what is made or changed can be meant: nothing is changed of what goes.
+pub(super) fn mutable_operations(errors: &mut Errors, resources: &At<'_>) {
+    for field in ["resourceRules", "excludeResourceRules"] {
+        let rules = resources.at(field);
+        for rule in rules.items() {
+            for operation in rule.at("operations").items() {
+                if !MUTABLE.contains(&operation.str()) && OPERATIONS.contains(&operation.str()) {
+                    errors.not_supported(&rules.at("operations").with(operation.value()), &MUTABLE);
+                }
+            }
         }
     }
 }

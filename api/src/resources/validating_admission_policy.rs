@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::admission_rules::{expression, fill_match, match_conditions, match_resources};
 use super::{KINDS, check, defaults};
-use crate::cel::{Expression, VARIABLES};
+use crate::cel::{AUTHORIZER, Expression, VARIABLES};
 use crate::context::RequestContext;
 use crate::object::Object;
 use crate::registry::strategy::{ALL_VERBS, Column, Kind, Scope, Strategy, Subresource};
@@ -169,13 +169,7 @@ pub(crate) fn variables(has_params: bool) -> Vec<&'static str> {
 fn check_spec(errors: &mut Errors, spec: &At<'_>) {
     errors.optional_one_of(&spec.at("failurePolicy"), &["Fail", "Ignore"]);
     let params = spec.at("paramKind");
-    if params.is_set() {
-        for field in ["apiVersion", "kind"] {
-            if params.at(field).str().is_empty() {
-                errors.required(&params.at(field), "");
-            }
-        }
-    }
+    check_param_kind(errors, &params);
     let constraints = spec.at("matchConstraints");
     if !constraints.is_set() {
         errors.required(&constraints, "");
@@ -204,7 +198,17 @@ fn check_spec(errors: &mut Errors, spec: &At<'_>) {
     }
 }
 
-fn check_variables(errors: &mut Errors, variables: &At<'_>, names: &[&str]) {
+/// What is wrong with the kind of a policy's parameters.
+pub(super) fn check_param_kind(errors: &mut Errors, params: &At<'_>) {
+    for field in ["apiVersion", "kind"] {
+        if params.is_set() && params.at(field).str().is_empty() {
+            errors.required(&params.at(field), "");
+        }
+    }
+}
+
+/// What is wrong with a policy's own variables.
+pub(super) fn check_variables(errors: &mut Errors, variables: &At<'_>, names: &[&str]) {
     let mut seen = BTreeSet::new();
     for variable in variables.items() {
         let name = variable.at("name");
@@ -230,7 +234,8 @@ fn check_validation(errors: &mut Errors, validation: &At<'_>, names: &[&str]) {
     }
     let made = validation.at("messageExpression");
     if !made.str().is_empty() {
-        expression(errors, &made, names);
+        let names: Vec<&str> = names.iter().copied().filter(|name| *name != AUTHORIZER).collect();
+        expression(errors, &made, &names);
     }
     errors.optional_one_of(&validation.at("reason"), &REASONS);
 }

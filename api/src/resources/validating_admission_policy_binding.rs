@@ -65,21 +65,25 @@ impl Strategy for ValidatingAdmissionPolicyBinding {
     }
 
     fn row(&self, object: &Object, now: Timestamp) -> Vec<Value> {
-        let (namespace, name) =
-            (object.str_at("/spec/paramRef/namespace"), object.str_at("/spec/paramRef/name"));
-        let has_selector = object.at("/spec/paramRef/selector").is_some_and(Value::is_object);
-        let params = match (namespace, name) {
-            (_, "") if has_selector => "<selector>".to_owned(),
-            (_, "") => "<unset>".to_owned(),
-            ("", name) => name.to_owned(),
-            (namespace, name) => format!("{namespace}/{name}"),
-        };
         vec![
             object.name().into(),
             object.str_at("/spec/policyName").into(),
-            params.into(),
+            params_in_a_word(object).into(),
             table::age(object, now),
         ]
+    }
+}
+
+/// What a table shows of a binding's parameters.
+pub(super) fn params_in_a_word(object: &Object) -> String {
+    let (namespace, name) =
+        (object.str_at("/spec/paramRef/namespace"), object.str_at("/spec/paramRef/name"));
+    let has_selector = object.at("/spec/paramRef/selector").is_some_and(Value::is_object);
+    match (namespace, name) {
+        (_, "") if has_selector => "<selector>".to_owned(),
+        (_, "") => "<unset>".to_owned(),
+        ("", name) => name.to_owned(),
+        (namespace, name) => format!("{namespace}/{name}"),
     }
 }
 
@@ -104,7 +108,8 @@ fn check_spec(errors: &mut Errors, spec: &At<'_>) {
     }
 }
 
-fn check_params(errors: &mut Errors, params: &At<'_>) {
+/// What is wrong with which objects set the parameters.
+pub(super) fn check_params(errors: &mut Errors, params: &At<'_>) {
     if !params.is_set() {
         return;
     }

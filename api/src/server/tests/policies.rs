@@ -135,6 +135,48 @@ async fn bindings_choose_where_with_what_and_how_a_policy_counts() {
 }
 
 #[tokio::test]
+async fn policies_ask_what_the_user_may_and_cannot_burn_the_processor() {
+    let cluster = Cluster::start().await;
+    let asking = policy(
+        "asking",
+        json!({ "validations": [{ "message": "not yours",
+            "expression": "authorizer.group('').resource('secrets').namespace('kube-system')\
+                .check('delete').allowed() && authorizer.requestResource.check('create').allowed()" }] }),
+    );
+    cluster.hold_to(&asking, &binding("asking", json!({}))).await;
+    let role = json!({ "metadata": { "name": "maps" }, "rules": [{ "apiGroups": [""],
+        "resources": ["configmaps"], "verbs": ["create"] }] });
+    cluster.post("/apis/rbac.authorization.k8s.io/v1/clusterroles", &role).await.ok();
+    let bound = json!({ "metadata": { "name": "maps" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "maps" },
+        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "jane" }] });
+    cluster.post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &bound).await.ok();
+    let jane = User::authenticated("jane", &[]);
+    let create = async || {
+        let path = format!("{CONFIG_MAPS}?dryRun=All");
+        cluster.call_as(&jane, Method::POST, &path, &map("a", "1")).await
+    };
+    let mut last = create().await;
+    for _ in 0..1000 {
+        if last.refusal().2.ends_with("denied request: not yours") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        last = create().await;
+    }
+    assert!(last.refusal().2.ends_with("denied request: not yours"), "{last:?}");
+    cluster.post(CONFIG_MAPS, &map("masters-may", "1")).await.ok();
+    let burning = "object.metadata.name.split('').all(a, object.metadata.name.split('').all(b, \
+        object.metadata.name.split('').all(c, object.metadata.name.split('').all(d, a + b + c + d != ''))))";
+    let burning = policy("burning", json!({ "validations": [{ "expression": burning }] }));
+    cluster.hold_to(&burning, &binding("burning", json!({}))).await;
+    let begun = std::time::Instant::now();
+    let refused = cluster.refused(&map(&"x".repeat(60), "1")).await;
+    assert!(refused.refusal().2.contains("actual cost limit exceeded"), "{refused:?}");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20));
+}
+
+#[tokio::test]
 async fn policies_that_cannot_be_are_refused() {
     let cluster = Cluster::start().await;
     let table = [
