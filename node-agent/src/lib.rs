@@ -61,6 +61,7 @@ pub mod api;
 pub mod catalog;
 pub mod checkpoint;
 pub mod events;
+pub mod evict;
 pub mod follow;
 pub mod paths;
 mod quantity;

@@ -19,16 +19,17 @@ use crate::checkpoint::Checkpoint;
 use crate::config::Timers;
 use crate::env::References;
 use crate::events::{Kind, Recorder};
+use crate::evict::pressure::Pressure;
 use crate::paths::Paths;
 use crate::plan::{
-    Failure, Input, Memory, Observed, Plan, Step, Volumes, is_ending, plan as make_plan,
+    Eviction, Failure, Input, Memory, Observed, Plan, Step, Volumes, is_ending, plan as make_plan,
 };
 use crate::probes::{Question, Report};
 use crate::restarts::{BackoffRule, Backoffs};
 use crate::runtime::Runtime;
 use crate::spec::NodeFacts;
 use crate::status::conditions::RESIZE;
-use crate::status::{is_final, pod_status};
+use crate::status::{is_final, pod_status, stands};
 use crate::volumes;
 
 mod claims;
@@ -71,6 +72,8 @@ pub struct Context {
     pub catalog: Arc<RwLock<Catalog>>,
     /// What pods were promised.
     pub allocations: Allocations,
+    /// What the node is short of.
+    pub pressure: Pressure,
     /// Last known pods.
     pub checkpoint: Checkpoint,
     /// Periods and deadlines.
@@ -86,6 +89,8 @@ pub struct Desired {
     pub pod: Arc<Pod>,
     /// The API no longer has it.
     pub gone: bool,
+    /// The node ends it.
+    pub eviction: Option<Eviction>,
 }
 
 /// A step that ended.
@@ -200,10 +205,11 @@ impl Worker {
 
     /// One look at everything; answers when to look again, or none when the pod is no more.
     async fn sync(&mut self) -> Option<Timestamp> {
-        let Desired { pod, gone } = self.desired.borrow_and_update().clone();
+        let Desired { pod, gone, eviction } = self.desired.borrow_and_update().clone();
+        self.memory.eviction = eviction;
         let gone = gone || self.gone;
         let pod = self.with_status(&pod);
-        if is_ending(&pod, gone) {
+        if is_ending(&pod, gone) || self.memory.eviction.is_some() {
             self.starting.cancel();
         }
         let retry_at = Timestamp::now() + RETRY;
@@ -265,6 +271,10 @@ impl Worker {
         // What was reported as the end stays: containers removed since then would look lost.
         if gone || (self.memory.final_status_written && is_ending(pod, gone)) {
             return None;
+        }
+        if stands(pod, &self.observed) {
+            self.memory.final_status_written = true;
+            return is_ending(pod, gone).then_some(now);
         }
         let status = pod_status(&self.input(pod, gone, now), plan, self.context.node.ip);
         let known = self.written.as_ref().or(pod.status.as_ref());

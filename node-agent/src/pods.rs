@@ -13,6 +13,7 @@ use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{name, namespace, uid};
+use crate::evict::Order;
 use crate::follow::{Change, follow};
 use crate::pod_worker::{Context, Desired, Worker};
 use crate::runtime::{Listed, Runtime};
@@ -40,10 +41,23 @@ impl PodIndex {
         named.max_by_key(|pod| pod.metadata.creation_timestamp.clone()).cloned()
     }
 
+    /// One pod more.
+    #[cfg(test)]
+    pub(crate) fn insert(&self, pod: Pod) {
+        self.pods.write().insert(uid(&pod).to_owned(), Arc::new(pod));
+    }
+
     /// All pods.
     pub fn all(&self) -> Vec<Arc<Pod>> {
         self.pods.read().values().cloned().collect()
     }
+}
+
+/// Whether the API has a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presence {
+    There,
+    Gone,
 }
 
 struct Handle {
@@ -79,7 +93,13 @@ impl Pods {
     }
 
     /// Works until `shutdown`; leaves every pod running then (N1).
-    pub async fn run(mut self, client: kube::Client, node: String, shutdown: CancellationToken) {
+    pub async fn run(
+        mut self,
+        client: kube::Client,
+        node: String,
+        mut orders: mpsc::Receiver<Order>,
+        shutdown: CancellationToken,
+    ) {
         for pod in self.context.checkpoint.load() {
             self.apply(pod, &shutdown);
         }
@@ -96,6 +116,7 @@ impl Pods {
                 () = shutdown.cancelled() => break,
                 Some(change) = changes.recv() => self.change(change, &shutdown),
                 Some(look) = looks.recv() => self.look(look, &shutdown),
+                Some(order) = orders.recv() => self.evict(order),
                 Some(ended) = self.workers.join_next_with_id() => self.worker_ended(ended, &shutdown),
             }
         }
@@ -129,19 +150,28 @@ impl Pods {
 
     fn apply(&mut self, pod: Pod, shutdown: &CancellationToken) {
         self.context.checkpoint.save(&pod);
-        self.want(Desired { pod: Arc::new(pod), gone: false }, shutdown);
+        self.want(Arc::new(pod), Presence::There, shutdown);
     }
 
-    fn want(&mut self, desired: Desired, shutdown: &CancellationToken) {
-        let key = uid(&desired.pod).to_owned();
-        if !desired.gone {
-            self.index.pods.write().insert(key.clone(), desired.pod.clone());
+    fn want(&mut self, pod: Arc<Pod>, presence: Presence, shutdown: &CancellationToken) {
+        let key = uid(&pod).to_owned();
+        let gone = presence == Presence::Gone;
+        if !gone {
+            self.index.pods.write().insert(key.clone(), pod.clone());
         }
         if let Some(handle) = self.handles.get(&key) {
-            handle.desired.send_replace(desired);
+            // An eviction is not called off.
+            handle.desired.send_modify(|desired| (desired.pod, desired.gone) = (pod, gone));
             return;
         }
-        self.employ(key, desired, Duration::ZERO, shutdown);
+        self.employ(key, Desired { pod, gone, eviction: None }, Duration::ZERO, shutdown);
+    }
+
+    /// Has a pod's worker end it.
+    fn evict(&self, order: Order) {
+        if let Some(handle) = self.handles.get(&order.uid) {
+            handle.desired.send_modify(|desired| desired.eviction = Some(order.eviction));
+        }
     }
 
     /// A worker for a pod, which begins after `wait`.
@@ -211,7 +241,7 @@ impl Pods {
             tracing::info!(%uid, "remove a pod that the API does not know");
             let mut pod = Pod::default();
             pod.metadata.uid = Some(uid);
-            self.want(Desired { pod: Arc::new(pod), gone: true }, shutdown);
+            self.want(Arc::new(pod), Presence::Gone, shutdown);
         }
     }
 }

@@ -165,6 +165,7 @@ impl Lab {
             )
             .unwrap(),
             paths,
+            pressure: Pressure::default(),
             node: NodeFacts {
                 ip: "192.0.2.1".parse().unwrap(),
                 cgroup_root: "/kontiki-no-such-cgroup".into(),
@@ -187,7 +188,7 @@ impl Lab {
     /// A worker for the pod, nudged all the time as by a busy runtime.
     pub(crate) fn start(&self) -> Running {
         let pod = Arc::new(self.pod.clone());
-        let (desired, receiver) = watch::channel(Desired { pod, gone: false });
+        let (desired, receiver) = watch::channel(Desired { pod, gone: false, eviction: None });
         let (nudge, shutdown) = (Arc::new(Notify::new()), CancellationToken::new());
         let worker = Worker::new(self.context.clone(), receiver, nudge.clone());
         let task = tokio::spawn(worker.run(shutdown.clone()));
