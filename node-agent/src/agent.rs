@@ -34,7 +34,7 @@ use crate::network::services::{self, Services};
 use crate::node::{NodeReporter, renew_lease};
 use crate::paths::Paths;
 use crate::pod_worker::Context;
-use crate::pods::{PodIndex, Pods};
+use crate::pods::{PodIndex, Pods, Told};
 use crate::policy::Policies;
 use crate::preflight::find_cni_bin_dir;
 use crate::proxy::Proxy;
@@ -47,7 +47,7 @@ use crate::server::{Server, Sources};
 use crate::spec::NodeFacts;
 use crate::spec::files::parse_resolv_conf;
 use crate::stats::{self, Stats};
-use crate::{events, log_rotation, network, system};
+use crate::{events, log_rotation, mirrors, network, static_pods, system};
 
 /// Pulls at the same time; more wait.
 const PULLS_MAX: usize = 4;
@@ -209,7 +209,13 @@ impl Agent {
         tasks.spawn(reporter.run(client.clone(), shutdown.clone()));
         let orders = self.spawn_evictor(&mut tasks, &index, recorder, pressure, &shutdown);
         let pods = Pods::new(context, index);
-        tasks.spawn(pods.run(client, self.config.node_name.clone(), orders, shutdown.clone()));
+        let node = self.config.node_name.clone();
+        tasks.spawn(mirrors::run(client.clone(), node.clone(), pods.view(), shutdown.clone()));
+        let (found, statics) = mpsc::channel(1);
+        let folder = self.config.static_pods_dir.clone();
+        tasks.spawn(static_pods::run(folder, node.clone(), found, shutdown.clone()));
+        let told = Told { orders, statics };
+        tasks.spawn(pods.run(client, node, told, shutdown.clone()));
         let supervise = async {
             if let Some(containerd) = &self.containerd {
                 containerd.supervise(shutdown.clone()).await;

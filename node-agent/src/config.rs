@@ -56,6 +56,8 @@ pub struct AgentConfig {
     /// Where pods find the cluster's names; the agent answers there, unless the Service of that
     /// address selects pods. Without it pods use the node's name servers.
     pub cluster_dns: Option<ClusterDns>,
+    /// Folder with descriptions of pods that this node runs by itself.
+    pub static_pods_dir: Option<PathBuf>,
     /// When pods are ended for want of something.
     pub eviction: EvictionConfig,
     /// When images that nobody uses are removed.
@@ -94,6 +96,7 @@ impl AgentConfig {
             max_pods: MAX_PODS,
             service_proxy: ServiceProxy::Nftables,
             cluster_dns: None,
+            static_pods_dir: None,
             eviction: EvictionConfig::default(),
             image_gc: ImageGcConfig::default(),
             timers: Timers::default(),

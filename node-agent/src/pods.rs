@@ -15,8 +15,12 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{name, namespace, uid};
 use crate::evict::Order;
 use crate::follow::{Change, follow};
+use crate::mirrors::{Key, Mirror, View, key};
 use crate::pod_worker::{Context, Desired, Worker};
 use crate::runtime::{Listed, Runtime};
+use crate::static_pods::is_static;
+
+mod statics;
 
 /// What the API says, waiting to be taken in; the watch waits when it is full.
 const CHANGES: usize = 64;
@@ -60,6 +64,15 @@ enum Presence {
     Gone,
 }
 
+/// What the task is told by others of the agent.
+#[derive(Debug)]
+pub struct Told {
+    /// Pods to be ended.
+    pub orders: mpsc::Receiver<Order>,
+    /// All static pods, whenever they change.
+    pub statics: mpsc::Receiver<Vec<Pod>>,
+}
+
 struct Handle {
     desired: watch::Sender<Desired>,
     nudge: Arc<Notify>,
@@ -74,6 +87,14 @@ pub struct Pods {
     /// Whose task is which.
     tasks: HashMap<task::Id, String>,
     listed: HashSet<Listed>,
+    /// Static pods that have no worker yet, because their name is taken.
+    waiting: BTreeMap<String, Pod>,
+    /// What shows static pods in the API.
+    mirrors: BTreeMap<Key, Mirror>,
+    /// For whoever keeps those.
+    view: watch::Sender<View>,
+    /// The files of static pods were read since the start.
+    files_read: bool,
     /// The API was heard since the start: what it does not name may be removed.
     heard: bool,
 }
@@ -88,8 +109,17 @@ impl Pods {
             workers: JoinSet::new(),
             tasks: HashMap::new(),
             listed: HashSet::new(),
+            waiting: BTreeMap::new(),
+            mirrors: BTreeMap::new(),
+            view: watch::Sender::default(),
+            files_read: false,
             heard: false,
         }
+    }
+
+    /// What there is of static pods and of what shows them, as it changes.
+    pub fn view(&self) -> watch::Receiver<View> {
+        self.view.subscribe()
     }
 
     /// Works until `shutdown`; leaves every pod running then (N1).
@@ -97,7 +127,7 @@ impl Pods {
         mut self,
         client: kube::Client,
         node: String,
-        mut orders: mpsc::Receiver<Order>,
+        mut told: Told,
         shutdown: CancellationToken,
     ) {
         for pod in self.context.checkpoint.load() {
@@ -116,7 +146,8 @@ impl Pods {
                 () = shutdown.cancelled() => break,
                 Some(change) = changes.recv() => self.change(change, &shutdown),
                 Some(look) = looks.recv() => self.look(look, &shutdown),
-                Some(order) = orders.recv() => self.evict(order),
+                Some(order) = told.orders.recv() => self.evict(order),
+                Some(pods) = told.statics.recv() => self.set_statics(pods, &shutdown),
                 Some(ended) = self.workers.join_next_with_id() => self.worker_ended(ended, &shutdown),
             }
         }
@@ -129,17 +160,30 @@ impl Pods {
         match change {
             Change::Reset(pods) => {
                 let present: HashSet<String> = pods.iter().map(|pod| uid(pod).to_owned()).collect();
+                self.mirrors.clear();
                 for pod in pods {
-                    self.apply(pod, shutdown);
+                    match Mirror::of(&pod) {
+                        Some(mirror) => drop(self.mirrors.insert(key(&pod), mirror)),
+                        None => self.apply(pod, shutdown),
+                    }
                 }
-                let absent = self.handles.iter().filter(|(uid, _)| !present.contains(*uid));
-                for (_, handle) in absent {
-                    handle.desired.send_modify(|desired| desired.gone = true);
+                for (uid, handle) in &self.handles {
+                    let is_of_files = is_static(&handle.desired.borrow().pod);
+                    if !is_of_files && !present.contains(uid) {
+                        handle.desired.send_modify(|desired| desired.gone = true);
+                    }
                 }
                 self.heard = true;
+                self.show();
                 self.remove_orphans(shutdown);
             }
-            Change::Apply(pod) => self.apply(*pod, shutdown),
+            Change::Apply(pod) => match Mirror::of(&pod) {
+                Some(mirror) => self.set_mirror(key(&pod), Some(mirror)),
+                None => self.apply(*pod, shutdown),
+            },
+            Change::Delete(pod) if Mirror::of(&pod).is_some() => {
+                self.set_mirror(key(&pod), None);
+            }
             Change::Delete(pod) => {
                 if let Some(handle) = self.handles.get(uid(&pod)) {
                     handle.desired.send_modify(|desired| desired.gone = true);
@@ -164,7 +208,7 @@ impl Pods {
             handle.desired.send_modify(|desired| (desired.pod, desired.gone) = (pod, gone));
             return;
         }
-        self.employ(key, Desired { pod, gone, eviction: None }, Duration::ZERO, shutdown);
+        self.employ(key, Desired { pod, gone, eviction: None, mirror: None }, Duration::ZERO, shutdown);
     }
 
     /// Has a pod's worker end it.
@@ -204,6 +248,7 @@ impl Pods {
         match broke {
             None => {
                 self.index.pods.write().remove(&uid);
+                self.begin_waiting(shutdown);
             }
             // Its pod is not left alone: all that a worker knows is learnt anew.
             Some(error) => {

@@ -96,6 +96,9 @@ pub struct Flags {
     /// How many pods the node takes.
     #[arg(long, env = "KONTIKI_MAX_PODS", default_value_t = MAX_PODS)]
     max_pods: u32,
+    /// Folder with manifests of pods that the node runs by itself, with servers or without.
+    #[arg(long, env = "KONTIKI_POD_MANIFEST_PATH", value_name = "DIR")]
+    pod_manifest_path: Option<PathBuf>,
     #[command(flatten)]
     pressure: PressureFlags,
     /// A label of the node (several may be given).
@@ -139,6 +142,9 @@ impl Flags {
         if let Some(images) = self.images.as_ref().filter(|images| !images.is_dir()) {
             bail!("--images {}: expected a folder with image archives", images.display());
         }
+        if let Some(folder) = self.pod_manifest_path.as_ref().filter(|folder| !folder.is_dir()) {
+            bail!("--pod-manifest-path {}: expected a folder", folder.display());
+        }
         let (eviction, image_gc) = self.pressure.validate()?;
         let node_ip = self.node_ip.unwrap_or_else(super::up::primary_address);
         Ok(Validated {
@@ -171,6 +177,7 @@ impl Flags {
             labels: validated.labels,
             max_pods: self.max_pods,
             cluster_dns: validated.cluster_dns,
+            static_pods_dir: self.pod_manifest_path,
             eviction: validated.eviction,
             image_gc: validated.image_gc,
             service_proxy: match self.service_proxy {
@@ -271,6 +278,7 @@ mod tests {
             (format!("{server} --node-label gpu"), "--node-label gpu: expected KEY=VALUE"),
             (format!("{server} --node-name NODE"), "--node-name \"NODE\": expected lower-case"),
             (format!("{server} --images /nonexistent"), "expected a folder with image archives"),
+            (format!("{server} --pod-manifest-path /nonexistent"), "expected a folder"),
             (format!("{server} --eviction-hard memory<1Gi"), "unsupported eviction signal"),
             (format!("{server} --eviction-soft pid.available<9"), "grace period must be specified"),
             (format!("{server} --image-gc-low-threshold 85"), "expected less than the high"),

@@ -8,14 +8,11 @@ use k8s_openapi::api::core::v1::Pod;
 use super::signal::{Observations, Resource};
 use super::threshold::Threshold;
 use crate::plan::all_containers;
+use crate::static_pods::{MIRROR, annotation, is_static};
 use crate::{quantity, requests};
 
 /// From this priority on a pod is the system's own.
 const SYSTEM_CRITICAL: i32 = 2_000_000_000;
-/// Where a pod comes from: the API, or a file of its node.
-pub const SOURCE: &str = "kubernetes.io/config.source";
-/// A pod that only shows in the API what its node runs by itself.
-pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// What a pod uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,9 +51,7 @@ pub struct Candidate {
 
 /// True for pods without which the node, or the cluster, does not work: they are never ended.
 pub fn is_critical(pod: &Pod) -> bool {
-    let annotation = |key: &str| pod.metadata.annotations.as_ref().and_then(|all| all.get(key));
-    let is_static = annotation(SOURCE).is_some_and(|source| source != "api");
-    is_static || annotation(MIRROR).is_some() || priority(pod) >= SYSTEM_CRITICAL
+    is_static(pod) || annotation(pod, MIRROR).is_some() || priority(pod) >= SYSTEM_CRITICAL
 }
 
 fn priority(pod: &Pod) -> i32 {
@@ -150,6 +145,7 @@ mod tests {
     use super::super::signal::{Observation, Signal};
     use super::super::threshold::{Flags, parse};
     use super::*;
+    use crate::static_pods::SOURCE;
 
     const MIB: i64 = 1 << 20;
 

@@ -97,6 +97,7 @@ fn configuration(config: &AgentConfig) -> Value {
         "imageGCLowThresholdPercent": config.image_gc.low_percent,
         "imageMinimumGCAge": seconds(config.image_gc.min_age),
         "maxPods": config.max_pods,
+        "staticPodPath": config.static_pods_dir,
         "nodeLeaseDurationSeconds": config.timers.lease_duration.as_secs(),
         "nodeStatusReportFrequency": seconds(config.timers.node_status),
         "nodeStatusUpdateFrequency": seconds(config.timers.node_status),
