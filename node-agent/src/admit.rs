@@ -27,6 +27,13 @@ pub struct Refusal {
     pub message: String,
 }
 
+impl Refusal {
+    /// The message without what goes before it in statuses.
+    pub fn why(&self) -> &str {
+        self.message.trim_start_matches("Pod was rejected: ")
+    }
+}
+
 /// Why the pod is not run; none if it is.
 pub fn refusal(pod: &Pod) -> Option<Refusal> {
     let spec = pod.spec.as_ref()?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +23,10 @@ use crate::config::{AgentConfig, RuntimeChoice, ServiceProxy};
 use crate::containerd::Containerd;
 use crate::containerd::settings::Settings;
 use crate::dns::Dns;
+use crate::events::Recorder;
+use crate::evict::pressure::Pressure;
+use crate::evict::{Evictor, Order};
+use crate::images::collect::Collector;
 use crate::images::{Importer, pause};
 use crate::network::peers::Peers;
 use crate::network::routes::Routes;
@@ -30,7 +34,7 @@ use crate::network::services::{self, Services};
 use crate::node::{NodeReporter, renew_lease};
 use crate::paths::Paths;
 use crate::pod_worker::Context;
-use crate::pods::{PodIndex, Pods};
+use crate::pods::{PodIndex, Pods, Told};
 use crate::policy::Policies;
 use crate::preflight::find_cni_bin_dir;
 use crate::proxy::Proxy;
@@ -43,10 +47,12 @@ use crate::server::{Server, Sources};
 use crate::spec::NodeFacts;
 use crate::spec::files::parse_resolv_conf;
 use crate::stats::{self, Stats};
-use crate::{events, log_rotation, network, system};
+use crate::{events, log_rotation, mirrors, network, static_pods, system};
 
 /// Pulls at the same time; more wait.
 const PULLS_MAX: usize = 4;
+/// Pods ordered to end that may wait to be; the evictor waits when it is full.
+const ORDERS: usize = 4;
 /// Between two looks for servers that joined the cluster.
 const LEARN_PERIOD: Duration = Duration::from_secs(15);
 /// The label of a node that says where it stands.
@@ -95,6 +101,8 @@ pub struct Agent {
     containerd: Option<Containerd>,
     runtime: Arc<dyn Runtime>,
     version: RuntimeVersion,
+    /// Names of images that nobody could fetch again.
+    kept_images: BTreeSet<String>,
     server: Server,
     address: SocketAddr,
 }
@@ -125,7 +133,8 @@ impl Agent {
         let version = runtime.version().await.map_err(|error| {
             AgentError::Runtime(format!("{} does not serve CRI: {error}", socket.display()))
         })?;
-        import_images(&config, &paths, &socket, runtime.as_ref(), &version).await?;
+        let kept_images =
+            import_images(&config, &paths, &socket, runtime.as_ref(), &version).await?;
         Ok(Self {
             config: Arc::new(config),
             paths,
@@ -133,6 +142,7 @@ impl Agent {
             containerd,
             runtime,
             version,
+            kept_images,
             server,
             address,
         })
@@ -156,6 +166,7 @@ impl Agent {
             AgentError::io("open the folder", &self.paths.allocations(), source)
         })?;
         let index = PodIndex::default();
+        let pressure = Pressure::default();
         let catalog = Arc::new(RwLock::new(Catalog::default()));
         let context = Arc::new(Context {
             runtime: self.runtime.clone(),
@@ -165,6 +176,7 @@ impl Agent {
             node,
             catalog: Arc::clone(&catalog),
             allocations,
+            pressure: pressure.clone(),
             checkpoint,
             timers: self.config.timers.clone(),
             pulls: Semaphore::new(PULLS_MAX),
@@ -175,7 +187,8 @@ impl Agent {
             runtime: self.runtime.clone(),
             version: self.version.clone(),
             port: self.address.port(),
-            recorder,
+            recorder: recorder.clone(),
+            pressure: pressure.clone(),
         };
         let stats = Stats::default();
         let sources = self.sources(&client, &index, &stats);
@@ -186,7 +199,6 @@ impl Agent {
             self.runtime.clone(),
             shutdown.clone(),
         );
-        let pods = Pods::new(context, index);
         let mut tasks = JoinSet::new();
         self.spawn_network(&mut tasks, &client, catalog, &shutdown).await;
         tasks.spawn(rotation);
@@ -195,7 +207,15 @@ impl Agent {
         tasks.spawn(learn_servers(self.servers.clone(), shutdown.clone()));
         tasks.spawn(renew_lease(client.clone(), self.config.clone(), shutdown.clone()));
         tasks.spawn(reporter.run(client.clone(), shutdown.clone()));
-        tasks.spawn(pods.run(client, self.config.node_name.clone(), shutdown.clone()));
+        let orders = self.spawn_evictor(&mut tasks, &index, recorder, pressure, &shutdown);
+        let pods = Pods::new(context, index);
+        let node = self.config.node_name.clone();
+        tasks.spawn(mirrors::run(client.clone(), node.clone(), pods.view(), shutdown.clone()));
+        let (found, statics) = mpsc::channel(1);
+        let folder = self.config.static_pods_dir.clone();
+        tasks.spawn(static_pods::run(folder, node.clone(), found, shutdown.clone()));
+        let told = Told { orders, statics };
+        tasks.spawn(pods.run(client, node, told, shutdown.clone()));
         let supervise = async {
             if let Some(containerd) = &self.containerd {
                 containerd.supervise(shutdown.clone()).await;
@@ -242,6 +262,38 @@ impl Agent {
         tasks.spawn(peers.run(client.clone(), shutdown.clone()));
         let services = Services::new(node.clone(), catalog, self.proxy(), range_sender, others);
         tasks.spawn(services.run(client.clone(), shutdown.clone()));
+    }
+
+    /// What keeps the node from running short; answers where it orders pods to end.
+    fn spawn_evictor(
+        &self,
+        tasks: &mut JoinSet<()>,
+        index: &PodIndex,
+        recorder: Recorder,
+        pressure: Pressure,
+        shutdown: &CancellationToken,
+    ) -> mpsc::Receiver<Order> {
+        let collector = Arc::new(Collector::new(
+            self.runtime.clone(),
+            self.config.image_gc,
+            self.paths.data().to_path_buf(),
+            self.kept_images.clone(),
+            self.config.node_name.clone(),
+            recorder.clone(),
+        ));
+        tasks.spawn(Arc::clone(&collector).run(shutdown.clone()));
+        let (orders, receiver) = mpsc::channel(ORDERS);
+        let evictor = Evictor {
+            config: self.config.eviction.clone(),
+            node_name: self.config.node_name.clone(),
+            sources: self.stats_sources(index),
+            recorder,
+            pressure,
+            collector,
+            orders,
+        };
+        tasks.spawn(evictor.run(shutdown.clone()));
+        receiver
     }
 
     /// What the agent's server answers from.
@@ -351,32 +403,36 @@ async fn start_containerd(
     Ok((Some(containerd), socket))
 }
 
+/// Brings the images in that come from files; answers the names of those that must stay, because
+/// nobody could fetch them again.
 async fn import_images(
     config: &AgentConfig,
     paths: &Paths,
     socket: &Path,
     runtime: &dyn Runtime,
     version: &RuntimeVersion,
-) -> Result<(), AgentError> {
+) -> Result<BTreeSet<String>, AgentError> {
+    let sandbox = config.sandbox_image.clone().unwrap_or_else(|| pause::NAME.to_owned());
+    let mut kept = BTreeSet::from([sandbox]);
     let supervised = config.runtime == RuntimeChoice::Supervised;
     if version.name != "containerd" {
         if config.images_dir.is_some() {
             tracing::warn!(runtime = %version.name, "image archives are imported into containerd only");
         }
-        return Ok(());
+        return Ok(kept);
     }
     // A runtime of somebody else's has its own idea of a sandbox image.
     if !supervised && config.images_dir.is_none() {
-        return Ok(());
+        return Ok(kept);
     }
     let importer = Importer::new(paths, socket, supervised.then(|| snapshotter(paths)).flatten())?;
     if supervised && config.sandbox_image.is_none() {
         importer.pause_image(runtime).await?;
     }
-    match &config.images_dir {
-        Some(dir) => importer.folder(dir).await,
-        None => Ok(()),
+    if let Some(dir) = &config.images_dir {
+        kept.extend(importer.folder(dir).await?);
     }
+    Ok(kept)
 }
 
 /// The snapshotter that containerd was configured with.

@@ -149,6 +149,11 @@ impl Allocations {
         pod
     }
 
+    /// Whether a pod was promised anything: it has been here before.
+    pub fn knows(&self, uid: &str) -> bool {
+        self.held.lock().contains_key(uid)
+    }
+
     /// What the containers of a pod were given.
     pub fn given(&self, uid: &str) -> ByContainer {
         self.held.lock().get(uid).map(|held| held.given.clone()).unwrap_or_default()

@@ -9,6 +9,8 @@ use k8s_openapi::api::core::v1::Taint;
 use serde::{Deserialize, Serialize};
 
 use crate::dns::ClusterDns;
+use crate::evict::EvictionConfig;
+use crate::images::collect::ImageGcConfig;
 
 /// Pods a node takes unless told otherwise, as upstream.
 pub const MAX_PODS: u32 = 110;
@@ -54,6 +56,12 @@ pub struct AgentConfig {
     /// Where pods find the cluster's names; the agent answers there, unless the Service of that
     /// address selects pods. Without it pods use the node's name servers.
     pub cluster_dns: Option<ClusterDns>,
+    /// Folder with descriptions of pods that this node runs by itself.
+    pub static_pods_dir: Option<PathBuf>,
+    /// When pods are ended for want of something.
+    pub eviction: EvictionConfig,
+    /// When images that nobody uses are removed.
+    pub image_gc: ImageGcConfig,
     /// Periods and deadlines.
     pub timers: Timers,
 }
@@ -88,6 +96,9 @@ impl AgentConfig {
             max_pods: MAX_PODS,
             service_proxy: ServiceProxy::Nftables,
             cluster_dns: None,
+            static_pods_dir: None,
+            eviction: EvictionConfig::default(),
+            image_gc: ImageGcConfig::default(),
             timers: Timers::default(),
         }
     }

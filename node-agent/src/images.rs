@@ -1,10 +1,12 @@
 //! Images that come from files: the archives a user lays down for air-gapped use, and the sandbox
 //! image that the agent brings along.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
 
 use crate::agent::AgentError;
 use crate::paths::Paths;
@@ -12,6 +14,7 @@ use crate::preflight::find_program;
 use crate::runtime::Runtime;
 
 pub mod archive;
+pub mod collect;
 pub mod credentials;
 pub mod pause;
 
@@ -66,12 +69,12 @@ impl Importer {
         let tar = archive::image_tar(pause::NAME, "pause", &program, std::env::consts::ARCH);
         let file = self.notes.with_file_name("pause.tar");
         std::fs::write(&file, tar).map_err(|source| AgentError::io("write", &file, source))?;
-        self.import(&file).await
+        self.import(&file).await.map(drop)
     }
 
     /// Imports each `*.tar` of `dir` that is new or changed. An archive that cannot be read is
-    /// reported and does not keep the others out.
-    pub async fn folder(&self, dir: &Path) -> Result<(), AgentError> {
+    /// reported and does not keep the others out. Answers the names of all images from there.
+    pub async fn folder(&self, dir: &Path) -> Result<BTreeSet<String>, AgentError> {
         let entries = std::fs::read_dir(dir)
             .map_err(|source| AgentError::io("read the images folder", dir, source))?;
         let mut files: Vec<PathBuf> = entries
@@ -83,13 +86,13 @@ impl Importer {
         for file in files {
             let key = file.display().to_string();
             let stamp = stamp(&file);
-            if stamp.is_some() && notes.get(&key) == stamp.as_ref() {
+            if stamp.is_some() && notes.get(&key).map(|note| &note.stamp) == stamp.as_ref() {
                 continue;
             }
             match self.import(&file).await {
-                Ok(()) => {
+                Ok(images) => {
                     tracing::info!(file = %key, "imported images");
-                    notes.extend(stamp.map(|stamp| (key, stamp)));
+                    notes.extend(stamp.map(|stamp| (key, Note { stamp, images })));
                 }
                 Err(error) => {
                     tracing::error!(error = &error as &dyn std::error::Error, "skip an archive");
@@ -99,10 +102,12 @@ impl Importer {
         let text = serde_json::to_string_pretty(&notes)
             .map_err(|source| AgentError::io("encode", &self.notes, source.into()))?;
         std::fs::write(&self.notes, text)
-            .map_err(|source| AgentError::io("write", &self.notes, source))
+            .map_err(|source| AgentError::io("write", &self.notes, source))?;
+        Ok(notes.into_values().flat_map(|note| note.images).collect())
     }
 
-    async fn import(&self, file: &Path) -> Result<(), AgentError> {
+    /// Imports an archive; answers the names of its images.
+    async fn import(&self, file: &Path) -> Result<Vec<String>, AgentError> {
         let mut command = tokio::process::Command::new(&self.ctr);
         command.arg("--address").arg(&self.socket).args(["--namespace", CRI_NAMESPACE]);
         command.args(["images", "import"]);
@@ -118,12 +123,12 @@ impl Importer {
             .map_err(|_| failed(format!("took over {} s", IMPORT_DEADLINE.as_secs())))?
             .map_err(|error| failed(error.to_string()))?;
         if output.status.success() {
-            return Ok(());
+            return Ok(unpacked(&String::from_utf8_lossy(&output.stdout)));
         }
         Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
     }
 
-    fn read_notes(&self) -> BTreeMap<String, String> {
+    fn read_notes(&self) -> BTreeMap<String, Note> {
         // Notes that cannot be read cost a second import, which changes nothing.
         std::fs::read(&self.notes)
             .ok()
@@ -132,9 +137,37 @@ impl Importer {
     }
 }
 
+/// What is known of an archive that was imported.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Note {
+    /// By which a change is seen.
+    stamp: String,
+    /// The names of its images.
+    images: Vec<String>,
+}
+
+/// The names in lines such as `unpacking docker.io/library/web:1 (sha256:…)...done`.
+fn unpacked(output: &str) -> Vec<String> {
+    let name = |line: &str| line.trim().strip_prefix("unpacking ")?.split(' ').next().map(str::to_owned);
+    output.lines().filter_map(name).filter(|name| !name.is_empty()).collect()
+}
+
 /// Size and time of change: what tells a changed archive.
 fn stamp(file: &Path) -> Option<String> {
     let meta = std::fs::metadata(file).ok()?;
     let changed = meta.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
     Some(format!("{} bytes, {} ns", meta.len(), changed.as_nanos()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_of_imported_images_are_found_in_what_ctr_prints() {
+        let output = "unpacking docker.io/library/web:1 (sha256:0a)...done\n\
+                      unpacking example.com/a/b:2 (sha256:0b)...done\n";
+        assert_eq!(unpacked(output), ["docker.io/library/web:1", "example.com/a/b:2"]);
+        assert!(unpacked("importing\n").is_empty());
+    }
 }

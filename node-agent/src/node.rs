@@ -1,6 +1,6 @@
 //! The Node object: registered once, told about every few seconds, and its Lease renewed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,11 +19,13 @@ use tokio_util::sync::CancellationToken;
 use crate::api::chain;
 use crate::config::{AgentConfig, RuntimeChoice};
 use crate::events::{Kind, Recorder};
+use crate::evict::pressure::Pressure;
+use crate::evict::signal::Condition;
 use crate::network;
 use crate::paths::Paths;
 use crate::runtime::{Runtime, RuntimeStatus, RuntimeVersion};
 use crate::status::whole_second;
-use crate::system::{self, Capacity, Free};
+use crate::system::{self, Capacity};
 
 /// Namespace of the nodes' Leases.
 const LEASE_NAMESPACE: &str = "kube-node-lease";
@@ -33,10 +35,12 @@ const LOCAL_VOLUMES: &str = "kontiki/local-volumes";
 const LOOK: Duration = Duration::from_millis(500);
 /// Wait after the API did not take something.
 const RETRY: Duration = Duration::from_millis(500);
-/// Less free memory than this is pressure, as the kubelet's default.
-const MEMORY_FREE_MIN: i64 = 100 << 20;
-/// Less free disk than this, or than a tenth, whichever is less, is pressure.
-const DISK_FREE_MIN: u64 = 2 << 30;
+/// What events call a node that has just come under a condition, or out of it.
+const EVENTS: [(Condition, [&str; 2]); 3] = [
+    (Condition::Memory, ["NodeHasInsufficientMemory", "NodeHasSufficientMemory"]),
+    (Condition::Disk, ["NodeHasDiskPressure", "NodeHasNoDiskPressure"]),
+    (Condition::Pid, ["NodeHasInsufficientPID", "NodeHasSufficientPID"]),
+];
 /// Images listed in the status.
 const IMAGES_MAX: usize = 50;
 
@@ -54,6 +58,8 @@ pub struct NodeReporter {
     pub port: u16,
     /// Where events go.
     pub recorder: Recorder,
+    /// What the node is short of.
+    pub pressure: Pressure,
 }
 
 impl NodeReporter {
@@ -121,7 +127,7 @@ impl NodeReporter {
 
     /// Reports every few seconds, and at once when readiness changes.
     async fn report(&self, api: &Api<Node>, mut node: Node) {
-        let mut told: Option<(RuntimeStatus, Pressures)> = None;
+        let mut told: Option<(RuntimeStatus, Under)> = None;
         let mut told_at = tokio::time::Instant::now();
         loop {
             self.configure_network(&node);
@@ -130,13 +136,13 @@ impl NodeReporter {
                 ..RuntimeStatus::default()
             });
             let capacity = system::capacity(self.paths.data());
-            let pressures = pressures(&capacity, &system::free(self.paths.data()));
-            let now = (health, pressures);
+            let now = (health, self.pressure.now());
             let waits_for_range = pod_cidr(&node).is_none();
             let due = told_at.elapsed() >= self.config.timers.node_status;
             if due || waits_for_range || told.as_ref() != Some(&now) {
-                match self.tell(api, &node, &now.0, now.1, &capacity).await {
+                match self.tell(api, &node, &now.0, &now.1, &capacity).await {
                     Ok(newer) => {
+                        self.announce(&node, &newer);
                         node = newer;
                         told = Some(now);
                         told_at = tokio::time::Instant::now();
@@ -158,7 +164,7 @@ impl NodeReporter {
         api: &Api<Node>,
         node: &Node,
         health: &RuntimeStatus,
-        pressures: Pressures,
+        pressures: &Under,
         capacity: &Capacity,
     ) -> Result<Node, kube::Error> {
         let old = node.status.clone().unwrap_or_default();
@@ -192,6 +198,24 @@ impl NodeReporter {
         };
         let patch = Patch::Merge(json!({ "status": status }));
         api.patch_status(&self.config.node_name, &PatchParams::default(), &patch).await
+    }
+
+    /// A change of what the node is short of is worth an event, as upstream.
+    fn announce(&self, before: &Node, now: &Node) {
+        let status = |node: &Node, condition: Condition| {
+            let all = node.status.as_ref()?.conditions.as_ref()?.iter();
+            let mut named = all.filter(|found| found.type_ == condition.name());
+            named.next().map(|found| found.status.clone())
+        };
+        for (condition, [pressed, free]) in EVENTS {
+            let told = status(now, condition);
+            if told == status(before, condition) {
+                continue;
+            }
+            let event = if told.as_deref() == Some("True") { pressed } else { free };
+            let text = format!("Node {} status is now: {event}", self.config.node_name);
+            self.recorder.node(now, Kind::Normal, event, text);
+        }
     }
 
     fn addresses(&self) -> Vec<NodeAddress> {
@@ -231,62 +255,46 @@ fn pod_cidr(node: &Node) -> Option<&str> {
     spec.pod_cidr.as_deref().filter(|range| network::is_cidr(range))
 }
 
-/// What the node is short of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Pressures {
-    memory: bool,
-    disk: bool,
-    pids: bool,
-}
-
-fn pressures(capacity: &Capacity, free: &Free) -> Pressures {
-    let (pids, pids_max) = free.pids;
-    Pressures {
-        memory: free.memory_bytes < MEMORY_FREE_MIN,
-        disk: free.disk_bytes < (capacity.disk_bytes / 10).min(DISK_FREE_MIN),
-        pids: pids_max > 0 && pids > pids_max / 10 * 9,
-    }
-}
+/// What a node is under.
+type Under = BTreeSet<Condition>;
 
 /// The conditions, in the kubelet's words; those of others stay.
 fn conditions(
     health: &RuntimeStatus,
-    pressures: Pressures,
+    under: &Under,
     old: &[NodeCondition],
     now: Timestamp,
 ) -> Vec<NodeCondition> {
     let ready = health.runtime_ready && health.network_ready;
     let verdicts = [
         (
-            "MemoryPressure",
-            pressures.memory,
+            Condition::Memory,
             ["KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"],
             "memory available",
         ),
         (
-            "DiskPressure",
-            pressures.disk,
+            Condition::Disk,
             ["KubeletHasDiskPressure", "KubeletHasNoDiskPressure"],
             "disk pressure",
         ),
         (
-            "PIDPressure",
-            pressures.pids,
+            Condition::Pid,
             ["KubeletHasInsufficientPID", "KubeletHasSufficientPID"],
             "PID available",
         ),
     ];
     let mut all: Vec<NodeCondition> = verdicts
         .into_iter()
-        .map(|(type_, holds, reasons, what)| {
-            let quality = match (type_, holds) {
-                ("DiskPressure", true) => "has",
-                ("DiskPressure", false) => "has no",
+        .map(|(kind, reasons, what)| {
+            let holds = under.contains(&kind);
+            let quality = match (kind, holds) {
+                (Condition::Disk, true) => "has",
+                (Condition::Disk, false) => "has no",
                 (_, true) => "has insufficient",
                 (_, false) => "has sufficient",
             };
             let message = format!("kubelet {quality} {what}");
-            condition(type_, holds, reasons[usize::from(!holds)], message, old, now)
+            condition(kind.name(), holds, reasons[usize::from(!holds)], message, old, now)
         })
         .collect();
     let (reason, message) = if ready {
@@ -406,13 +414,13 @@ mod tests {
         all.iter().find(|condition| condition.type_ == type_).unwrap()
     }
 
-    const FINE: Pressures = Pressures { memory: false, disk: false, pids: false };
+    const FINE: Under = Under::new();
 
     #[test]
     fn a_node_is_ready_when_runtime_and_network_are() {
         let mut health = RuntimeStatus { runtime_ready: true, ..RuntimeStatus::default() };
         health.message = "cni plugin not initialized".into();
-        let all = conditions(&health, FINE, &[], Timestamp::UNIX_EPOCH);
+        let all = conditions(&health, &FINE, &[], Timestamp::UNIX_EPOCH);
         let ready = find(&all, "Ready");
         assert_eq!(
             (ready.status.as_str(), ready.reason.as_deref()),
@@ -420,7 +428,7 @@ mod tests {
         );
         assert_eq!(ready.message.as_deref(), Some("cni plugin not initialized"));
         health.network_ready = true;
-        let all = conditions(&health, FINE, &[], Timestamp::UNIX_EPOCH);
+        let all = conditions(&health, &FINE, &[], Timestamp::UNIX_EPOCH);
         assert_eq!(find(&all, "Ready").reason.as_deref(), Some("KubeletReady"));
     }
 
@@ -428,7 +436,7 @@ mod tests {
     fn times_of_change_stay_and_conditions_of_others_too() {
         let health =
             RuntimeStatus { runtime_ready: true, network_ready: true, message: String::new() };
-        let first = conditions(&health, FINE, &[], Timestamp::UNIX_EPOCH);
+        let first = conditions(&health, &FINE, &[], Timestamp::UNIX_EPOCH);
         let mut old = first.clone();
         old.push(NodeCondition {
             type_: "NetworkUnavailable".into(),
@@ -436,22 +444,12 @@ mod tests {
             ..Default::default()
         });
         let later = Timestamp::from_second(100).unwrap();
-        let second = conditions(&health, Pressures { disk: true, ..FINE }, &old, later);
+        let second = conditions(&health, &[Condition::Disk].into(), &old, later);
         let epoch = Some(Time(Timestamp::UNIX_EPOCH));
         assert_eq!(find(&second, "Ready").last_transition_time, epoch);
         assert_eq!(find(&second, "Ready").last_heartbeat_time, Some(Time(later)));
         assert_eq!(find(&second, "DiskPressure").last_transition_time, Some(Time(later)));
         assert_eq!(find(&second, "DiskPressure").reason.as_deref(), Some("KubeletHasDiskPressure"));
         find(&second, "NetworkUnavailable");
-    }
-
-    #[test]
-    fn pressure_begins_when_little_is_left() {
-        let capacity = Capacity { cpus: 1, memory_bytes: 1 << 30, disk_bytes: 100 << 30 };
-        let free = Free { memory_bytes: 1 << 29, disk_bytes: 50 << 30, pids: (100, 1000) };
-        assert_eq!(pressures(&capacity, &free), FINE);
-        let little = Free { memory_bytes: 1 << 20, disk_bytes: 1 << 30, pids: (950, 1000) };
-        let all = Pressures { memory: true, disk: true, pids: true };
-        assert_eq!(pressures(&capacity, &little), all);
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container as ContainerDef, EphemeralContainer, Pod};
 
+use crate::admit::Refusal;
 use crate::restarts::Backoffs;
 use crate::runtime::{Container, ContainerState, Sandbox};
 
@@ -15,7 +16,7 @@ pub mod ephemeral;
 pub mod outcome;
 pub mod resize;
 
-use outcome::{Outcome, outcome};
+use outcome::{Outcome, is_evicted, outcome, told_outcome};
 use resize::Resize;
 
 /// Instances kept of each container: the current one, and the one before for its log and end.
@@ -79,6 +80,10 @@ pub struct Memory {
     pub probes: BTreeMap<String, ProbeState>,
     /// Where resizing stands.
     pub resize: Resize,
+    /// Why the pod was not taken in when the node saw it first.
+    pub refusal: Option<Refusal>,
+    /// Why the node ends the pod.
+    pub eviction: Option<Eviction>,
     /// The API knows how every container ended.
     pub final_status_written: bool,
     /// Volumes, cgroup and logs are gone.
@@ -98,11 +103,22 @@ impl Memory {
             refresh_at: None,
             probes: BTreeMap::new(),
             resize: Resize::default(),
+            refusal: None,
+            eviction: None,
             final_status_written: false,
             torn_down: false,
             deleted: false,
         }
     }
+}
+
+/// That the node ends a pod, for want of something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eviction {
+    /// Why, for users.
+    pub message: String,
+    /// The most its containers get for their ends.
+    pub grace: Duration,
 }
 
 /// Something that did not work and will be tried again.
@@ -260,6 +276,19 @@ pub struct Plan {
     pub finished: bool,
 }
 
+impl Input<'_> {
+    /// Something of the pod is being started, and may run soon.
+    pub fn is_starting(&self) -> bool {
+        self.busy.iter().any(|key| key == "sandbox" || key.starts_with("start "))
+    }
+
+    /// The node has ended the pod: nothing of it runs, or will.
+    pub fn evicted(&self) -> Option<&Eviction> {
+        let is_over = !self.observed.any_running() && !self.is_starting();
+        self.memory.eviction.as_ref().filter(|_| is_over)
+    }
+}
+
 impl Plan {
     fn step(&mut self, step: Step) {
         self.steps.push(step);
@@ -275,12 +304,16 @@ pub fn plan(input: &Input<'_>) -> Plan {
     let mut plan = Plan::default();
     if is_ending(input.pod, input.gone) {
         end(input, &mut plan);
+    } else if is_evicted(input.pod) {
+        clear(input, &mut plan);
+    } else if let Some(grace) = cut_short(input) {
+        rest(input, grace, "Stopping container", &mut plan);
     } else if let Some(outcome) = outcome(input.pod, input.observed, &input.memory.resize) {
-        rest(input, outcome, &mut plan);
+        rest_after(input, outcome, &mut plan);
     } else if let Some(deadline) = active_deadline(input.pod)
         && deadline <= input.now
     {
-        rest(input, Outcome::Failed, &mut plan);
+        rest_after(input, Outcome::Failed, &mut plan);
     } else {
         if let Some(deadline) = active_deadline(input.pod) {
             plan.wake(deadline);
@@ -299,16 +332,7 @@ pub fn is_ending(pod: &Pod, gone: bool) -> bool {
 /// A pod that is deleted: stop, report, remove, and let the API forget it.
 fn end(input: &Input<'_>, plan: &mut Plan) {
     let grace = grace(input.pod);
-    let starting = input.busy.iter().any(|key| key == "sandbox" || key.starts_with("start "));
-    stop_running(input, grace, "Stopping container", plan);
-    if starting || input.observed.any_running() {
-        return;
-    }
-    let ready: Vec<_> = input.observed.sandboxes.iter().filter(|sandbox| sandbox.ready).collect();
-    for sandbox in &ready {
-        plan.step(Step::StopSandbox { id: sandbox.id.clone() });
-    }
-    if !ready.is_empty() {
+    if !stopped(input, grace, plan) {
         return;
     }
     // What is removed can no longer be reported, so the report comes first. A pod that the API no
@@ -316,6 +340,40 @@ fn end(input: &Input<'_>, plan: &mut Plan) {
     if !input.gone && !input.memory.final_status_written {
         return;
     }
+    remove(input, plan);
+    if !plan.steps.is_empty() {
+        return;
+    }
+    if !input.gone && !input.memory.deleted {
+        plan.step(Step::DeletePod);
+    } else {
+        plan.finished = true;
+    }
+}
+
+/// A pod that was evicted: the API knows, and the node keeps nothing of it, to have room.
+fn clear(input: &Input<'_>, plan: &mut Plan) {
+    if stopped(input, grace(input.pod), plan) {
+        remove(input, plan);
+    }
+}
+
+/// Stops what runs, then the sandboxes; true if nothing is left to be stopped.
+fn stopped(input: &Input<'_>, grace: Duration, plan: &mut Plan) -> bool {
+    stop_running(input, grace, "Stopping container", plan);
+    if input.is_starting() || input.observed.any_running() {
+        return false;
+    }
+    let ready = input.observed.sandboxes.iter().filter(|sandbox| sandbox.ready);
+    let steps = ready.map(|sandbox| Step::StopSandbox { id: sandbox.id.clone() });
+    let steps: Vec<_> = steps.collect();
+    let is_done = steps.is_empty();
+    plan.steps.extend(steps);
+    is_done
+}
+
+/// Removes what was stopped, then the pod's files.
+fn remove(input: &Input<'_>, plan: &mut Plan) {
     for container in &input.observed.containers {
         plan.step(Step::RemoveContainer { id: container.id.clone() });
     }
@@ -324,21 +382,31 @@ fn end(input: &Input<'_>, plan: &mut Plan) {
             plan.step(Step::RemoveSandbox { id: sandbox.id.clone() });
         }
     }
-    if !plan.steps.is_empty() {
-        return;
-    }
-    if !input.memory.torn_down {
+    if plan.steps.is_empty() && !input.memory.torn_down {
         plan.step(Step::TearDown);
-    } else if !input.gone && !input.memory.deleted {
-        plan.step(Step::DeletePod);
-    } else {
-        plan.finished = true;
     }
 }
 
+/// How long the containers of a pod get that the node ends, or never took in.
+fn cut_short(input: &Input<'_>) -> Option<Duration> {
+    if told_outcome(input.pod).is_some() {
+        return None;
+    }
+    let own = grace(input.pod);
+    match (&input.memory.refusal, &input.memory.eviction) {
+        (Some(_), _) => Some(own),
+        (None, Some(eviction)) => Some(eviction.grace.min(own)),
+        (None, None) => None,
+    }
+}
+
+fn rest_after(input: &Input<'_>, outcome: Outcome, plan: &mut Plan) {
+    rest(input, grace(input.pod), &format!("Pod has {}", outcome.phase()), plan);
+}
+
 /// A pod that ran to its end: nothing runs any more, logs and ends stay readable.
-fn rest(input: &Input<'_>, outcome: Outcome, plan: &mut Plan) {
-    stop_running(input, grace(input.pod), &format!("Pod has {}", outcome.phase()), plan);
+fn rest(input: &Input<'_>, grace: Duration, why: &str, plan: &mut Plan) {
+    stop_running(input, grace, why, plan);
     if !input.observed.any_running() {
         for sandbox in input.observed.sandboxes.iter().filter(|sandbox| sandbox.ready) {
             plan.step(Step::StopSandbox { id: sandbox.id.clone() });

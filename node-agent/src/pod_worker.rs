@@ -19,16 +19,18 @@ use crate::checkpoint::Checkpoint;
 use crate::config::Timers;
 use crate::env::References;
 use crate::events::{Kind, Recorder};
+use crate::evict::pressure::Pressure;
 use crate::paths::Paths;
 use crate::plan::{
-    Failure, Input, Memory, Observed, Plan, Step, Volumes, is_ending, plan as make_plan,
+    Eviction, Failure, Input, Memory, Observed, Plan, Step, Volumes, is_ending, plan as make_plan,
 };
 use crate::probes::{Question, Report};
 use crate::restarts::{BackoffRule, Backoffs};
 use crate::runtime::Runtime;
 use crate::spec::NodeFacts;
+use crate::static_pods::is_static;
 use crate::status::conditions::RESIZE;
-use crate::status::{is_final, pod_status};
+use crate::status::{is_final, pod_status, stands};
 use crate::volumes;
 
 mod claims;
@@ -71,6 +73,8 @@ pub struct Context {
     pub catalog: Arc<RwLock<Catalog>>,
     /// What pods were promised.
     pub allocations: Allocations,
+    /// What the node is short of.
+    pub pressure: Pressure,
     /// Last known pods.
     pub checkpoint: Checkpoint,
     /// Periods and deadlines.
@@ -86,6 +90,10 @@ pub struct Desired {
     pub pod: Arc<Pod>,
     /// The API no longer has it.
     pub gone: bool,
+    /// The node ends it.
+    pub eviction: Option<Eviction>,
+    /// For a static pod, the UID of the pod that shows it in the API.
+    pub mirror: Option<String>,
 }
 
 /// A step that ended.
@@ -131,6 +139,9 @@ pub struct Worker {
     reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
     /// The status the API has from us.
     written: Option<PodStatus>,
+    /// For a static pod, who shows it, and whether that shows what was written.
+    mirror: Option<String>,
+    is_shown: bool,
     /// The API said that the pod is gone before the watch did.
     gone: bool,
     /// Containers whose waiting was made an event.
@@ -167,6 +178,8 @@ impl Worker {
             probing: HashMap::new(),
             reports: mpsc::channel(REPORTS),
             written: None,
+            mirror: None,
+            is_shown: false,
             gone: false,
             waiting: BTreeMap::new(),
         }
@@ -200,10 +213,16 @@ impl Worker {
 
     /// One look at everything; answers when to look again, or none when the pod is no more.
     async fn sync(&mut self) -> Option<Timestamp> {
-        let Desired { pod, gone } = self.desired.borrow_and_update().clone();
+        let Desired { pod, gone, eviction, mirror } = self.desired.borrow_and_update().clone();
+        self.memory.eviction = eviction;
+        if self.mirror != mirror {
+            // The new one shows nothing yet.
+            self.mirror = mirror;
+            self.is_shown = false;
+        }
         let gone = gone || self.gone;
         let pod = self.with_status(&pod);
-        if is_ending(&pod, gone) {
+        if is_ending(&pod, gone) || self.memory.eviction.is_some() {
             self.starting.cancel();
         }
         let retry_at = Timestamp::now() + RETRY;
@@ -266,9 +285,21 @@ impl Worker {
         if gone || (self.memory.final_status_written && is_ending(pod, gone)) {
             return None;
         }
+        if stands(pod, &self.observed) {
+            self.memory.final_status_written = true;
+            return is_ending(pod, gone).then_some(now);
+        }
         let status = pod_status(&self.input(pod, gone, now), plan, self.context.node.ip);
         let known = self.written.as_ref().or(pod.status.as_ref());
-        let unchanged = known == Some(&status);
+        if is_static(pod) && self.mirror.is_none() {
+            // Nobody is there to be told, but what happened is known here.
+            if known != Some(&status) {
+                self.context.checkpoint.save(&Pod { status: Some(status.clone()), ..pod.clone() });
+                self.written = Some(status);
+            }
+            return None;
+        }
+        let unchanged = known == Some(&status) && (self.is_shown || !is_static(pod));
         let is_busy = self.busy.contains(KEY);
         self.memory.final_status_written =
             unchanged && is_final(pod, gone, &self.observed) && !is_busy;
@@ -280,7 +311,10 @@ impl Worker {
             return None;
         }
         self.busy.insert(KEY.to_owned());
-        let (context, pod) = (self.context.clone(), pod.clone());
+        let (context, mut pod) = (self.context.clone(), pod.clone());
+        if let Some(mirror) = &self.mirror {
+            pod.metadata.uid = Some(mirror.clone());
+        }
         self.steps.spawn(async move {
             let result = context.api.write_status(&pod, &status).await;
             if result.is_err() {
@@ -430,7 +464,12 @@ impl Worker {
                 self.written = Some(status.clone());
                 // The pod as we know it may be newer than the answer: only the status is new.
                 let noted = Pod { status: Some(status), ..pod.clone() };
-                debug_assert_eq!(written.metadata.uid, noted.metadata.uid, "status of another pod");
+                if is_static(pod) {
+                    self.is_shown = self.mirror == written.metadata.uid;
+                } else {
+                    let (written, noted) = (&written.metadata.uid, &noted.metadata.uid);
+                    debug_assert_eq!(written, noted, "status of another pod");
+                }
                 self.context.checkpoint.save(&noted);
             }
             Err(ApiError::Gone(_)) if pod.metadata.deletion_timestamp.is_some() => self.gone = true,

@@ -13,9 +13,14 @@ use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{name, namespace, uid};
+use crate::evict::Order;
 use crate::follow::{Change, follow};
+use crate::mirrors::{Key, Mirror, View, key};
 use crate::pod_worker::{Context, Desired, Worker};
 use crate::runtime::{Listed, Runtime};
+use crate::static_pods::is_static;
+
+mod statics;
 
 /// What the API says, waiting to be taken in; the watch waits when it is full.
 const CHANGES: usize = 64;
@@ -40,10 +45,32 @@ impl PodIndex {
         named.max_by_key(|pod| pod.metadata.creation_timestamp.clone()).cloned()
     }
 
+    /// One pod more.
+    #[cfg(test)]
+    pub(crate) fn insert(&self, pod: Pod) {
+        self.pods.write().insert(uid(&pod).to_owned(), Arc::new(pod));
+    }
+
     /// All pods.
     pub fn all(&self) -> Vec<Arc<Pod>> {
         self.pods.read().values().cloned().collect()
     }
+}
+
+/// Whether the API has a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presence {
+    There,
+    Gone,
+}
+
+/// What the task is told by others of the agent.
+#[derive(Debug)]
+pub struct Told {
+    /// Pods to be ended.
+    pub orders: mpsc::Receiver<Order>,
+    /// All static pods, whenever they change.
+    pub statics: mpsc::Receiver<Vec<Pod>>,
 }
 
 struct Handle {
@@ -60,6 +87,14 @@ pub struct Pods {
     /// Whose task is which.
     tasks: HashMap<task::Id, String>,
     listed: HashSet<Listed>,
+    /// Static pods that have no worker yet, because their name is taken.
+    waiting: BTreeMap<String, Pod>,
+    /// What shows static pods in the API.
+    mirrors: BTreeMap<Key, Mirror>,
+    /// For whoever keeps those.
+    view: watch::Sender<View>,
+    /// The files of static pods were read since the start.
+    files_read: bool,
     /// The API was heard since the start: what it does not name may be removed.
     heard: bool,
 }
@@ -74,12 +109,27 @@ impl Pods {
             workers: JoinSet::new(),
             tasks: HashMap::new(),
             listed: HashSet::new(),
+            waiting: BTreeMap::new(),
+            mirrors: BTreeMap::new(),
+            view: watch::Sender::default(),
+            files_read: false,
             heard: false,
         }
     }
 
+    /// What there is of static pods and of what shows them, as it changes.
+    pub fn view(&self) -> watch::Receiver<View> {
+        self.view.subscribe()
+    }
+
     /// Works until `shutdown`; leaves every pod running then (N1).
-    pub async fn run(mut self, client: kube::Client, node: String, shutdown: CancellationToken) {
+    pub async fn run(
+        mut self,
+        client: kube::Client,
+        node: String,
+        mut told: Told,
+        shutdown: CancellationToken,
+    ) {
         for pod in self.context.checkpoint.load() {
             self.apply(pod, &shutdown);
         }
@@ -96,6 +146,8 @@ impl Pods {
                 () = shutdown.cancelled() => break,
                 Some(change) = changes.recv() => self.change(change, &shutdown),
                 Some(look) = looks.recv() => self.look(look, &shutdown),
+                Some(order) = told.orders.recv() => self.evict(order),
+                Some(pods) = told.statics.recv() => self.set_statics(pods, &shutdown),
                 Some(ended) = self.workers.join_next_with_id() => self.worker_ended(ended, &shutdown),
             }
         }
@@ -108,17 +160,30 @@ impl Pods {
         match change {
             Change::Reset(pods) => {
                 let present: HashSet<String> = pods.iter().map(|pod| uid(pod).to_owned()).collect();
+                self.mirrors.clear();
                 for pod in pods {
-                    self.apply(pod, shutdown);
+                    match Mirror::of(&pod) {
+                        Some(mirror) => drop(self.mirrors.insert(key(&pod), mirror)),
+                        None => self.apply(pod, shutdown),
+                    }
                 }
-                let absent = self.handles.iter().filter(|(uid, _)| !present.contains(*uid));
-                for (_, handle) in absent {
-                    handle.desired.send_modify(|desired| desired.gone = true);
+                for (uid, handle) in &self.handles {
+                    let is_of_files = is_static(&handle.desired.borrow().pod);
+                    if !is_of_files && !present.contains(uid) {
+                        handle.desired.send_modify(|desired| desired.gone = true);
+                    }
                 }
                 self.heard = true;
+                self.show();
                 self.remove_orphans(shutdown);
             }
-            Change::Apply(pod) => self.apply(*pod, shutdown),
+            Change::Apply(pod) => match Mirror::of(&pod) {
+                Some(mirror) => self.set_mirror(key(&pod), Some(mirror)),
+                None => self.apply(*pod, shutdown),
+            },
+            Change::Delete(pod) if Mirror::of(&pod).is_some() => {
+                self.set_mirror(key(&pod), None);
+            }
             Change::Delete(pod) => {
                 if let Some(handle) = self.handles.get(uid(&pod)) {
                     handle.desired.send_modify(|desired| desired.gone = true);
@@ -129,19 +194,28 @@ impl Pods {
 
     fn apply(&mut self, pod: Pod, shutdown: &CancellationToken) {
         self.context.checkpoint.save(&pod);
-        self.want(Desired { pod: Arc::new(pod), gone: false }, shutdown);
+        self.want(Arc::new(pod), Presence::There, shutdown);
     }
 
-    fn want(&mut self, desired: Desired, shutdown: &CancellationToken) {
-        let key = uid(&desired.pod).to_owned();
-        if !desired.gone {
-            self.index.pods.write().insert(key.clone(), desired.pod.clone());
+    fn want(&mut self, pod: Arc<Pod>, presence: Presence, shutdown: &CancellationToken) {
+        let key = uid(&pod).to_owned();
+        let gone = presence == Presence::Gone;
+        if !gone {
+            self.index.pods.write().insert(key.clone(), pod.clone());
         }
         if let Some(handle) = self.handles.get(&key) {
-            handle.desired.send_replace(desired);
+            // An eviction is not called off.
+            handle.desired.send_modify(|desired| (desired.pod, desired.gone) = (pod, gone));
             return;
         }
-        self.employ(key, desired, Duration::ZERO, shutdown);
+        self.employ(key, Desired { pod, gone, eviction: None, mirror: None }, Duration::ZERO, shutdown);
+    }
+
+    /// Has a pod's worker end it.
+    fn evict(&self, order: Order) {
+        if let Some(handle) = self.handles.get(&order.uid) {
+            handle.desired.send_modify(|desired| desired.eviction = Some(order.eviction));
+        }
     }
 
     /// A worker for a pod, which begins after `wait`.
@@ -174,6 +248,7 @@ impl Pods {
         match broke {
             None => {
                 self.index.pods.write().remove(&uid);
+                self.begin_waiting(shutdown);
             }
             // Its pod is not left alone: all that a worker knows is learnt anew.
             Some(error) => {
@@ -211,7 +286,7 @@ impl Pods {
             tracing::info!(%uid, "remove a pod that the API does not know");
             let mut pod = Pod::default();
             pod.metadata.uid = Some(uid);
-            self.want(Desired { pod: Arc::new(pod), gone: true }, shutdown);
+            self.want(Arc::new(pod), Presence::Gone, shutdown);
         }
     }
 }

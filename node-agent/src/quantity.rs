@@ -1,4 +1,4 @@
-//! Kubernetes quantities (`250m`, `64Mi`, `1e3`) as whole numbers.
+//! Kubernetes quantities (`250m`, `64Mi`, `1e3`) as whole numbers, and back.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -10,6 +10,33 @@ pub(crate) fn milli(quantity: &Quantity) -> Option<i64> {
 /// Whole units, rounded up: bytes and counts.
 pub(crate) fn whole(quantity: &Quantity) -> Option<i64> {
     parse(&quantity.0, 1)
+}
+
+/// Bytes as Kubernetes writes them: `5028Ki`; what is less than a KiB, as a count.
+pub(crate) fn binary(bytes: i64) -> String {
+    if bytes.unsigned_abs() < 1024 {
+        return decimal(bytes);
+    }
+    scaled(bytes, 1024, &["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"])
+}
+
+/// A count as Kubernetes writes it: `25k`.
+pub(crate) fn decimal(count: i64) -> String {
+    scaled(count, 1000, &["", "k", "M", "G", "T", "P", "E"])
+}
+
+/// With the largest suffix that leaves a whole number.
+fn scaled(mut number: i64, step: i64, suffixes: &[&str]) -> String {
+    let mut suffixes = suffixes.iter();
+    let mut suffix = suffixes.next();
+    while number != 0
+        && number % step == 0
+        && let Some(next) = suffixes.next()
+    {
+        number /= step;
+        suffix = Some(next);
+    }
+    format!("{number}{}", suffix.copied().unwrap_or_default())
 }
 
 /// The value times `scale`, rounded up; none if it is no quantity or does not fit.
@@ -86,5 +113,22 @@ mod tests {
         for (text, scale, want) in cases {
             assert_eq!(parse(text, scale), want, "{text}");
         }
+    }
+
+    #[test]
+    fn whole_numbers_are_written_as_upstream_does() {
+        for (bytes, text) in [
+            (0, "0"),
+            (1000, "1k"),
+            (1023, "1023"),
+            (1024, "1Ki"),
+            (5028 << 10, "5028Ki"),
+            (100 << 20, "100Mi"),
+            (1_000_000, "1000000"),
+            (1 << 62, "4Ei"),
+        ] {
+            assert_eq!(binary(bytes), text);
+        }
+        assert_eq!((decimal(25_000), decimal(25_600)), ("25k".to_owned(), "25600".to_owned()));
     }
 }

@@ -102,6 +102,8 @@ pub struct Image {
     pub uid: Option<i64>,
     /// The user it runs as, where that is a name.
     pub user: String,
+    /// Whoever brought it wants it to stay.
+    pub pinned: bool,
 }
 
 /// What a registry is shown.
@@ -447,6 +449,10 @@ pub trait Runtime: Send + Sync + 'static {
     async fn image(&self, name: &str) -> Result<Option<Image>, RuntimeError>;
     /// All images.
     async fn images(&self) -> Result<Vec<Image>, RuntimeError>;
+    /// Removes an image by its identity, whatever its names.
+    async fn remove_image(&self, id: &str) -> Result<(), RuntimeError>;
+    /// Where images are kept; none if that is not told.
+    async fn image_folder(&self) -> Result<Option<PathBuf>, RuntimeError>;
     /// Fetches an image from its registry, which may want to be shown something.
     async fn pull(&self, name: &str, shown: Option<&Credentials>) -> Result<(), RuntimeError>;
     /// All sandboxes and containers, cheaply.

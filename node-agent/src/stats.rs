@@ -148,6 +148,7 @@ pub struct Sample {
 }
 
 /// What samples are taken from.
+#[derive(Clone)]
 pub struct Sources {
     /// The pods of the node.
     pub index: PodIndex,
@@ -192,7 +193,7 @@ impl Stats {
 }
 
 /// Asks the runtime and the kernel.
-async fn take(sources: &Sources) -> Sample {
+pub(crate) async fn take(sources: &Sources) -> Sample {
     let (containers, sandboxes) =
         tokio::join!(sources.runtime.container_figures(), sources.runtime.sandbox_figures());
     let error = containers.as_ref().err().map(|error| error.message.clone());

@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, HostIP, Pod, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::admit;
+use crate::admit::{self, Refusal};
 use crate::cgroups::Qos;
 use crate::plan::ephemeral::described;
-use crate::plan::outcome::{Outcome, outcome};
+use crate::plan::outcome::{Outcome, is_evicted, outcome, told_outcome};
 use crate::plan::{
     Input, Observed, Plan, active_deadline, ephemeral_containers, init_containers, is_ending,
     is_sidecar, main_containers,
@@ -26,7 +26,8 @@ const LATE: &str = "Pod was active on the node longer than the specified deadlin
 /// The status of a pod on the node with address `node_ip`, given the plan made from the same input.
 pub fn pod_status(input: &Input<'_>, plan: &Plan, node_ip: IpAddr) -> PodStatus {
     let old = input.pod.status.clone().unwrap_or_default();
-    let ended = is_ending(input.pod, input.gone) && !input.observed.any_running();
+    let ended = (is_ending(input.pod, input.gone) && !input.observed.any_running())
+        || input.evicted().is_some();
     let init_done = init_done(input);
     let container_status =
         |container: &Container, kind| containers::status(input, plan, container, kind, ended);
@@ -43,17 +44,13 @@ pub fn pod_status(input: &Input<'_>, plan: &Plan, node_ip: IpAddr) -> PodStatus 
     let conditions =
         conditions::conditions(input, &old, phase, init_done, &init_statuses, &statuses);
     let ips = pod_ips(input, &old, node_ip);
-    let refusal = admit::refusal(input.pod);
+    let refusal = admit::refusal(input.pod).or_else(|| input.memory.refusal.clone());
     // As the kubelet: a pod that is refused has no containers to tell of, or clients would show that
     // they are still being created.
     let is_refused = refusal.is_some();
     let told =
         |statuses: Vec<ContainerStatus>| (!is_refused && !statuses.is_empty()).then_some(statuses);
-    let (reason, message) = match refusal {
-        Some(refusal) => (Some(refusal.reason.to_owned()), Some(refusal.message)),
-        None if is_late(input) => (Some("DeadlineExceeded".to_owned()), Some(LATE.to_owned())),
-        None => (old.reason.clone(), old.message.clone()),
-    };
+    let (reason, message) = why(input, &old, refusal);
     PodStatus {
         observed_generation: input.pod.metadata.generation,
         reason,
@@ -74,6 +71,28 @@ pub fn pod_status(input: &Input<'_>, plan: &Plan, node_ip: IpAddr) -> PodStatus 
     }
 }
 
+/// Why the pod ended, if it did before its containers had done their part.
+fn why(
+    input: &Input<'_>,
+    old: &PodStatus,
+    refusal: Option<Refusal>,
+) -> (Option<String>, Option<String>) {
+    // What was told stands.
+    if told_outcome(input.pod).is_some() {
+        return (old.reason.clone(), old.message.clone());
+    }
+    if let Some(refusal) = refusal {
+        return (Some(refusal.reason.to_owned()), Some(refusal.message));
+    }
+    if let Some(eviction) = input.evicted() {
+        return (Some("Evicted".to_owned()), Some(eviction.message.clone()));
+    }
+    if is_late(input) {
+        return (Some("DeadlineExceeded".to_owned()), Some(LATE.to_owned()));
+    }
+    (old.reason.clone(), old.message.clone())
+}
+
 /// True if the pod was active longer than it may and has not ended otherwise.
 fn is_late(input: &Input<'_>) -> bool {
     !is_ending(input.pod, input.gone)
@@ -88,6 +107,10 @@ pub(crate) fn whole_second(at: Timestamp) -> Timestamp {
 
 /// The kubelet's phase, from the containers' states.
 fn phase(input: &Input<'_>, ended: bool, init_done: bool) -> &'static str {
+    let is_cut_short = input.memory.refusal.is_some() || input.evicted().is_some();
+    if is_cut_short && told_outcome(input.pod).is_none() {
+        return Outcome::Failed.phase();
+    }
     if let Some(outcome) = outcome(input.pod, input.observed, &input.memory.resize) {
         return outcome.phase();
     }
@@ -140,6 +163,12 @@ fn pod_ips(input: &Input<'_>, old: &PodStatus, node_ip: IpAddr) -> Vec<IpAddr> {
         // A pod that ended keeps the address it had, for whoever reads its record.
         None => old.pod_ips.iter().flatten().filter_map(|ip| ip.ip.parse().ok()).collect(),
     }
+}
+
+/// True if what was told of a pod that has ended stands: of what the node has removed since then,
+/// nothing could be told any more.
+pub fn stands(pod: &Pod, observed: &Observed) -> bool {
+    is_evicted(pod) || (told_outcome(pod).is_some() && observed.containers.is_empty())
 }
 
 /// True if the pod's last status is written and nothing of it runs.

@@ -49,11 +49,15 @@ pub fn free(data_dir: &std::path::Path) -> Free {
     Free {
         memory_bytes: meminfo_bytes(&meminfo, "MemAvailable:").unwrap_or(i64::MAX),
         disk_bytes,
-        pids: (
-            threads_in(&read("/proc/loadavg")),
-            read("/proc/sys/kernel/pid_max").trim().parse().unwrap_or(0),
-        ),
+        pids: (threads_in(&read("/proc/loadavg")), pids_max()),
     }
+}
+
+/// The most processes and threads there can be; 0 if the kernel does not say.
+fn pids_max() -> u64 {
+    let bound = |path: &str| read(path).trim().parse::<u64>().ok();
+    let bounds = [bound("/proc/sys/kernel/pid_max"), bound("/proc/sys/kernel/threads-max")];
+    bounds.into_iter().flatten().min().unwrap_or(0)
 }
 
 /// What `nodeInfo` says.

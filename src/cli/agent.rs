@@ -9,8 +9,14 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Args;
 use kontiki_node_agent::config::MAX_PODS;
+use kontiki_node_agent::evict::EvictionConfig;
+use kontiki_node_agent::images::collect::ImageGcConfig;
 use kontiki_node_agent::{Agent, AgentConfig, ClusterDns, RuntimeChoice, ServiceProxy};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+mod pressure;
+
+use pressure::PressureFlags;
 
 use super::server::{check_name, check_url, read_token};
 use crate::enroll::node::{NodeIdentity, NodeRequest};
@@ -90,6 +96,11 @@ pub struct Flags {
     /// How many pods the node takes.
     #[arg(long, env = "KONTIKI_MAX_PODS", default_value_t = MAX_PODS)]
     max_pods: u32,
+    /// Folder with manifests of pods that the node runs by itself, with servers or without.
+    #[arg(long, env = "KONTIKI_POD_MANIFEST_PATH", value_name = "DIR")]
+    pod_manifest_path: Option<PathBuf>,
+    #[command(flatten)]
+    pressure: PressureFlags,
     /// A label of the node (several may be given).
     #[arg(long, env = "KONTIKI_NODE_LABELS", value_name = "KEY=VALUE", value_delimiter = ',')]
     node_label: Vec<String>,
@@ -111,6 +122,8 @@ struct Validated {
     runtime: RuntimeChoice,
     labels: BTreeMap<String, String>,
     cluster_dns: Option<ClusterDns>,
+    eviction: EvictionConfig,
+    image_gc: ImageGcConfig,
 }
 
 impl Flags {
@@ -129,6 +142,10 @@ impl Flags {
         if let Some(images) = self.images.as_ref().filter(|images| !images.is_dir()) {
             bail!("--images {}: expected a folder with image archives", images.display());
         }
+        if let Some(folder) = self.pod_manifest_path.as_ref().filter(|folder| !folder.is_dir()) {
+            bail!("--pod-manifest-path {}: expected a folder", folder.display());
+        }
+        let (eviction, image_gc) = self.pressure.validate()?;
         let node_ip = self.node_ip.unwrap_or_else(super::up::primary_address);
         Ok(Validated {
             request: NodeRequest { node_name, node_ip, servers: self.server.clone() },
@@ -136,6 +153,8 @@ impl Flags {
             runtime: runtime(&self.runtime)?,
             labels: labels(&self.node_label)?,
             cluster_dns: cluster_dns(&self.cluster_dns, &self.cluster_domain)?,
+            eviction,
+            image_gc,
         })
     }
 
@@ -158,6 +177,9 @@ impl Flags {
             labels: validated.labels,
             max_pods: self.max_pods,
             cluster_dns: validated.cluster_dns,
+            static_pods_dir: self.pod_manifest_path,
+            eviction: validated.eviction,
+            image_gc: validated.image_gc,
             service_proxy: match self.service_proxy {
                 ProxyChoice::Nftables => ServiceProxy::Nftables,
                 ProxyChoice::None => ServiceProxy::None,
@@ -256,6 +278,11 @@ mod tests {
             (format!("{server} --node-label gpu"), "--node-label gpu: expected KEY=VALUE"),
             (format!("{server} --node-name NODE"), "--node-name \"NODE\": expected lower-case"),
             (format!("{server} --images /nonexistent"), "expected a folder with image archives"),
+            (format!("{server} --pod-manifest-path /nonexistent"), "expected a folder"),
+            (format!("{server} --eviction-hard memory<1Gi"), "unsupported eviction signal"),
+            (format!("{server} --eviction-soft pid.available<9"), "grace period must be specified"),
+            (format!("{server} --image-gc-low-threshold 85"), "expected less than the high"),
+            (format!("{server} --minimum-image-ttl-duration 2"), "such as 1m30s"),
             (format!("{server} --token x"), "--token: the token is malformed"),
         ] {
             let error = refused(&line);

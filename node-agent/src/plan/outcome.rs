@@ -85,13 +85,26 @@ pub fn restarts(pod: &Pod, container: &ContainerDef, exit_code: i32) -> bool {
         || RestartPolicy::of_container(pod, container).restarts(exit_code)
 }
 
-/// How the pod ended; none if it has not. An end that was reported stays: such a pod never runs
-/// again.
-pub fn outcome(pod: &Pod, observed: &Observed, resize: &Resize) -> Option<Outcome> {
+/// How the pod ended, as the API was told; none if it was not. Such a pod never runs again.
+pub fn told_outcome(pod: &Pod) -> Option<Outcome> {
     match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
-        Some("Succeeded") => return Some(Outcome::Succeeded),
-        Some("Failed") => return Some(Outcome::Failed),
-        _ => {}
+        Some("Succeeded") => Some(Outcome::Succeeded),
+        Some("Failed") => Some(Outcome::Failed),
+        _ => None,
+    }
+}
+
+/// True if the API was told that the node ended the pod, or did not take it in, for want of
+/// something.
+pub fn is_evicted(pod: &Pod) -> bool {
+    let reason = pod.status.as_ref().and_then(|status| status.reason.as_deref());
+    reason == Some("Evicted") && told_outcome(pod) == Some(Outcome::Failed)
+}
+
+/// How the pod ended; none if it has not.
+pub fn outcome(pod: &Pod, observed: &Observed, resize: &Resize) -> Option<Outcome> {
+    if let Some(told) = told_outcome(pod) {
+        return Some(told);
     }
     if admit::refusal(pod).is_some() {
         return Some(Outcome::Failed);

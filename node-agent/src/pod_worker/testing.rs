@@ -28,6 +28,8 @@ pub(crate) struct FakeApi {
     is_deleted: AtomicBool,
     /// Every status written, in order.
     pub(crate) written: Mutex<Vec<PodStatus>>,
+    /// The UIDs of the pods they were written to.
+    pub(crate) told: Mutex<Vec<String>>,
     pub(crate) config_maps: Mutex<BTreeMap<String, ConfigMap>>,
     pub(crate) secrets: Mutex<BTreeMap<String, Secret>>,
     tokens: AtomicUsize,
@@ -57,6 +59,7 @@ impl PodApi for FakeApi {
     async fn write_status(&self, pod: &Pod, status: &PodStatus) -> Result<Pod, ApiError> {
         self.answers()?;
         self.calls.lock().push("status");
+        self.told.lock().push(crate::api::uid(pod).to_owned());
         self.written.lock().push(status.clone());
         Ok(Pod { status: Some(status.clone()), ..pod.clone() })
     }
@@ -165,6 +168,7 @@ impl Lab {
             )
             .unwrap(),
             paths,
+            pressure: Pressure::default(),
             node: NodeFacts {
                 ip: "192.0.2.1".parse().unwrap(),
                 cgroup_root: "/kontiki-no-such-cgroup".into(),
@@ -187,7 +191,7 @@ impl Lab {
     /// A worker for the pod, nudged all the time as by a busy runtime.
     pub(crate) fn start(&self) -> Running {
         let pod = Arc::new(self.pod.clone());
-        let (desired, receiver) = watch::channel(Desired { pod, gone: false });
+        let (desired, receiver) = watch::channel(Desired { pod, gone: false, eviction: None, mirror: None });
         let (nudge, shutdown) = (Arc::new(Notify::new()), CancellationToken::new());
         let worker = Worker::new(self.context.clone(), receiver, nudge.clone());
         let task = tokio::spawn(worker.run(shutdown.clone()));

@@ -510,3 +510,79 @@ async fn a_container_that_is_never_restarted_is_for_a_resize_and_the_pod_goes_on
     drop(written);
     assert!(!phases.iter().any(|phase| phase == "Failed" || phase == "Succeeded"), "{phases:?}");
 }
+
+#[tokio::test]
+async fn an_evicted_pod_is_told_to_have_failed_and_nothing_of_it_is_kept() {
+    let lab = Lab::new(&["i:1"]);
+    let worker = lab.start();
+    lab.until("it runs", || lab.phase() == "Running").await;
+    let message = "The node was low on resource: memory. ";
+    let eviction =
+        Eviction { message: message.to_owned(), grace: Duration::from_secs(1) };
+    worker.desired.send_modify(|desired| desired.eviction = Some(eviction));
+    lab.until("it has failed", || lab.phase() == "Failed").await;
+    let gone = || lab.runtime.all().0.is_empty() && !lab.context.paths.pod("u").exists();
+    lab.until("nothing is left", gone).await;
+    let status = lab.status();
+    assert_eq!(status.reason.as_deref(), Some("Evicted"));
+    assert_eq!(status.message.as_deref(), Some(message));
+    let ended = status.container_statuses.clone().unwrap()[0].state.clone().unwrap().terminated;
+    assert_eq!(ended.unwrap().exit_code, 143);
+    let all = status.conditions.clone().unwrap();
+    let found = all.iter().find(|one| one.type_ == "DisruptionTarget").unwrap();
+    assert_eq!(found.reason.as_deref(), Some("TerminationByKubelet"));
+    assert_eq!((found.status.as_str(), found.message.as_deref()), ("True", Some(message)));
+    assert!(lab.runtime.calls().contains(&"stop c 1s".to_owned()), "{:?}", lab.runtime.calls());
+    // While containers end it has not failed yet.
+    let written = lab.api.written.lock().clone();
+    let running = |status: &PodStatus| {
+        status.container_statuses.iter().flatten().any(|c| {
+            c.state.as_ref().is_some_and(|state| state.running.is_some())
+        })
+    };
+    let failed = |status: &&PodStatus| status.phase.as_deref() == Some("Failed");
+    assert!(!written.iter().filter(failed).any(running));
+}
+
+#[tokio::test]
+async fn an_agent_that_starts_anew_lets_an_evicted_pod_be_and_its_end_stands() {
+    let mut lab = Lab::new(&["i:1"]);
+    let status = json!({ "phase": "Failed", "reason": "Evicted", "message": "m" });
+    lab.pod.status = Some(serde_json::from_value(status).unwrap());
+    let mut worker = lab.start();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(lab.api.written.lock().is_empty(), "{:?}", lab.status());
+    assert!(lab.runtime.calls().is_empty(), "{:?}", lab.runtime.calls());
+    worker.delete(30);
+    worker.finished().await;
+    assert!(lab.api.deleted());
+}
+
+#[tokio::test]
+async fn a_node_short_of_disk_takes_no_pod_in_and_lets_those_be_that_run() {
+    use crate::evict::signal::Condition;
+
+    let lab = Lab::new(&["i:1"]);
+    lab.context.pressure.set([Condition::Disk].into());
+    let worker = lab.start();
+    lab.until("it is refused", || lab.phase() == "Failed").await;
+    let status = lab.status();
+    assert_eq!(status.reason.as_deref(), Some("Evicted"));
+    let message = "Pod was rejected: The node had condition: [DiskPressure]. ";
+    assert_eq!(status.message.as_deref(), Some(message));
+    assert_eq!(status.container_statuses, None);
+    assert!(lab.runtime.all().0.is_empty() && lab.runtime.all().1.is_empty());
+    drop(worker);
+
+    let lab = Lab::new(&["i:1"]);
+    let worker = lab.start();
+    lab.until("it runs", || lab.phase() == "Running").await;
+    lab.context.pressure.set([Condition::Disk].into());
+    lab.runtime.exit("c", 1);
+    lab.until("it runs again", || lab.runtime.running("c").is_some_and(|c| c.attempt == 1)).await;
+    drop(worker);
+    // Neither does another agent refuse what ran before it.
+    let _worker = lab.start();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(lab.phase(), "Running");
+}

@@ -136,6 +136,23 @@ impl Runtime for Cri {
         Ok(answer.images.into_iter().map(convert::image).collect())
     }
 
+    async fn remove_image(&self, id: &str) -> Result<(), RuntimeError> {
+        let message = proto::RemoveImageRequest { image: Some(convert::image_spec(id)) };
+        let mut client = self.image_service();
+        gone_is_fine(
+            within(WORK_DEADLINE, client.remove_image(request(message, WORK_DEADLINE))).await,
+        )
+    }
+
+    async fn image_folder(&self) -> Result<Option<PathBuf>, RuntimeError> {
+        let message = proto::ImageFsInfoRequest {};
+        let mut client = self.image_service();
+        let call = client.image_fs_info(request(message, QUERY_DEADLINE));
+        let all = within(QUERY_DEADLINE, call).await?.image_filesystems;
+        let folder = all.into_iter().find_map(|one| Some(one.fs_id?.mountpoint));
+        Ok(folder.filter(|folder| !folder.is_empty()).map(PathBuf::from))
+    }
+
     async fn pull(&self, name: &str, shown: Option<&Credentials>) -> Result<(), RuntimeError> {
         let message = proto::PullImageRequest {
             image: Some(convert::image_spec(name)),

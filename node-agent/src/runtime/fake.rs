@@ -1,6 +1,7 @@
 //! A runtime in memory, for tests: containers run until a test ends them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,6 +13,9 @@ use super::{
     Listed, Resources, Runtime, RuntimeError, RuntimeErrorKind, RuntimeStatus, RuntimeVersion,
     Sandbox, SandboxFigures, SandboxSpec, Streams,
 };
+
+/// Bytes of every image.
+const IMAGE_BYTES: u64 = 100;
 
 /// A runtime in memory.
 #[derive(Debug, Default)]
@@ -84,6 +88,22 @@ impl FakeRuntime {
         self.state.lock().registry.insert(image.to_owned());
     }
 
+    /// The images there are.
+    pub fn image_names(&self) -> Vec<String> {
+        self.state.lock().images.iter().cloned().collect()
+    }
+
+    /// Leaves an ended container of a pod behind.
+    pub fn leave_ended(&self, pod_uid: &str, image: &str) {
+        let mut state = self.state.lock();
+        state.next += 1;
+        let id = format!("container-{}", state.next);
+        let (pod_uid, name) = (pod_uid.to_owned(), "c".to_owned());
+        let mut container = Container { id: id.clone(), pod_uid, name, ..container_of(image) };
+        end(&mut container, 0);
+        state.containers.insert(id, container);
+    }
+
     /// How often anything was pulled, or tried to be.
     pub fn pulls(&self) -> u32 {
         self.state.lock().pulls
@@ -148,6 +168,27 @@ impl FakeRuntime {
     }
 }
 
+/// A container of an image that was made now.
+pub fn container_of(image: &str) -> Container {
+    Container {
+        id: "container".to_owned(),
+        sandbox_id: "sandbox".to_owned(),
+        name: "c".to_owned(),
+        pod_uid: "u".to_owned(),
+        attempt: 0,
+        state: ContainerState::Created,
+        created_at: Timestamp::now(),
+        started_at: None,
+        finished_at: None,
+        exit_code: 0,
+        reason: String::new(),
+        message: String::new(),
+        image: image.to_owned(),
+        image_id: image.to_owned(),
+        annotations: BTreeMap::new(),
+    }
+}
+
 fn end(container: &mut Container, code: i32) {
     container.state = ContainerState::Exited;
     container.exit_code = code;
@@ -172,7 +213,24 @@ impl Runtime for FakeRuntime {
     }
 
     async fn images(&self) -> Result<Vec<Image>, RuntimeError> {
-        Ok(Vec::new())
+        let image = |name: &String| Image {
+            id: name.clone(),
+            tags: vec![name.clone()],
+            size: IMAGE_BYTES,
+            ..Image::default()
+        };
+        Ok(self.state.lock().images.iter().map(image).collect())
+    }
+
+    async fn remove_image(&self, id: &str) -> Result<(), RuntimeError> {
+        let mut state = self.state.lock();
+        state.call(Some(format!("remove image {id}")))?;
+        state.images.remove(id);
+        Ok(())
+    }
+
+    async fn image_folder(&self) -> Result<Option<PathBuf>, RuntimeError> {
+        Ok(None)
     }
 
     async fn pull(&self, name: &str, shown: Option<&Credentials>) -> Result<(), RuntimeError> {
@@ -276,16 +334,8 @@ impl Runtime for FakeRuntime {
             name: spec.name.clone(),
             pod_uid: sandbox.uid.clone(),
             attempt: spec.attempt,
-            state: ContainerState::Created,
-            created_at: Timestamp::now(),
-            started_at: None,
-            finished_at: None,
-            exit_code: 0,
-            reason: String::new(),
-            message: String::new(),
-            image: spec.image.clone(),
-            image_id: spec.image.clone(),
             annotations: spec.annotations.clone(),
+            ..container_of(&spec.image)
         };
         state.containers.insert(id.clone(), container);
         Ok(id)

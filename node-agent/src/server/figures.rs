@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Body, Sources, text};
 use crate::config::AgentConfig;
+use crate::evict::threshold::Threshold;
 use crate::stats::{Sample, exposition, summary};
 use crate::system;
 
@@ -88,11 +89,24 @@ fn configuration(config: &AgentConfig) -> Value {
         "cgroupRoot": config.cgroup_root,
         "clusterDNS": dns.map(|dns| vec![dns.address.to_string()]).unwrap_or_default(),
         "clusterDomain": dns.map(|dns| dns.domain.clone()).unwrap_or_default(),
+        "evictionHard": thresholds(config, |one| one.grace.is_none()),
+        "evictionSoft": thresholds(config, |one| one.grace.is_some()),
+        "evictionPressureTransitionPeriod": seconds(config.eviction.transition),
+        "evictionMaxPodGracePeriod": config.eviction.grace_max.as_secs(),
+        "imageGCHighThresholdPercent": config.image_gc.high_percent,
+        "imageGCLowThresholdPercent": config.image_gc.low_percent,
+        "imageMinimumGCAge": seconds(config.image_gc.min_age),
         "maxPods": config.max_pods,
+        "staticPodPath": config.static_pods_dir,
         "nodeLeaseDurationSeconds": config.timers.lease_duration.as_secs(),
         "nodeStatusReportFrequency": seconds(config.timers.node_status),
         "nodeStatusUpdateFrequency": seconds(config.timers.node_status),
     })
+}
+
+fn thresholds(config: &AgentConfig, is_shown: fn(&Threshold) -> bool) -> Value {
+    let shown = config.eviction.thresholds.iter().filter(|one| is_shown(one));
+    shown.map(|one| (one.signal.name().to_owned(), one.value.written())).collect()
 }
 
 fn json_text(value: &Value) -> Response<Body> {

@@ -46,7 +46,8 @@ pub(super) fn conditions(
     ];
     let own: Vec<PodCondition> =
         verdicts.into_iter().map(|verdict| condition(input, &old, verdict)).collect();
-    let own: Vec<_> = own.into_iter().chain(resizing(input, &old)).collect();
+    let own: Vec<_> =
+        own.into_iter().chain(resizing(input, &old)).chain(disruption(input, &old)).collect();
     // Conditions of others (readiness gates, disruption) stay as they are.
     let others = old.iter().filter(|old| {
         !RESIZE.contains(&old.type_.as_str()) && own.iter().all(|own| own.type_ != old.type_)
@@ -70,6 +71,15 @@ fn condition(input: &Input<'_>, old: &[PodCondition], verdict: Verdict) -> PodCo
         observed_generation: input.pod.metadata.generation,
         ..Default::default()
     }
+}
+
+/// That the node ends the pod.
+fn disruption(input: &Input<'_>, old: &[PodCondition]) -> Option<PodCondition> {
+    let eviction = input.memory.eviction.as_ref()?;
+    let message = Some(eviction.message.clone());
+    let reason = Some("TerminationByKubelet");
+    let verdict = Verdict { reason, message, ..Verdict::holds("DisruptionTarget") };
+    Some(condition(input, old, verdict))
 }
 
 /// What the pod asks for is not promised to it, or what was promised is not yet given.

@@ -82,6 +82,7 @@ pub(super) fn image(image: proto::Image) -> Image {
         size: image.size,
         uid: image.uid.map(|uid| uid.value),
         user: image.username,
+        pinned: image.pinned,
     }
 }
 
