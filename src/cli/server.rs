@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::audit::AuditFlags;
+use super::cloud::CloudFlags;
 use crate::compaction::{Mode, Retention};
 use crate::server::config::{Origin, Scope, ServerConfig};
 use crate::server::etcd_tls::EtcdTls;
@@ -125,6 +126,8 @@ pub struct Flags {
         default_value = "secrets"
     )]
     encrypt_resources: Vec<String>,
+    #[command(flatten)]
+    cloud: CloudFlags,
     /// Worker threads; by default half the cores, from one to four.
     #[arg(long, env = "KONTIKI_RUNTIME_THREADS", value_name = "COUNT")]
     runtime_threads: Option<usize>,
@@ -167,6 +170,8 @@ impl Flags {
             advertise,
             admission_plugins: self.enable_admission_plugins,
             audit: self.audit.validate()?,
+            cloud: self.cloud.choice()?,
+            cluster_name: self.cloud.cluster_name,
             encrypted: self.encrypt_resources.into_iter().filter(|one| !one.is_empty()).collect(),
         })
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use kontiki_api::audit::AuditConfig;
 
 use super::etcd_tls::EtcdTls;
+use crate::cloud::Choice;
 use crate::compaction::Retention;
 use crate::token::Token;
 
@@ -65,6 +66,10 @@ pub struct ServerConfig {
     pub audit: Option<AuditConfig>,
     /// The resources whose objects it encrypts in the store.
     pub encrypted: Vec<String>,
+    /// The cloud that the cluster stands on.
+    pub cloud: Choice,
+    /// What a cloud tells the cluster from others by.
+    pub cluster_name: String,
 }
 
 impl ServerConfig {
