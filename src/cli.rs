@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -13,6 +14,7 @@ mod audit;
 mod authentication;
 pub mod bench;
 pub mod chaos;
+mod cloud;
 pub mod down;
 pub mod hollow;
 pub mod member;
@@ -147,6 +149,20 @@ fn print(result: &impl std::fmt::Display) -> anyhow::Result<()> {
 fn fail(error: &anyhow::Error) -> ExitCode {
     eprintln!("error: {error:#}");
     ExitCode::FAILURE
+}
+
+/// A time in seconds that a flag says.
+fn seconds(flag: &str, value: f64) -> anyhow::Result<Duration> {
+    Duration::try_from_secs_f64(value)
+        .ok()
+        .with_context(|| format!("{flag} {value}: expected seconds"))
+}
+
+/// The same where none at all makes no sense.
+fn some_seconds(flag: &str, value: f64) -> anyhow::Result<Duration> {
+    let parsed = seconds(flag, value)?;
+    anyhow::ensure!(!parsed.is_zero(), "{flag} {value}: expected seconds above 0");
+    Ok(parsed)
 }
 
 /// The asynchronous runtime of a verb, with that many workers; one keeps everything on this thread.

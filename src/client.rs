@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
+use crate::cluster_file::ClusterFile;
 use crate::kubeconfig::Kubeconfig;
 use crate::pki::tls;
 
@@ -43,6 +44,20 @@ pub fn kubeconfig(named: Option<&Path>, data_dir: &Path) -> anyhow::Result<Kubec
     }
 }
 
+/// The servers to call: the one that the kubeconfig names where one was named, else all that `up`
+/// runs.
+pub fn servers(
+    named: Option<&Path>,
+    kubeconfig: &Kubeconfig,
+    data_dir: &Path,
+) -> anyhow::Result<Vec<String>> {
+    if named.is_some() {
+        return Ok(vec![kubeconfig.server.clone()]);
+    }
+    let servers = ClusterFile::read(data_dir)?.servers;
+    Ok(servers.into_iter().map(|server| server.api).collect())
+}
+
 /// `GET url` as JSON, within `deadline`. What is refused comes as an error with the Status message.
 pub async fn get_json(
     client: &reqwest::Client,
@@ -78,4 +93,27 @@ pub fn why(error: reqwest::Error) -> anyhow::Error {
         return anyhow::anyhow!("no answer in time");
     }
     anyhow::anyhow!("{deepest}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster_file::tests::example;
+    use crate::pki::Identity;
+    use crate::process::ProcessId;
+
+    #[test]
+    fn a_named_kubeconfig_leads_to_its_server_and_a_data_directory_to_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity { cert_pem: String::new(), key_pem: String::new() };
+        let server = "https://192.0.2.1:6443".to_owned();
+        let kubeconfig = Kubeconfig { server: server.clone(), ca_pem: String::new(), identity };
+        let named = servers(Some(Path::new("file")), &kubeconfig, dir.path()).unwrap();
+        assert_eq!(named, [server]);
+        let error = servers(None, &kubeconfig, dir.path()).unwrap_err().to_string();
+        assert!(error.contains("start one with `kontiki up`"), "{error}");
+        example(ProcessId { pid: 7, started_ticks: 11 }).write(dir.path()).unwrap();
+        let listed = servers(None, &kubeconfig, dir.path()).unwrap();
+        assert_eq!(listed, ["https://127.0.0.1:6444"]);
+    }
 }

@@ -65,6 +65,7 @@ use kontiki_api::status::Status;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::cloud;
 use crate::leader_context::LeaderContext;
 
 /// How soon a store that cannot answer is asked again for the revision to begin with.
@@ -105,7 +106,7 @@ pub async fn run(context: LeaderContext) {
     tasks.spawn(endpoint_slice_mirroring::controller(&context, begin).run());
     tasks.spawn(api_services::controller(&context, begin).run());
     tasks.spawn(api_services::availability::controller(&context, begin).run());
-    drop(events);
+    tasks.spawn(cloud::run(context.clone(), begin, events));
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
             tracing::error!(%error, "a controller has ended");

@@ -13,6 +13,9 @@ pub mod node;
 pub mod pods;
 pub mod timeline;
 
+#[cfg(test)]
+pub(crate) mod stub;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +67,15 @@ pub async fn run(
     };
     registered?;
     info!(nodes = config.nodes, seconds = began.elapsed().as_secs_f64(), "hollow nodes registered");
+    live(api, config, stop).await
+}
+
+/// Keeps nodes that are registered alive until `stop`.
+pub async fn live(
+    api: Arc<Api>,
+    config: Arc<Config>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(beat(Arc::clone(&api), Arc::clone(&config), stop.clone()));
     tasks.spawn(timeline::run(Arc::clone(&api), Arc::clone(&config), stop.clone()));
@@ -153,7 +165,7 @@ async fn beat(api: Arc<Api>, config: Arc<Config>, stop: CancellationToken) {
         let elapsed = began.elapsed();
         let leases = node::due(elapsed, config.lease_period, config.nodes);
         let statuses = node::due(elapsed, config.status_period, config.nodes);
-        for turn in renewed..leases {
+        for turn in node::turns(renewed, leases, config.nodes) {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             let (api, name) = (Arc::clone(&api), node::name(turn % config.nodes));
             under_way.spawn(async move {
@@ -164,7 +176,7 @@ async fn beat(api: Arc<Api>, config: Arc<Config>, stop: CancellationToken) {
                 drop(place);
             });
         }
-        for turn in reported..statuses {
+        for turn in node::turns(reported, statuses, config.nodes) {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             let (api, name) = (Arc::clone(&api), node::name(turn % config.nodes));
             let status = node::status(&config.shape, Timestamp::now());

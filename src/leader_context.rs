@@ -8,6 +8,7 @@ use kontiki_api::client::Client;
 use kontiki_api::informer::Informers;
 use tokio_util::sync::CancellationToken;
 
+use crate::cloud::Choice;
 use crate::controllers::api_services::availability::DiscoveryCheck;
 use crate::controllers::autoscale::measure::MetricsApi;
 use crate::controllers::local_path::VolumeFolders;
@@ -72,6 +73,10 @@ pub struct Settings {
     pub root_ca_pem: String,
     /// How many keys of one controller are worked on at the same time.
     pub workers: usize,
+    /// The cloud that the cluster stands on.
+    pub cloud: Choice,
+    /// What a cloud tells this cluster from others by.
+    pub cluster_name: String,
 }
 
 impl Default for Settings {
@@ -88,6 +93,8 @@ impl Default for Settings {
             node_quarantine: Duration::from_secs(40),
             root_ca_pem: String::new(),
             workers: 5,
+            cloud: Choice::None,
+            cluster_name: "kubernetes".to_owned(),
         }
     }
 }

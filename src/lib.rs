@@ -6,7 +6,8 @@
 //!   └  cluster.json, logs                  ├ engine, store        (kontiki-storage)
 //!                                          ├ Raft node, etcd API  (kontiki-raft)
 //!                                          ├ Kubernetes API       (kontiki-api)
-//!                                          └ leader-only tasks: scheduler, controllers
+//!                                          └ leader-only tasks: scheduler, controllers,
+//!                                          │   what they ask of a cloud
 //! ```
 //!
 //! A verb of the command line is one file in [`cli`]. Flags are parsed by clap, laid over the
@@ -36,6 +37,7 @@ pub mod snapshot;
 pub mod leader;
 pub mod leader_context;
 
+pub mod cloud;
 pub mod controllers;
 pub mod scheduler;
 

@@ -272,12 +272,10 @@ impl Scheduler {
         if pods::node_name(pod).is_some() {
             self.queue.delete(uid);
             self.nominations.delete(uid);
-            let had = self.cache.has_pod(uid);
+            let before = self.cache.pod(uid);
             self.cache.apply_pod(pod);
-            match (had, self.cache.has_pod(uid)) {
-                (true, false) => self.wake(ClusterEvent::PodLeft),
-                (false, true) => self.wake(ClusterEvent::PodArrived),
-                _ => {}
+            for event in pod_events(before.as_deref(), self.cache.pod(uid).as_deref()) {
+                self.wake(event);
             }
         } else if is_ours(pod) {
             // One that was assumed is on its way to its node already.
@@ -302,8 +300,8 @@ impl Scheduler {
         match cycle::schedule(&pod, &snapshot, &waiting, FILTERS, SCORES) {
             Ok(node) => {
                 // What is held is copied before it changes.
-                drop(snapshot);
-                self.bind(pod, &node);
+                drop((snapshot, crowded));
+                self.bind(pod, node);
             }
             Err(why) => self.put_back(pod, why, crowded.as_ref().unwrap_or(&snapshot)),
         }
@@ -353,12 +351,9 @@ impl Scheduler {
         Arc::new(pod.with_claims(volumes::needs(&self.storage, &pod.pod, &reserved)))
     }
 
-    fn bind(&mut self, pod: Arc<PodInfo>, node: &NodeInfo) {
+    fn bind(&mut self, pod: Arc<PodInfo>, node: Arc<NodeInfo>) {
         let uid = pod.uid().to_owned();
-        let claims = pod.claims.as_deref().unwrap_or_default();
-        let provisions = provisions(claims, &node.node).unwrap_or_default();
-        let node = node.name().to_owned();
-        self.cache.assume(Arc::clone(&pod), &node);
+        let (node, provisions) = assume(&mut self.cache, &pod, node);
         let bind = bind::bind(self.client.clone(), self.events.clone(), pod, node.clone());
         if provisions.is_empty() {
             return self.spawn(uid, Act::Bind, bind);
@@ -415,6 +410,21 @@ impl Scheduler {
     }
 }
 
+/// Takes the pod to be on the node. Says the node's name, and what must be done for its volumes.
+fn assume(
+    cache: &mut Cache,
+    pod: &Arc<PodInfo>,
+    node: Arc<NodeInfo>,
+) -> (String, Vec<(Arc<PersistentVolumeClaim>, Provision)>) {
+    let claims = pod.claims.as_deref().unwrap_or_default();
+    let provisions = provisions(claims, &node.node).unwrap_or_default();
+    let name = node.name().to_owned();
+    // Let go of before it changes, or it is copied with all its pods.
+    drop(node);
+    cache.assume(Arc::clone(pod), &name);
+    (name, provisions)
+}
+
 async fn within(
     limit: Duration,
     uid: String,
@@ -436,6 +446,24 @@ fn is_ours(pod: &Pod) -> bool {
     name == SCHEDULER_NAME && !gated && pods::is_active(pod)
 }
 
+/// What a change of a pod that has a node may help with.
+fn pod_events(old: Option<&PodInfo>, new: Option<&PodInfo>) -> Vec<ClusterEvent> {
+    let (old, new) = match (old, new) {
+        (Some(old), Some(new)) => (old, new),
+        (Some(_), None) => return vec![ClusterEvent::PodLeft],
+        (None, Some(_)) => return vec![ClusterEvent::PodArrived],
+        (None, None) => return Vec::new(),
+    };
+    let mut events = Vec::new();
+    if new.requests.lacks_some_of(&old.requests) {
+        events.push(ClusterEvent::PodShrank);
+    }
+    if new.pod.metadata.labels != old.pod.metadata.labels {
+        events.push(ClusterEvent::PodArrived);
+    }
+    events
+}
+
 /// What a change of a node may help with.
 fn node_events(old: &Node, new: &Node) -> Vec<ClusterEvent> {
     let mut events = Vec::new();
@@ -453,4 +481,44 @@ fn node_events(old: &Node, new: &Node) -> Vec<ClusterEvent> {
         events.push(ClusterEvent::NodeTaints);
     }
     events
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{node, pod};
+    use super::*;
+
+    #[test]
+    fn a_bound_pod_that_shrinks_or_is_relabelled_wakes_those_whom_that_can_help() {
+        let big = pod("p").cpu("2").label("app", "a").on("n").info();
+        let events = |new: &PodInfo| pod_events(Some(&big), Some(new));
+        assert_eq!(events(&pod("p").cpu("2").label("app", "a").on("n").info()), []);
+        let small = pod("p").cpu("1").label("app", "a").on("n").info();
+        assert_eq!(events(&small), [ClusterEvent::PodShrank]);
+        let bigger = pod("p").cpu("3").label("app", "a").on("n").info();
+        assert_eq!(events(&bigger), []);
+        let other = pod("p").cpu("2").label("app", "b").on("n").info();
+        assert_eq!(events(&other), [ClusterEvent::PodArrived]);
+
+        let mut queue = SchedulingQueue::default();
+        let now = Instant::now();
+        queue.apply(pod("waits").cpu("3").info());
+        queue.pop(now);
+        queue.unschedulable("waits", vec!["NodeResourcesFit"], FILTERS, now);
+        let later = now + Duration::from_secs(5);
+        queue.wake(ClusterEvent::PodShrank, FILTERS, later);
+        assert!(queue.pop(later).is_some(), "there may be room for it now");
+    }
+
+    #[test]
+    fn a_node_is_not_copied_when_a_pod_is_bound_to_it() {
+        let mut cache = Cache::default();
+        cache.apply_node(node("n").arc());
+        let place = |cache: &Cache| Arc::as_ptr(&cache.snapshot()[0]);
+        let before = place(&cache);
+        let chosen = Arc::clone(&cache.snapshot()[0]);
+        let (name, provisions) = assume(&mut cache, &pod("p").info(), chosen);
+        assert_eq!((name.as_str(), provisions.len()), ("n", 0));
+        assert_eq!(place(&cache), before);
+    }
 }

@@ -146,8 +146,12 @@ impl Server {
             token.clone(),
         ));
         upper.tasks.spawn(compaction::run(node.clone(), config.retention, token.clone()));
-        let settings =
-            Settings { root_ca_pem: identity.pki.ca.cert_pem().to_owned(), ..Settings::default() };
+        let settings = Settings {
+            root_ca_pem: identity.pki.ca.cert_pem().to_owned(),
+            cloud: config.cloud.clone(),
+            cluster_name: config.cluster_name.clone(),
+            ..Settings::default()
+        };
         let signer = Arc::new(ClusterCa(Arc::clone(&identity)));
         if config.scope == Scope::ControlPlane {
             upper.tasks.spawn(leader::run(node.clone(), api, Arc::new(settings), signer, token));

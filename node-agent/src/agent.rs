@@ -28,6 +28,7 @@ use crate::evict::pressure::Pressure;
 use crate::evict::{Evictor, Order};
 use crate::images::collect::Collector;
 use crate::images::{Importer, pause};
+use crate::network::answers::Answers;
 use crate::network::peers::Peers;
 use crate::network::routes::Routes;
 use crate::network::services::{self, Services};
@@ -260,7 +261,13 @@ impl Agent {
         let (ranges, others) = watch::channel(BTreeSet::new());
         let peers = Peers { routes: self.routes(), policies: self.policies(), ranges };
         tasks.spawn(peers.run(client.clone(), shutdown.clone()));
-        let services = Services::new(node.clone(), catalog, self.proxy(), range_sender, others);
+        let (answered, wanted) = watch::channel(None);
+        if self.config.service_proxy == ServiceProxy::Nftables {
+            let answers = Answers::new(self.paths.answers_link(), self.config.node_ip);
+            tasks.spawn(answers.run(wanted, shutdown.clone()));
+        }
+        let proxy = self.proxy();
+        let services = Services::new(node.clone(), catalog, proxy, range_sender, others, answered);
         tasks.spawn(services.run(client.clone(), shutdown.clone()));
     }
 

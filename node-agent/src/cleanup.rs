@@ -70,6 +70,7 @@ pub async fn cleanup(data_dir: &Path) -> Result<(), AgentError> {
     let Some(record) = Record::load(&paths)? else { return Ok(()) };
     nft::remove_table(&paths.table()).await;
     nft::remove_table(&paths.policy_table()).await;
+    network::remove_link(&paths.answers_link()).await;
     match &record.runtime {
         RuntimeChoice::Supervised => {
             if let Some(containerd) = Containerd::existing(&paths) {
@@ -79,7 +80,7 @@ pub async fn cleanup(data_dir: &Path) -> Result<(), AgentError> {
                 removed.map_err(|error| AgentError::Runtime(format!("remove pods: {error}")))?;
                 end_shims(&containerd.socket()).await;
             }
-            network::remove_bridge(&paths).await;
+            network::remove_link(&paths.bridge()).await;
             network::routes::remove().await;
             let _ = std::fs::remove_file(paths.containerd_socket());
         }

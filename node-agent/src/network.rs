@@ -3,7 +3,6 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::json;
@@ -14,6 +13,7 @@ use crate::containerd::write_if_changed;
 use crate::paths::Paths;
 use crate::preflight::find_program;
 
+pub mod answers;
 pub mod peers;
 pub mod routes;
 pub mod services;
@@ -70,26 +70,13 @@ pub fn is_cidr(text: &str) -> bool {
     })
 }
 
-/// Removes the node's bridge, if it is there.
-pub async fn remove_bridge(paths: &Paths) {
-    let bridge = paths.bridge();
-    if !Path::new("/sys/class/net").join(&bridge).exists() {
+/// Removes a link of the agent's, if it is there.
+pub async fn remove_link(link: &str) {
+    if !Path::new("/sys/class/net").join(link).exists() {
         return;
     }
-    let Some(ip) = find_program("ip") else {
-        tracing::warn!(%bridge, "the program ip is missing: the bridge stays");
-        return;
-    };
-    let mut command = tokio::process::Command::new(ip);
-    command.args(["link", "delete", &bridge]).stdin(Stdio::null()).kill_on_drop(true);
-    match tokio::time::timeout(IP_DEADLINE, command.output()).await {
-        Ok(Ok(output)) if output.status.success() => {}
-        Ok(Ok(output)) => {
-            let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            tracing::warn!(%bridge, %why, "the bridge stays");
-        }
-        Ok(Err(error)) => tracing::warn!(%bridge, %error, "the bridge stays"),
-        Err(_) => tracing::warn!(%bridge, "ip did not end: the bridge stays"),
+    if let Err(why) = routes::ip(&["link", "delete", link]).await {
+        tracing::warn!(link, why, "a link of the agent's stays");
     }
 }
 

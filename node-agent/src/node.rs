@@ -170,7 +170,7 @@ impl NodeReporter {
         let old = node.status.clone().unwrap_or_default();
         let images = self.runtime.images().await.unwrap_or_default();
         let status = NodeStatus {
-            addresses: Some(self.addresses()),
+            addresses: Some(self.addresses(node)),
             allocatable: Some(self.resources(capacity)),
             capacity: Some(self.resources(capacity)),
             conditions: Some(conditions(
@@ -218,7 +218,13 @@ impl NodeReporter {
         }
     }
 
-    fn addresses(&self) -> Vec<NodeAddress> {
+    /// Its own; where the node is a cloud's instance, those that the cloud has told.
+    fn addresses(&self, node: &Node) -> Vec<NodeAddress> {
+        let is_instance = node.spec.as_ref().is_some_and(|spec| spec.provider_id.is_some());
+        let told = node.status.as_ref().and_then(|status| status.addresses.clone());
+        if let Some(told) = told.filter(|told| is_instance && !told.is_empty()) {
+            return told;
+        }
         let address =
             |type_: &str, address: String| NodeAddress { type_: type_.to_owned(), address };
         vec![

@@ -120,6 +120,11 @@ impl Paths {
         format!("kt-{}", self.fingerprint())
     }
 
+    /// Name of the link that has the addresses of load balancers.
+    pub fn answers_link(&self) -> String {
+        format!("kl-{}", self.fingerprint())
+    }
+
     /// Name of this agent's table of network rules.
     pub fn table(&self) -> String {
         format!("kontiki-{}", self.fingerprint())

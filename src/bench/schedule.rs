@@ -14,7 +14,7 @@ use comfy_table::presets::NOTHING;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -109,9 +109,8 @@ pub async fn run(api: &Arc<Api>, run: Run) -> anyhow::Result<Placed> {
         lease_period: Duration::from_secs(10),
         status_period: Duration::from_secs(300),
     });
-    hollow::register(api, &config).await?;
     let stop = CancellationToken::new();
-    let nodes = tokio::spawn(hollow::run(Arc::clone(api), Arc::clone(&config), stop.clone()));
+    let nodes = populate(api, &config, &stop).await?;
     let until = Instant::now() + run.deadline;
     let placed = place(api, run, until).await;
     let cleaned = clean_up(api, Instant::now() + run.deadline).await;
@@ -121,6 +120,16 @@ pub async fn run(api: &Arc<Api>, run: Run) -> anyhow::Result<Placed> {
     let placed = placed?;
     cleaned.context("remove what was measured")?;
     Ok(placed)
+}
+
+/// Registers the nodes, and keeps them alive until `stop`.
+async fn populate(
+    api: &Arc<Api>,
+    config: &Arc<Config>,
+    stop: &CancellationToken,
+) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
+    hollow::register(api, config).await?;
+    Ok(tokio::spawn(hollow::live(Arc::clone(api), Arc::clone(config), stop.clone())))
 }
 
 async fn place(api: &Arc<Api>, run: Run, until: Instant) -> anyhow::Result<Placed> {
@@ -369,4 +378,32 @@ pub fn table(all: &[Placed]) -> String {
         ]);
     }
     table.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hollow::stub::Stub;
+
+    #[tokio::test]
+    async fn each_node_is_registered_once() {
+        let stub = Stub::start(|_, _| "{}".to_owned()).await;
+        let config = Arc::new(Config {
+            nodes: 3,
+            shape: Shape::default(),
+            life: Life::default(),
+            lease_period: Duration::from_secs(3600),
+            status_period: Duration::from_secs(3600),
+        });
+        let stop = CancellationToken::new();
+        let nodes = populate(&Arc::new(stub.api()), &config, &stop).await.unwrap();
+        let is_watched = || stub.asked().iter().any(|line| line.contains("watch=true"));
+        while !is_watched() {
+            sleep(Duration::from_millis(10)).await;
+        }
+        stop.cancel();
+        nodes.await.unwrap().unwrap();
+        let made = stub.asked().iter().filter(|line| *line == "POST /api/v1/nodes").count();
+        assert_eq!(made, 3);
+    }
 }

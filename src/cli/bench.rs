@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use super::{Global, Output};
+use super::{Global, Output, some_seconds};
 use crate::bench::api::{Api, ApiRequest, Workload};
 use crate::bench::compare::trials::Sizes;
 use crate::bench::compare::{self, CompareConfig};
@@ -165,7 +165,7 @@ pub fn run(global: &Global, flags: Flags) -> anyhow::Result<ExitCode> {
 }
 
 fn run_load(flags: &Load) -> anyhow::Result<ExitCode> {
-    let duration = seconds(flags.duration)?;
+    let duration = some_seconds("--duration", flags.duration)?;
     check_value_size(flags.value_size)?;
     let measured = super::runtime(None)?.block_on(async {
         match flags.target {
@@ -193,7 +193,7 @@ fn run_compare(global: &Global, flags: &Compare) -> anyhow::Result<ExitCode> {
         folder: std::path::absolute(&flags.folder)?,
         etcd: flags.etcd.clone(),
         clients: flags.clients.clone(),
-        duration: seconds(flags.duration)?,
+        duration: some_seconds("--duration", flags.duration)?,
         rounds: flags.rounds,
         value_bytes: flags.value_size,
         base_port: flags.base_port,
@@ -222,14 +222,9 @@ fn run_schedule(flags: &Schedule) -> anyhow::Result<ExitCode> {
     if flags.pods == 0 || flags.nodes.contains(&0) {
         bail!("--nodes and --pods: expected at least 1");
     }
-    let deadline = seconds(flags.deadline)?;
+    let deadline = some_seconds("--deadline", flags.deadline)?;
     let kubeconfig = client::kubeconfig(flags.kubeconfig.as_deref(), &flags.data_dir)?;
-    let servers = if flags.kubeconfig.is_some() {
-        vec![kubeconfig.server.clone()]
-    } else {
-        let servers = ClusterFile::read(&flags.data_dir)?.servers;
-        servers.into_iter().map(|server| server.api).collect()
-    };
+    let servers = client::servers(flags.kubeconfig.as_deref(), &kubeconfig, &flags.data_dir)?;
     let measured = super::runtime(None)?.block_on(async {
         let mut measured = Vec::new();
         for nodes in &flags.nodes {
@@ -248,11 +243,6 @@ fn run_schedule(flags: &Schedule) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn seconds(duration: f64) -> anyhow::Result<Duration> {
-    let parsed = Duration::try_from_secs_f64(duration).ok().filter(|parsed| !parsed.is_zero());
-    parsed.with_context(|| format!("--duration {duration}: expected seconds above 0"))
 }
 
 fn check_value_size(bytes: usize) -> anyhow::Result<()> {
@@ -286,12 +276,7 @@ async fn etcd(flags: &Load, duration: Duration) -> anyhow::Result<Vec<Measured>>
 
 async fn api(flags: &Load, duration: Duration) -> anyhow::Result<Vec<Measured>> {
     let kubeconfig = client::kubeconfig(flags.kubeconfig.as_deref(), &flags.data_dir)?;
-    let servers = if flags.kubeconfig.is_some() {
-        vec![kubeconfig.server.clone()]
-    } else {
-        let file = ClusterFile::read(&flags.data_dir)?;
-        file.servers.into_iter().map(|server| server.api).collect()
-    };
+    let servers = client::servers(flags.kubeconfig.as_deref(), &kubeconfig, &flags.data_dir)?;
     let api = Api::new(&kubeconfig, servers, flags.value_size)?;
     api.prepare().await.context("prepare the objects of the run")?;
     let mut measured = Vec::new();

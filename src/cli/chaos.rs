@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, Subcommand};
 use tokio_util::sync::CancellationToken;
 
-use super::{Global, Output};
+use super::{Global, Output, seconds};
 use crate::chaos::faults::disk::SmallDisk;
 use crate::chaos::scenario::{FaultKind, Scenario};
 use crate::chaos::{self, ChaosConfig, Outcome, check, history, report};
+use crate::cloud::Choice;
 use crate::shutdown;
 use crate::up::Cluster;
 use crate::up::plan::{Hosts, Runtime, UpConfig};
@@ -154,12 +154,6 @@ impl Faults {
     }
 }
 
-pub(super) fn seconds(flag: &str, value: f64) -> anyhow::Result<Duration> {
-    Duration::try_from_secs_f64(value)
-        .ok()
-        .with_context(|| format!("{flag} {value}: expected seconds"))
-}
-
 async fn bring(global: &Global, scenario: Scenario, flags: Faults) -> anyhow::Result<ExitCode> {
     let stop = shutdown::on_signal()?;
     let outcome = match flags.data_dir.clone() {
@@ -210,6 +204,8 @@ fn small_disks(scenario: Scenario, folder: &Path) -> anyhow::Result<Vec<SmallDis
 
 fn own_cluster(global: &Global, config: &ChaosConfig, base_port: u16) -> UpConfig {
     UpConfig {
+        cloud: Choice::None,
+        cluster_name: "kubernetes".into(),
         network: None,
         servers: SERVERS,
         agents: 0,

@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::cluster_file::ClusterFile;
+use super::{seconds, some_seconds};
 use crate::hollow::api::Api;
 use crate::hollow::node::Shape;
 use crate::hollow::pods::Life;
@@ -68,12 +67,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     super::runtime(None)?.block_on(async {
         let stop = shutdown::on_signal()?;
         let kubeconfig = client::kubeconfig(flags.kubeconfig.as_deref(), &flags.data_dir)?;
-        let servers = if flags.kubeconfig.is_some() {
-            vec![kubeconfig.server.clone()]
-        } else {
-            let servers = ClusterFile::read(&flags.data_dir)?.servers;
-            servers.into_iter().map(|server| server.api).collect()
-        };
+        let servers = client::servers(flags.kubeconfig.as_deref(), &kubeconfig, &flags.data_dir)?;
         let api = Arc::new(Api::new(&kubeconfig, servers)?);
         let ran = hollow::run(Arc::clone(&api), Arc::clone(&config), stop).await;
         if !flags.keep {
@@ -93,11 +87,6 @@ fn config(flags: &Flags) -> anyhow::Result<Config> {
             bail!("{name} {part}: expected a part from 0 to 1");
         }
     }
-    let positive = |name: &str, value: f64| {
-        let period = seconds(name, value)?;
-        anyhow::ensure!(!period.is_zero(), "{name} 0: expected more than 0");
-        Ok(period)
-    };
     Ok(Config {
         nodes: flags.nodes,
         shape: Shape {
@@ -112,13 +101,7 @@ fn config(flags: &Flags) -> anyhow::Result<Config> {
             fail_rate: flags.fail_rate,
             jitter: flags.jitter,
         },
-        lease_period: positive("--lease-period", flags.lease_period)?,
-        status_period: positive("--status-period", flags.status_period)?,
+        lease_period: some_seconds("--lease-period", flags.lease_period)?,
+        status_period: some_seconds("--status-period", flags.status_period)?,
     })
-}
-
-fn seconds(name: &str, value: f64) -> anyhow::Result<Duration> {
-    Duration::try_from_secs_f64(value)
-        .ok()
-        .with_context(|| format!("{name} {value}: expected seconds"))
 }

@@ -4,27 +4,22 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::Context;
 use clap::{Args, Subcommand};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::Output;
 use crate::client;
 use crate::controllers::owners;
+use crate::hollow::api::Api;
 use crate::scheduler::cache::{Cache, PodInfo};
 use crate::scheduler::explain::{Verdict, explain};
 use crate::scheduler::plugins::{FILTERS, SCORES};
 use crate::scheduler::volumes::{self, Look};
-
-/// How long one list may take.
-const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Flags of `kontiki schedule`.
 #[derive(Debug, Args)]
@@ -108,8 +103,7 @@ impl Look for Listed {
 
 async fn judge(flags: &Explain) -> anyhow::Result<Judged> {
     let kubeconfig = client::kubeconfig(flags.kubeconfig.as_deref(), &flags.data_dir)?;
-    let http = client::for_kubeconfig(&kubeconfig)?;
-    let api = Api { http, url: kubeconfig.server };
+    let api = Api::new(&kubeconfig, vec![kubeconfig.server.clone()])?;
     let path = format!("/api/v1/namespaces/{}/pods/{}", flags.namespace, flags.pod);
     let mut pod: Pod = serde_json::from_value(api.get(&path).await?)?;
     let all: Vec<Arc<Pod>> = api.list("/api/v1/pods").await?;
@@ -130,28 +124,6 @@ async fn judge(flags: &Explain) -> anyhow::Result<Judged> {
     let info = PodInfo::new(Arc::new(pod)).with_claims(claims);
     let verdicts = explain(&info, &cache.snapshot(), FILTERS, SCORES);
     Ok(Judged { pod: format!("{}/{}", flags.namespace, flags.pod), bound, verdicts })
-}
-
-/// A cluster's API.
-struct Api {
-    http: reqwest::Client,
-    url: String,
-}
-
-impl Api {
-    async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        let url = format!("{}{path}", self.url);
-        client::get_json(&self.http, &url, DEADLINE).await.with_context(|| format!("get {path}"))
-    }
-
-    async fn list<K: DeserializeOwned>(&self, path: &str) -> anyhow::Result<Vec<Arc<K>>> {
-        let mut list = self.get(path).await?;
-        let Value::Array(items) = list["items"].take() else { return Ok(Vec::new()) };
-        let items = items.into_iter().map(serde_json::from_value::<K>);
-        items
-            .map(|item| Ok(Arc::new(item.with_context(|| format!("read an object of {path}"))?)))
-            .collect()
-    }
 }
 
 impl Judged {

@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::audit::AuditFlags;
 use super::authentication::AuthenticationFlags;
+use super::cloud::CloudFlags;
 use crate::compaction::{Mode, Retention};
 use crate::server::config::{Origin, Scope, ServerConfig};
 use crate::server::etcd_tls::EtcdTls;
@@ -128,6 +129,8 @@ pub struct Flags {
         default_value = "secrets"
     )]
     encrypt_resources: Vec<String>,
+    #[command(flatten)]
+    cloud: CloudFlags,
     /// Worker threads; by default half the cores, from one to four.
     #[arg(long, env = "KONTIKI_RUNTIME_THREADS", value_name = "COUNT")]
     runtime_threads: Option<usize>,
@@ -173,6 +176,8 @@ impl Flags {
             authentication,
             token_webhook,
             audit: self.audit.validate()?,
+            cloud: self.cloud.choice()?,
+            cluster_name: self.cloud.cluster_name,
             encrypted: self.encrypt_resources.into_iter().filter(|one| !one.is_empty()).collect(),
         })
     }

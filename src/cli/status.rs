@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -15,10 +14,7 @@ use crate::client;
 use crate::cluster_file::ClusterFile;
 use crate::cluster_status::ServerStatus;
 use crate::live;
-use crate::members::access::Access;
-
-/// How long one server may take to answer.
-const DEADLINE: Duration = Duration::from_secs(3);
+use crate::members::access::{self, Access};
 
 /// Flags of `kontiki status`.
 #[derive(Debug, Args)]
@@ -54,7 +50,7 @@ struct Entry {
 /// Asks each server and prints what it knows. Fails when none answers.
 pub fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     if flags.watch {
-        let every = super::chaos::seconds("--interval", flags.interval)?;
+        let every = super::seconds("--interval", flags.interval)?;
         let access = Access::new(&flags.data_dir, flags.kubeconfig.as_deref(), &[])?;
         super::runtime(Some(1))?.block_on(live::run(&access, every))?;
         return Ok(ExitCode::SUCCESS);
@@ -88,23 +84,18 @@ fn listed(data_dir: &Path) -> anyhow::Result<Vec<(String, String)>> {
 }
 
 async fn members_of(http: &reqwest::Client, api: &str) -> anyhow::Result<Vec<(String, String)>> {
-    let status = fetch(http, api).await.with_context(|| format!("ask {api}"))?;
+    let status = access::status(http, api).await.with_context(|| format!("ask {api}"))?;
     Ok(status.members.into_iter().map(|member| (member.name, member.api)).collect())
 }
 
 async fn ask(http: &reqwest::Client, name: String, api: String) -> Entry {
-    match fetch(http, &api).await {
+    match access::status(http, &api).await {
         Ok(status) => Entry { name, api, reachable: true, error: None, status: Some(status) },
         Err(error) => {
             let error = Some(format!("{error:#}"));
             Entry { name, api, reachable: false, error, status: None }
         }
     }
-}
-
-async fn fetch(http: &reqwest::Client, api: &str) -> anyhow::Result<ServerStatus> {
-    let json = client::get_json(http, &format!("{api}/kontiki/v1/status"), DEADLINE).await?;
-    serde_json::from_value(json).context("the answer is no status")
 }
 
 /// The name we know the server by wins over none; flattening alone would write it twice.

@@ -8,6 +8,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::Global;
+use super::cloud::CloudFlags;
+use crate::cloud::Choice;
 use crate::up::boot::check_count;
 use crate::up::network::NodeNetwork;
 use crate::up::plan::{AGENTS_MAX, Hosts, Runtime, SERVERS_MAX, UpConfig, base_port_max};
@@ -46,6 +48,8 @@ pub struct Flags {
     /// Worker threads of each server; by default as the number of cores asks for.
     #[arg(long, env = "KONTIKI_RUNTIME_THREADS", value_name = "COUNT")]
     runtime_threads: Option<usize>,
+    #[command(flatten)]
+    cloud: CloudFlags,
     /// The address of this machine at which pods reach servers and kubelets are reached.
     #[arg(long, env = "KONTIKI_NODE_IP", value_name = "ADDRESS")]
     node_ip: Option<IpAddr>,
@@ -67,7 +71,16 @@ impl Flags {
             Some(network) => network.machine(),
             None => default_node_ip(agents),
         });
+        let cloud = match self.cloud.choice()? {
+            // Where pods run, Services get addresses of a range that no real network has.
+            Choice::None if agents > 0 && !self.cloud.are_given() => {
+                Choice::BareMetal(NodeNetwork::of(&data_dir).balancers())
+            }
+            choice => choice,
+        };
         Ok(UpConfig {
+            cloud,
+            cluster_name: self.cloud.cluster_name,
             servers: self.servers,
             agents,
             data_dir,

@@ -4,6 +4,7 @@
 mod api_services;
 mod autoscale;
 mod certificates;
+mod cloud;
 mod cluster;
 mod cron_job;
 mod custom;
@@ -12,6 +13,7 @@ mod disruption;
 mod fencing;
 mod garbage;
 mod job;
+mod load_balancers;
 mod namespaces;
 mod nodes;
 mod preemption;

@@ -1,6 +1,7 @@
 //! The cluster as hollow nodes call it: over several connections, since one bears only so many
 //! requests at once.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use futures_util::stream::BoxStream;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{RequestBuilder, StatusCode};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::client;
@@ -50,7 +52,18 @@ impl Api {
 
     /// GET, as JSON.
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        answered(self.request(reqwest::Method::GET, path), Missing::IsAnError).await
+        let answer = answered(self.request(reqwest::Method::GET, path), Missing::IsAnError).await;
+        answer.with_context(|| format!("get {path}"))
+    }
+
+    /// All objects of a list.
+    pub async fn list<K: DeserializeOwned>(&self, path: &str) -> anyhow::Result<Vec<Arc<K>>> {
+        let mut list = self.get(path).await?;
+        let Value::Array(items) = list["items"].take() else { return Ok(Vec::new()) };
+        let items = items.into_iter().map(serde_json::from_value::<K>);
+        items
+            .map(|item| Ok(Arc::new(item.with_context(|| format!("read an object of {path}"))?)))
+            .collect()
     }
 
     /// Creates an object, unless it is there.

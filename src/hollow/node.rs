@@ -115,9 +115,22 @@ pub fn due(elapsed: Duration, period: Duration, nodes: usize) -> usize {
     usize::try_from(turns).unwrap_or(usize::MAX)
 }
 
+/// The turns that are to be done when so many are done and so many are due: what a node missed
+/// while nothing could be done is done once for it, not as often as it was missed.
+pub fn turns(done: usize, due: usize, nodes: usize) -> std::ops::Range<usize> {
+    done.max(due.saturating_sub(nodes))..due
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn renewals_that_were_missed_are_made_up_for_once_a_node() {
+        assert_eq!(turns(10, 12, 100), 10..12);
+        assert_eq!(turns(10, 1010, 100), 910..1010, "a stall of ten periods");
+        assert!(turns(12, 12, 100).is_empty());
+    }
 
     #[test]
     fn nodes_are_known_by_their_names() {

@@ -184,6 +184,8 @@ async fn follow_once(api: &Api, sink: &mpsc::Sender<Change>) -> anyhow::Result<(
     loop {
         let path =
             format!("{BOUND}&watch=true&allowWatchBookmarks=true&resourceVersion={revision}");
+        // A watch that ends at once is not begun again at once.
+        let next = Instant::now() + RETRY;
         let mut events = api.watch(&path).await?;
         while let Some(event) = events.next().await? {
             if let Some(seen) = event.object["metadata"]["resourceVersion"].as_str() {
@@ -193,6 +195,7 @@ async fn follow_once(api: &Api, sink: &mpsc::Sender<Change>) -> anyhow::Result<(
                 sink.send(change).await.context("nobody listens")?;
             }
         }
+        tokio::time::sleep_until(next).await;
     }
 }
 
@@ -227,6 +230,7 @@ async fn list(api: &Api) -> anyhow::Result<(Vec<Seen>, String)> {
 mod tests {
     use super::super::node::Shape;
     use super::super::pods::{Life, Meta, Spec, Status};
+    use super::super::stub::Stub;
     use super::*;
 
     fn config() -> Config {
@@ -268,6 +272,21 @@ mod tests {
         assert_eq!(timeline.next(now + second * 2).map(|(_, act)| act), Some(Act::Run));
         timeline.apply(is("a", "hollow-00001", "Running"), &config, now + second * 3);
         assert_eq!(timeline.wake(), None, "it runs for good");
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_ends_at_once_is_begun_again_after_a_pause() {
+        let stub = Stub::start(|_, path| {
+            let list = r#"{"metadata":{"resourceVersion":"7"},"items":[]}"#;
+            if path.contains("watch=true") { String::new() } else { list.to_owned() }
+        })
+        .await;
+        let (sender, _changes) = mpsc::channel(CHANGES);
+        let watching = tokio::spawn(follow(Arc::new(stub.api()), sender));
+        tokio::time::sleep(RETRY * 3).await;
+        watching.abort();
+        let watches = stub.asked().iter().filter(|line| line.contains("watch=true")).count();
+        assert!((2..=5).contains(&watches), "{watches} watches in {:?}", RETRY * 3);
     }
 
     #[tokio::test]

@@ -291,6 +291,16 @@ impl Cache {
         self.places.contains_key(uid)
     }
 
+    /// The pod as it was last taken, where it has a place.
+    pub fn pod(&self, uid: &str) -> Option<Arc<PodInfo>> {
+        let place = self.places.get(uid)?;
+        let node = match self.position(&place.node) {
+            Ok(at) => &*self.nodes[at],
+            Err(_) => self.strange.get(&place.node)?,
+        };
+        node.pods.get(uid).cloned()
+    }
+
     /// Takes the whole state anew; what is assumed of pods that still exist unbound stays.
     pub fn reset(&mut self, nodes: Vec<Arc<Node>>, all_pods: &[Arc<Pod>]) {
         let present: HashSet<&str> =

@@ -1,7 +1,7 @@
 //! The scheduling cycle: one pod, all nodes; filter, score, choose. It only decides.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -139,7 +139,8 @@ fn uncrowded(
     // All of them: the first of one kind need not be among the first of the other.
     let with = feasible(pod, crowded, filters, usize::MAX, None)?;
     let without = feasible(pod, nodes, filters, usize::MAX, None)?;
-    let fits = |node: &&Arc<NodeInfo>| with.iter().any(|other| other.name() == node.name());
+    let names: HashSet<&str> = with.iter().map(|node| node.name()).collect();
+    let fits = |node: &&Arc<NodeInfo>| names.contains(node.name());
     let both: Snapshot = without.iter().filter(fits).cloned().collect();
     if both.is_empty() {
         // Nobody has said why: each node took the pod once.
@@ -151,7 +152,8 @@ fn uncrowded(
 }
 
 /// The nodes that can have the pod, up to so many. Each pod begins at another node, so that all
-/// nodes get their share; the one it waits for is looked at first.
+/// nodes get their share, and goes on in long strides, so that what is looked at is of everywhere:
+/// neighbours by name are often neighbours in a zone. The one it waits for is looked at first.
 fn feasible(
     pod: &PodInfo,
     nodes: &Snapshot,
@@ -170,9 +172,13 @@ fn feasible(
         rejected_by: vec![],
         resolvable: vec![],
     };
-    let begin = if wanted < nodes.len() { place_of(pod.uid(), nodes.len()) } else { 0 };
+    let (begin, stride) = if wanted < nodes.len() {
+        (place_of(pod.uid(), nodes.len()), stride(nodes.len()))
+    } else {
+        (0, 1)
+    };
     let first = nodes.iter().filter(|node| Some(node.name()) == nominated);
-    let others = nodes[begin..].iter().chain(&nodes[..begin]);
+    let others = turns(nodes.len(), begin, stride).map(|at| &nodes[at]);
     for node in first.chain(others.filter(|node| Some(node.name()) != nominated)) {
         if feasible.len() >= wanted {
             break;
@@ -232,6 +238,25 @@ pub(super) fn scored(
 fn place_of(uid: &str, nodes: usize) -> usize {
     let count = u64::try_from(nodes).unwrap_or(u64::MAX).max(1);
     usize::try_from(lot(uid, "") % count).unwrap_or(0)
+}
+
+/// The golden section of so many, or the next number that has no factor in common with them: in
+/// strides of it every node is met once.
+fn stride(nodes: usize) -> usize {
+    let divisor = |stride: usize| {
+        let (mut a, mut b) = (nodes, stride);
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    let golden = (nodes * 618 / 1000).max(1);
+    (golden..=nodes.max(golden)).find(|stride| divisor(*stride) == 1).unwrap_or(1)
+}
+
+/// All positions among so many, each once, from that one on.
+fn turns(nodes: usize, begin: usize, stride: usize) -> impl Iterator<Item = usize> {
+    (0..nodes).map(move |turn| (begin + turn * stride) % nodes)
 }
 
 /// Decides among equals: another node for another pod, but always the same for the same two.
@@ -315,6 +340,40 @@ mod tests {
         full.push(node("z").info(vec![]));
         let chosen = place(&pod("last").cpu("1").info(), &full).unwrap();
         assert_eq!(chosen.name(), "z", "the search goes on until one is found");
+    }
+
+    #[test]
+    fn the_part_that_is_looked_at_is_of_all_zones_though_names_go_by_zones() {
+        for nodes in [1, 2, 7, 100, 101, 1000, 1024] {
+            let mut all: Vec<usize> = turns(nodes, nodes / 2, stride(nodes)).collect();
+            all.sort_unstable();
+            assert_eq!(all, (0..nodes).collect::<Vec<_>>(), "{nodes}: each once");
+        }
+        let zone = |number: usize| format!("zone-{}", number / 100);
+        let nodes: Snapshot = (0..1000)
+            .map(|n| node(&format!("n{n:04}")).label("zone", &zone(n)).info(vec![]))
+            .collect();
+        for name in ["a", "b", "c", "d"] {
+            let found = feasible(&pod(name).info(), &nodes, FILTERS, 420, None).unwrap();
+            let mut zones: HashMap<&str, usize> = HashMap::new();
+            for node in &found {
+                *zones.entry(node.label("zone").unwrap()).or_default() += 1;
+            }
+            let even = zones.len() == 10 && zones.values().all(|count| (38..=46).contains(count));
+            assert!(even, "{name}: {zones:?}");
+        }
+    }
+
+    #[test]
+    fn nodes_that_fit_with_and_without_the_nominated_are_found_by_name_however_many_there_are() {
+        let nodes: Snapshot =
+            (0..40_000).map(|number| node(&format!("n{number:05}")).info(vec![])).collect();
+        let waiting = Waiting { crowded: Some(&nodes), nominated: None };
+        let began = std::time::Instant::now();
+        let both = uncrowded(&pod("p").info(), &nodes, &waiting, &[]).unwrap();
+        assert_eq!(both.len(), 40_000);
+        // Comparing each with each takes 800 million comparisons.
+        assert!(began.elapsed().as_secs() < 8, "{:?}", began.elapsed());
     }
 
     #[test]

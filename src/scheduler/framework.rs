@@ -50,6 +50,8 @@ pub enum ClusterEvent {
     PodArrived,
     /// A pod that had a node is gone.
     PodLeft,
+    /// A pod that has a node asks for less.
+    PodShrank,
     /// A claim, a volume or a storage class came or changed.
     Volumes,
 }

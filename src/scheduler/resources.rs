@@ -57,6 +57,17 @@ impl Resources {
         self.merge(other, i64::saturating_sub);
     }
 
+    /// Whether any amount is less than in `other`.
+    pub fn lacks_some_of(&self, other: &Self) -> bool {
+        let named = |(name, amount): (&String, &i64)| {
+            self.others.get(name).copied().unwrap_or_default() < *amount
+        };
+        self.cpu_milli < other.cpu_milli
+            || self.memory_bytes < other.memory_bytes
+            || self.ephemeral_bytes < other.ephemeral_bytes
+            || other.others.iter().any(named)
+    }
+
     fn at_least(&mut self, other: &Self) {
         self.merge(other, i64::max);
     }

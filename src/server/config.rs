@@ -7,6 +7,7 @@ use kontiki_api::audit::AuditConfig;
 use kontiki_api::authn::{AuthenticationConfig, TokenWebhookConfig};
 
 use super::etcd_tls::EtcdTls;
+use crate::cloud::Choice;
 use crate::compaction::Retention;
 use crate::token::Token;
 
@@ -70,6 +71,10 @@ pub struct ServerConfig {
     pub audit: Option<AuditConfig>,
     /// The resources whose objects it encrypts in the store.
     pub encrypted: Vec<String>,
+    /// The cloud that the cluster stands on.
+    pub cloud: Choice,
+    /// What a cloud tells the cluster from others by.
+    pub cluster_name: String,
 }
 
 impl ServerConfig {

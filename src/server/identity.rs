@@ -121,6 +121,8 @@ mod tests {
     fn config(data_dir: &Path, origin: Origin) -> ServerConfig {
         let any = ([127, 0, 0, 1], 0).into();
         ServerConfig {
+            cloud: crate::cloud::Choice::None,
+            cluster_name: "kubernetes".into(),
             name: "s1".into(),
             data_dir: data_dir.into(),
             origin,

@@ -4,6 +4,7 @@
 //! ```text
 //!   machine: servers, kubectl          kn-HASH, 198.18.N.1/24 (masquerades the nodes to the world)
 //!                                        │            │            │
+//!                                        │                            .200-.239: load balancers
 //!   network namespaces             up0 .11      up0 .12      up0 .13
 //!   kontiki-HASH-1 …               agent-1      agent-2      agent-3   each with pods, ports and
 //!                                                                      rules that are its own
@@ -22,6 +23,8 @@ use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use crate::cloud::pool::Pool;
+
 /// Where `ip netns` keeps its namespaces.
 const NAMESPACES: &str = "/run/netns";
 /// Where the kernel shows interfaces.
@@ -30,6 +33,8 @@ const INTERFACES: &str = "/sys/class/net";
 const UPLINK: &str = "up0";
 /// The first node's address ends with one more than this; below is room for the machine's own.
 const NODES_FROM: u8 = 10;
+/// Load balancers have addresses from here, up to there.
+const BALANCERS: (u8, u8) = (200, 239);
 /// Longest wait for `ip` or `nft`.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -64,6 +69,13 @@ impl NodeNetwork {
     /// The address of a node; they are counted from 1.
     pub fn node(&self, number: u16) -> IpAddr {
         self.address(NODES_FROM.saturating_add(u8::try_from(number).unwrap_or(u8::MAX)))
+    }
+
+    /// The addresses of load balancers: on the nodes' link where they have one, on this machine where
+    /// it is the node.
+    pub fn balancers(&self) -> Pool {
+        let (first, last) = (self.address(BALANCERS.0), self.address(BALANCERS.1));
+        format!("{first}-{last}").parse().expect("two addresses of one block must be a range")
     }
 
     /// The file that stands for the network namespace of a node.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::network::NodeNetwork;
+use crate::cloud::Choice;
 
 /// Servers at most: so many ports lie between two kinds.
 pub const SERVERS_MAX: u16 = 9;
@@ -75,6 +76,10 @@ pub struct UpConfig {
     pub network: Option<NodeNetwork>,
     /// The addresses of the servers.
     pub hosts: Hosts,
+    /// The cloud that the cluster stands on.
+    pub cloud: Choice,
+    /// What a cloud tells it from others by.
+    pub cluster_name: String,
     /// What the children log.
     pub log: String,
 }
@@ -225,6 +230,14 @@ pub fn server_args(
     if let Some(threads) = config.runtime_threads {
         args.flag("--runtime-threads", threads.to_string());
     }
+    match &config.cloud {
+        Choice::None => {}
+        Choice::BareMetal(pool) => args.flag("--load-balancer-pool", pool.to_string()),
+        Choice::OutOfProcess(address) => {
+            args.flag("--cloud-provider", address.to_string());
+            args.flag("--cluster-name", &config.cluster_name);
+        }
+    }
     match origin {
         Origin::Init => args.0.push("--init".into()),
         Origin::Join(servers) => {
@@ -290,6 +303,8 @@ pub(super) mod tests {
 
     pub(in crate::up) fn config(data_dir: &Path) -> UpConfig {
         UpConfig {
+            cloud: Choice::None,
+            cluster_name: "kubernetes".into(),
             servers: 3,
             agents: 1,
             data_dir: data_dir.into(),
@@ -389,6 +404,14 @@ pub(super) mod tests {
         for (index, server) in plan.servers.iter().enumerate() {
             let origin = plan.origin(index, &[false; 3]);
             parse(server_args(&config, server, &origin, token));
+        }
+        let clouds = [
+            Choice::BareMetal(NodeNetwork::of(Path::new("/data")).balancers()),
+            Choice::OutOfProcess("unix:///run/sky.sock".parse().unwrap()),
+        ];
+        for cloud in clouds {
+            let config = UpConfig { cloud, ..config.clone() };
+            parse(server_args(&config, &plan.servers[0], &Origin::Init, token));
         }
         parse(agent_args(&config, &plan, &plan.agents[0], token));
     }

@@ -1,6 +1,8 @@
 //! The four acts of the README with real clients and a real containerd: a Deployment is applied, its
 //! pods run and answer, the leader dies, and the work goes on.
 
+#[path = "e2e/balancer.rs"]
+mod balancer;
 #[path = "e2e/network.rs"]
 mod network;
 #[path = "e2e/node.rs"]

@@ -107,7 +107,7 @@ fn listed(text: &str) -> Ways {
 }
 
 /// Runs `ip`; answers what it printed, or why it failed.
-async fn ip(args: &[&str]) -> Result<String, String> {
+pub(super) async fn ip(args: &[&str]) -> Result<String, String> {
     let program = find_program("ip").ok_or("the program ip is missing")?;
     let mut command = tokio::process::Command::new(program);
     command.args(args).stdin(Stdio::null()).kill_on_drop(true);

@@ -2,7 +2,7 @@
 //! DNS.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::is_cidr;
+use super::{answers, is_cidr};
 use crate::catalog::{Catalog, Key, key};
 use crate::follow::{Change, follow};
 use crate::proxy::Proxy;
@@ -57,19 +57,22 @@ pub struct Services {
     own_range: watch::Sender<Option<String>>,
     /// The ranges of other nodes' pods.
     others: watch::Receiver<BTreeSet<String>>,
+    /// The addresses of load balancers that this node answers for.
+    answered: watch::Sender<Option<BTreeSet<Ipv4Addr>>>,
     heard: Heard,
     is_synced: bool,
 }
 
 impl Services {
-    /// Fills `catalog`, tells `own_range` the range of this node's pods, and drives `proxy`, if
-    /// there is one.
+    /// Fills `catalog`, tells `own_range` the range of this node's pods and `answered` the addresses
+    /// it answers for, and drives `proxy`, if there is one.
     pub fn new(
         node: String,
         catalog: Arc<RwLock<Catalog>>,
         proxy: Option<Proxy>,
         own_range: watch::Sender<Option<String>>,
         others: watch::Receiver<BTreeSet<String>>,
+        answered: watch::Sender<Option<BTreeSet<Ipv4Addr>>>,
     ) -> Self {
         Self {
             node,
@@ -78,6 +81,7 @@ impl Services {
             ranges: Ranges::new(),
             own_range,
             others,
+            answered,
             heard: Heard::default(),
             is_synced: false,
         }
@@ -202,6 +206,7 @@ impl Services {
         if self.heard.namespaces {
             self.catalog.write().complete();
         }
+        self.tell_answered();
         let Some(proxy) = &mut self.proxy else { return };
         if self.is_synced {
             proxy.sync(&self.catalog, &changed).await;
@@ -212,6 +217,15 @@ impl Services {
         proxy.sync(&self.catalog, &all).await;
         self.is_synced = true;
         tracing::info!(services = all.len(), "Services are in force");
+    }
+
+    fn tell_answered(&self) {
+        let now = Some(answers::wanted(&self.catalog.read(), &self.node));
+        self.answered.send_if_modified(|known| {
+            let is_new = *known != now;
+            *known = now;
+            is_new
+        });
     }
 
     async fn check(&mut self) {

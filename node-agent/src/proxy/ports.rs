@@ -190,7 +190,8 @@ fn resolve(
     })
 }
 
-fn balancer_ips(service: &Service) -> BTreeSet<Ipv4Addr> {
+/// The addresses of load balancers that reach a Service's ports as they are.
+pub fn balancer_ips(service: &Service) -> BTreeSet<Ipv4Addr> {
     let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = status.and_then(|status| status.ingress.as_ref()).into_iter().flatten();
     // With the mode `Proxy` the balancer itself wants to be passed through.

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::CompareConfig;
 use crate::bench::etcd::Etcd;
+use crate::cloud::Choice;
 use crate::process::ProcessId;
 use crate::up::Cluster;
 use crate::up::plan::{Hosts, Runtime, UpConfig};
@@ -171,6 +172,8 @@ async fn start_kontiki(
 
 fn up_config(config: &CompareConfig, data_dir: &Path) -> UpConfig {
     UpConfig {
+        cloud: Choice::None,
+        cluster_name: "kubernetes".into(),
         servers: MEMBERS,
         agents: 0,
         data_dir: data_dir.into(),

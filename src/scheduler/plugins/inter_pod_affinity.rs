@@ -175,7 +175,7 @@ impl Filter for InterPodAffinity {
     }
 
     fn wakes_on(&self, event: ClusterEvent) -> bool {
-        event != ClusterEvent::NodeTaints
+        !matches!(event, ClusterEvent::NodeTaints | ClusterEvent::PodShrank)
     }
 }
 

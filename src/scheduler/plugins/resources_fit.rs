@@ -29,7 +29,7 @@ impl Filter for ResourcesFit {
     }
 
     fn wakes_on(&self, event: ClusterEvent) -> bool {
-        matches!(event, ClusterEvent::NodeGrew | ClusterEvent::PodLeft)
+        matches!(event, ClusterEvent::NodeGrew | ClusterEvent::PodLeft | ClusterEvent::PodShrank)
     }
 }
 

@@ -193,7 +193,7 @@ impl Net {
 }
 
 /// The body of `GET /`, or how the connection failed.
-fn get(address: &str) -> Result<String, ErrorKind> {
+pub(crate) fn get(address: &str) -> Result<String, ErrorKind> {
     let target = address.parse().expect("an address");
     let kind = |error: std::io::Error| error.kind();
     let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(5)).map_err(kind)?;
