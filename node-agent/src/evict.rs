@@ -149,7 +149,8 @@ impl Evictor {
         let active = active(&self.sources.index.all(), ordered);
         let resource = first.signal.resource();
         let candidates = self.candidates(active, resource, parts).await;
-        let one = rank::rank(resource, candidates).into_iter().find(|one| !rank::is_critical(&one.pod));
+        let one =
+            rank::rank(resource, candidates).into_iter().find(|one| !rank::is_critical(&one.pod));
         let Some(one) = one else {
             tracing::error!(resource = resource.name(), "no pod can be ended to win back more");
             return None;
@@ -235,9 +236,9 @@ impl Evictor {
 
     /// Whether images are on another disk than pods.
     fn is_apart(&self, images: &Path) -> bool {
-        observe::device(images).zip(observe::device(self.sources.paths.data())).is_some_and(
-            |(images, data)| images != data,
-        )
+        observe::device(images)
+            .zip(observe::device(self.sources.paths.data()))
+            .is_some_and(|(images, data)| images != data)
     }
 
     async fn candidates(

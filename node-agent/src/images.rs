@@ -148,7 +148,8 @@ struct Note {
 
 /// The names in lines such as `unpacking docker.io/library/web:1 (sha256:…)...done`.
 fn unpacked(output: &str) -> Vec<String> {
-    let name = |line: &str| line.trim().strip_prefix("unpacking ")?.split(' ').next().map(str::to_owned);
+    let name =
+        |line: &str| line.trim().strip_prefix("unpacking ")?.split(' ').next().map(str::to_owned);
     output.lines().filter_map(name).filter(|name| !name.is_empty()).collect()
 }
 

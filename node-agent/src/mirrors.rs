@@ -73,9 +73,8 @@ fn plan(view: &View) -> Vec<Step> {
     if !view.is_whole {
         return Vec::new();
     }
-    let is_right = |key: &Key, mirror: &Mirror| {
-        view.pods.get(key).is_some_and(|pod| mirror.shows(pod))
-    };
+    let is_right =
+        |key: &Key, mirror: &Mirror| view.pods.get(key).is_some_and(|pod| mirror.shows(pod));
     let wrong = view.mirrors.iter().filter(|(key, mirror)| !is_right(key, mirror));
     let wrong = wrong.map(|(key, mirror)| Step::Delete(key.clone(), mirror.clone()));
     // A name is free only once the API has let go of the old one.
@@ -96,7 +95,11 @@ pub async fn run(
             let mut failed = false;
             for step in steps {
                 if let Err(error) = act(&client, &node, &step).await {
-                    tracing::debug!(error = chain(&error), ?step, "a mirror pod is not as it must be");
+                    tracing::debug!(
+                        error = chain(&error),
+                        ?step,
+                        "a mirror pod is not as it must be"
+                    );
                     failed = true;
                 }
             }
@@ -132,7 +135,9 @@ async fn act(client: &kube::Client, node: &str, step: &Step) -> Result<(), kube:
     };
     match (step, outcome) {
         // The watch will tell of it.
-        (Step::Create(_), Err(kube::Error::Api(status))) if status.reason == "AlreadyExists" => Ok(()),
+        (Step::Create(_), Err(kube::Error::Api(status))) if status.reason == "AlreadyExists" => {
+            Ok(())
+        }
         (Step::Delete(..), Err(kube::Error::Api(status))) if status.code == 404 => Ok(()),
         (_, outcome) => outcome,
     }
@@ -197,8 +202,7 @@ mod tests {
             of("deleted", "1", true),
             of("orphan", "1", false),
         ];
-        let mut view =
-            View { pods: pods.into(), mirrors: mirrors.into(), is_whole: false };
+        let mut view = View { pods: pods.into(), mirrors: mirrors.into(), is_whole: false };
         assert_eq!(plan(&view), [], "nobody was heard");
         view.is_whole = true;
         let steps: Vec<_> = plan(&view)

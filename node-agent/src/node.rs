@@ -278,16 +278,8 @@ fn conditions(
             ["KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"],
             "memory available",
         ),
-        (
-            Condition::Disk,
-            ["KubeletHasDiskPressure", "KubeletHasNoDiskPressure"],
-            "disk pressure",
-        ),
-        (
-            Condition::Pid,
-            ["KubeletHasInsufficientPID", "KubeletHasSufficientPID"],
-            "PID available",
-        ),
+        (Condition::Disk, ["KubeletHasDiskPressure", "KubeletHasNoDiskPressure"], "disk pressure"),
+        (Condition::Pid, ["KubeletHasInsufficientPID", "KubeletHasSufficientPID"], "PID available"),
     ];
     let mut all: Vec<NodeCondition> = verdicts
         .into_iter()

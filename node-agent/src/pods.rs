@@ -208,7 +208,12 @@ impl Pods {
             handle.desired.send_modify(|desired| (desired.pod, desired.gone) = (pod, gone));
             return;
         }
-        self.employ(key, Desired { pod, gone, eviction: None, mirror: None }, Duration::ZERO, shutdown);
+        self.employ(
+            key,
+            Desired { pod, gone, eviction: None, mirror: None },
+            Duration::ZERO,
+            shutdown,
+        );
     }
 
     /// Has a pod's worker end it.

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod, Toleration, Volume};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, Toleration, Volume};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -232,7 +232,11 @@ mod tests {
         };
         let first = of(WEB, "/m/web", "n1");
         assert_eq!(first, of(WEB, "/m/web", "n1"));
-        let all = [of(&WEB.replace("i:1", "i:2"), "/m/web", "n1"), of(WEB, "/m/x", "n1"), of(WEB, "/m/web", "n2")];
+        let all = [
+            of(&WEB.replace("i:1", "i:2"), "/m/web", "n1"),
+            of(WEB, "/m/x", "n1"),
+            of(WEB, "/m/web", "n2"),
+        ];
         assert!(!all.contains(&first));
     }
 
@@ -242,9 +246,13 @@ mod tests {
             ("  serviceAccountName: x\n", "serviceaccounts"),
             ("  volumes:\n  - { name: v, secret: { secretName: s } }\n", "secrets"),
             ("  volumes:\n  - { name: v, configMap: { name: s } }\n", "configmaps"),
-            ("  volumes:\n  - { name: v, persistentVolumeClaim: { claimName: s } }\n", "persistentvolumeclaims"),
+            (
+                "  volumes:\n  - { name: v, persistentVolumeClaim: { claimName: s } }\n",
+                "persistentvolumeclaims",
+            ),
         ] {
-            let why = settled(format!("{WEB}{more}").as_bytes(), Path::new("/f"), "n1").unwrap_err();
+            let why =
+                settled(format!("{WEB}{more}").as_bytes(), Path::new("/f"), "n1").unwrap_err();
             assert_eq!(why, format!("static pods may not reference {resource}"));
         }
         for (text, expected) in [

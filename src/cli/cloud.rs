@@ -9,7 +9,7 @@ use crate::cloud::pool::Pool;
 
 /// Flags about the cloud, for the verbs that start servers.
 #[derive(Debug, Args, Default)]
-pub struct CloudFlags {
+pub(crate) struct CloudFlags {
     /// Addresses for Services of the type LoadBalancer, on the nodes' network and otherwise unused: one
     /// of the nodes answers for each, and another where that one dies. Ranges such as
     /// 192.0.2.0/28 or 192.0.2.16-192.0.2.31, or `none`. All servers of a cluster run alike.
@@ -31,12 +31,12 @@ pub struct CloudFlags {
 
 impl CloudFlags {
     /// Whether they say anything of a cloud.
-    pub fn are_given(&self) -> bool {
+    pub(crate) fn are_given(&self) -> bool {
         self.load_balancer_pool.is_some() || self.cloud_provider.is_some()
     }
 
     /// What the flags say together.
-    pub fn choice(&self) -> anyhow::Result<Choice> {
+    pub(crate) fn choice(&self) -> anyhow::Result<Choice> {
         match (&self.load_balancer_pool, &self.cloud_provider) {
             (Some(_), Some(_)) => {
                 bail!("--load-balancer-pool and --cloud-provider are both given: give one of them")

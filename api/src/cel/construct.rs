@@ -164,7 +164,7 @@ fn text(key: &Key) -> String {
 }
 
 /// A value as JSON. The error says what has no place in it.
-pub(super) fn to_json(value: &Outcome) -> Result<Value, String> {
+pub(crate) fn to_json(value: &Outcome) -> Result<Value, String> {
     Ok(match value {
         Outcome::Null => Value::Null,
         Outcome::Bool(is_true) => Value::Bool(*is_true),

@@ -151,7 +151,8 @@ mod tests {
             "metadata": { "name": "p", "namespace": "ns", "uid": "u" },
         }))
         .unwrap();
-        let (logs, volume) = (paths.pod_logs("ns", "p", "u").join("c"), paths.pod("u").join("volumes/v"));
+        let (logs, volume) =
+            (paths.pod_logs("ns", "p", "u").join("c"), paths.pod("u").join("volumes/v"));
         for folder in [&logs, &volume] {
             std::fs::create_dir_all(folder).unwrap();
             std::fs::write(folder.join("file"), vec![1; 100_000]).unwrap();
@@ -163,7 +164,8 @@ mod tests {
             inodes: Some(7),
             ..ContainerUsage::default()
         };
-        let usage = PodUsage { uid: "u".into(), containers: vec![container], ..PodUsage::default() };
+        let usage =
+            PodUsage { uid: "u".into(), containers: vec![container], ..PodUsage::default() };
         let of = |parts| figures(&pod, &usage, Some((&paths, parts)));
         let (all, layers, files) = (of(Parts::All), of(Parts::Layers), of(Parts::Files));
         assert_eq!((layers.disk, layers.inodes), (1000, 7));

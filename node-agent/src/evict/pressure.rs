@@ -59,8 +59,8 @@ fn tolerates_memory_pressure(pod: &Pod) -> bool {
             None | Some("") => exists,
             Some(key) => key == MEMORY_TAINT,
         };
-        let effect = !is_given(&toleration.effect)
-            || toleration.effect.as_deref() == Some("NoSchedule");
+        let effect =
+            !is_given(&toleration.effect) || toleration.effect.as_deref() == Some("NoSchedule");
         key && effect && (exists || !is_given(&toleration.value))
     };
     let spec = pod.spec.as_ref();
@@ -100,7 +100,11 @@ mod tests {
             (json!({ "key": MEMORY_TAINT, "operator": "Equal", "value": "x" }), false),
             (json!({ "key": "node.kubernetes.io/disk-pressure", "operator": "Exists" }), false),
         ] {
-            assert_eq!(taken_in(&memory, &tolerates(toleration.clone())).is_ok(), expected, "{toleration}");
+            assert_eq!(
+                taken_in(&memory, &tolerates(toleration.clone())).is_ok(),
+                expected,
+                "{toleration}"
+            );
         }
     }
 

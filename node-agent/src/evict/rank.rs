@@ -207,7 +207,8 @@ mod tests {
 
     #[test]
     fn for_process_ids_priority_comes_first() {
-        let all = vec![one("many", 1, 1, Some(9)), one("few", 0, 1, Some(1)), one("b", 1, 1, Some(99))];
+        let all =
+            vec![one("many", 1, 1, Some(9)), one("few", 0, 1, Some(1)), one("b", 1, 1, Some(99))];
         assert_eq!(names(&rank(Resource::Pids, all)), ["few", "b", "many"]);
     }
 
@@ -230,19 +231,22 @@ mod tests {
         let due: Vec<_> = all.iter().collect();
         let left = Observation { available: 5028 << 10, capacity: 1 << 34 };
         let seen = [(Signal::MemoryAvailable, left)].into();
-        let text = |asks, uses| {
-            message(Resource::Memory, &one("p", 0, asks, uses), &due, &seen)
-        };
-        let begin = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 5028Ki. ";
+        let text = |asks, uses| message(Resource::Memory, &one("p", 0, asks, uses), &due, &seen);
+        let begin =
+            "The node was low on resource: memory. Threshold quantity: 100Mi, available: 5028Ki. ";
         assert_eq!(text(20, Some(10)), begin);
         assert_eq!(text(20, None), begin);
         assert_eq!(
             text(0, Some(10)),
-            format!("{begin}Container c was using 10Mi, request is 0, has larger consumption of memory. ")
+            format!(
+                "{begin}Container c was using 10Mi, request is 0, has larger consumption of memory. "
+            )
         );
         assert_eq!(
             text(5, Some(10)),
-            format!("{begin}Container c was using 10Mi, request is 5Mi, has larger consumption of memory. ")
+            format!(
+                "{begin}Container c was using 10Mi, request is 5Mi, has larger consumption of memory. "
+            )
         );
     }
 }

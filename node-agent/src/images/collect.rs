@@ -259,11 +259,7 @@ mod tests {
     }
 
     fn disk(available_gib: u64) -> Disk {
-        Disk {
-            capacity_bytes: 100 * GIB,
-            available_bytes: available_gib * GIB,
-            ..Disk::default()
-        }
+        Disk { capacity_bytes: 100 * GIB, available_bytes: available_gib * GIB, ..Disk::default() }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A worker's part in resizing: it asks the node for what its pod wants, and gives it to containers.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
@@ -26,7 +28,8 @@ impl Worker {
         gone: bool,
         now: Timestamp,
     ) -> (Pod, Option<Timestamp>) {
-        let allocations = &self.context.allocations;
+        let context = Arc::clone(&self.context);
+        let allocations = &context.allocations;
         if outcome(&asking, &self.observed, &self.memory.resize).is_some() {
             allocations.forget(uid(&asking)).await;
             return (asking, None);

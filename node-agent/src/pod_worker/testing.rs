@@ -191,7 +191,8 @@ impl Lab {
     /// A worker for the pod, nudged all the time as by a busy runtime.
     pub(crate) fn start(&self) -> Running {
         let pod = Arc::new(self.pod.clone());
-        let (desired, receiver) = watch::channel(Desired { pod, gone: false, eviction: None, mirror: None });
+        let (desired, receiver) =
+            watch::channel(Desired { pod, gone: false, eviction: None, mirror: None });
         let (nudge, shutdown) = (Arc::new(Notify::new()), CancellationToken::new());
         let worker = Worker::new(self.context.clone(), receiver, nudge.clone());
         let task = tokio::spawn(worker.run(shutdown.clone()));

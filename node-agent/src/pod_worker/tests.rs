@@ -488,7 +488,11 @@ async fn what_a_container_is_given_is_noted_once_it_has_started() {
         let node = Allocations::open(&lab.context.paths, capacity).unwrap();
         node.given("u")["c"].requests.as_ref().unwrap()["cpu"].0.clone()
     };
-    assert_eq!(on_disk(), "500m", "an agent that starts now must know that it is yet to be restarted");
+    assert_eq!(
+        on_disk(),
+        "500m",
+        "an agent that starts now must know that it is yet to be restarted"
+    );
     lab.runtime.publish("i:2");
     lab.until("it was started anew", || lab.runtime.running("c").is_some()).await;
     lab.until("it is noted", || on_disk() == "1").await;
@@ -517,8 +521,7 @@ async fn an_evicted_pod_is_told_to_have_failed_and_nothing_of_it_is_kept() {
     let worker = lab.start();
     lab.until("it runs", || lab.phase() == "Running").await;
     let message = "The node was low on resource: memory. ";
-    let eviction =
-        Eviction { message: message.to_owned(), grace: Duration::from_secs(1) };
+    let eviction = Eviction { message: message.to_owned(), grace: Duration::from_secs(1) };
     worker.desired.send_modify(|desired| desired.eviction = Some(eviction));
     lab.until("it has failed", || lab.phase() == "Failed").await;
     let gone = || lab.runtime.all().0.is_empty() && !lab.context.paths.pod("u").exists();
@@ -536,9 +539,11 @@ async fn an_evicted_pod_is_told_to_have_failed_and_nothing_of_it_is_kept() {
     // While containers end it has not failed yet.
     let written = lab.api.written.lock().clone();
     let running = |status: &PodStatus| {
-        status.container_statuses.iter().flatten().any(|c| {
-            c.state.as_ref().is_some_and(|state| state.running.is_some())
-        })
+        status
+            .container_statuses
+            .iter()
+            .flatten()
+            .any(|c| c.state.as_ref().is_some_and(|state| state.running.is_some()))
     };
     let failed = |status: &&PodStatus| status.phase.as_deref() == Some("Failed");
     assert!(!written.iter().filter(failed).any(running));

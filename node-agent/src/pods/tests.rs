@@ -71,7 +71,11 @@ async fn turn(pods: &mut Pods, shutdown: &CancellationToken) {
     }
 }
 
-async fn until(pods: &mut Pods, shutdown: &CancellationToken, mut holds: impl FnMut(&Pods) -> bool) {
+async fn until(
+    pods: &mut Pods,
+    shutdown: &CancellationToken,
+    mut holds: impl FnMut(&Pods) -> bool,
+) {
     for _ in 0..2000 {
         if holds(pods) {
             return;

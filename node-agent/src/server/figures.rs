@@ -23,9 +23,8 @@ pub(super) async fn answer(
         let parts: Vec<&str> = path.split('/').collect();
         make(&sources, &parts, &query)
     });
-    made.await.unwrap_or_else(|error| {
-        Some(text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))
-    })
+    made.await
+        .unwrap_or_else(|error| Some(text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())))
 }
 
 fn make(sources: &Sources, parts: &[&str], query: &str) -> Option<Response<Body>> {

@@ -64,13 +64,9 @@ impl Lab {
         server.places = places;
         let address = server.address().unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let client_tls = ClientTls {
-            ca_pem: String::new(),
-            cert_pem: String::new(),
-            key_pem: String::new(),
-        };
-        let config =
-            AgentConfig::new("n1", address.ip(), dir.path(), Vec::new(), client_tls, tls);
+        let client_tls =
+            ClientTls { ca_pem: String::new(), cert_pem: String::new(), key_pem: String::new() };
+        let config = AgentConfig::new("n1", address.ip(), dir.path(), Vec::new(), client_tls, tls);
         let sources = Sources {
             index: PodIndex::default(),
             runtime: Arc::new(FakeRuntime::default()),

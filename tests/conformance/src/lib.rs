@@ -18,6 +18,6 @@ pub mod lifecycle;
 pub mod pods;
 pub mod report;
 pub mod run;
-pub mod udp;
 pub mod serve;
+pub mod udp;
 pub mod world;
