@@ -139,14 +139,12 @@ impl Reconcile for Ways {
         for node in &nodes {
             self.tell(node, reached.contains(owners::name(&node.metadata))).await?;
         }
-        match failed {
-            Some(error) => Ok(self.later(&error)),
-            None => {
-                self.backoff.reset(&());
-                // What was made is looked for: a cloud may forget.
-                Ok(Next::After(PERIOD))
-            }
+        if let Some(error) = failed {
+            return Ok(self.later(&error));
         }
+        self.backoff.reset(&());
+        // What was made is looked for: a cloud may forget.
+        Ok(Next::After(PERIOD))
     }
 }
 

@@ -15,9 +15,17 @@ const OURS: &[(&str, &[&str])] = &[
     ("kontiki-api", &["kontiki-storage"]),
     ("kontiki-node-agent", &[]),
     ("kontiki", &["kontiki-storage", "kontiki-raft", "kontiki-api", "kontiki-node-agent"]),
+    ("kontiki-conformance", &[]),
     (
         "kontiki-tests",
-        &["kontiki", "kontiki-storage", "kontiki-raft", "kontiki-api", "kontiki-node-agent"],
+        &[
+            "kontiki",
+            "kontiki-storage",
+            "kontiki-raft",
+            "kontiki-api",
+            "kontiki-node-agent",
+            "kontiki-conformance",
+        ],
     ),
     ("kontiki-simulation", &["kontiki-storage", "kontiki-raft"]),
     ("kontiki-benches", &["kontiki", "kontiki-storage", "kontiki-raft", "kontiki-api"]),

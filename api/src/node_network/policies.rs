@@ -174,7 +174,7 @@ impl<'a> Snapshot<'a> {
             if let Some(rules) = &policy.ingress {
                 let all = ingress.get_or_insert_default();
                 all.extend(
-                    rules.iter().flat_map(|rule| self.lets_in(policy.namespace, rule, known)),
+                    rules.iter().filter_map(|rule| self.lets_in(policy.namespace, rule, known)),
                 );
             }
             if let Some((rules, out)) = &policy.egress {

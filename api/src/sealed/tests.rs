@@ -93,12 +93,12 @@ async fn a_rotation_seals_everything_anew_and_what_was_plain_as_well() {
 #[tokio::test]
 async fn a_value_that_cannot_be_read_keeps_nobody_from_sealing_the_others() {
     let (raw, sealed) = stores(&["secrets"]);
-    put(&*raw, "/registry/secrets/default/a", "k8s:enc:kontiki:v1:1:broken").await;
+    put(&*raw, "/registry/secrets/default/a", "k8s:enc:kontiki:v1:9:broken").await;
     put(&*raw, KEY, "plain").await;
     assert_eq!(sealed.reseal().await.unwrap(), Resealed { sealed: 1, unreadable: 1 });
     assert!(!shows(&get(&*raw, KEY).await, "plain"));
     let left = get(&*raw, "/registry/secrets/default/a").await;
-    assert_eq!(left, b"k8s:enc:kontiki:v1:1:broken", "nobody makes it worse");
+    assert_eq!(left, b"k8s:enc:kontiki:v1:9:broken", "nobody makes it worse");
 }
 
 #[tokio::test(start_paused = true)]

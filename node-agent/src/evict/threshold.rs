@@ -167,7 +167,7 @@ fn amount(text: &str, least: Least) -> Result<Option<Value>, String> {
         if !(0.0..=100.0).contains(&percent) {
             return Err("expected a percentage from 0% to 100%".to_owned());
         }
-        let is_none = percent == 0.0 || percent == 100.0;
+        let is_none = percent <= 0.0 || percent >= 100.0;
         return Ok((!is_none).then_some(Value::Percent(percent)));
     }
     let amount = Quantity(text.to_owned());

@@ -466,11 +466,13 @@ async fn an_agent_that_starts_anew_restarts_no_container_for_a_resize_it_has_don
         lab.runtime.calls().iter().filter(|c| *c == "start c").count() == 2
     })
     .await;
-    worker.shutdown.cancel();
     let capacity = crate::allocations::Amounts { cpu_milli: 2000, memory_bytes: 1 << 30 };
-    let reopened = Allocations::open(&lab.context.paths, capacity).unwrap();
-    assert_eq!(reopened.given("u"), lab.context.allocations.given("u"));
-    assert_eq!(reopened.given("u")["c"].requests.as_ref().unwrap()["cpu"].0, "1");
+    lab.until("an agent that starts anew would know", || {
+        let reopened = Allocations::open(&lab.context.paths, capacity).unwrap();
+        reopened.given("u")["c"].requests.as_ref().unwrap()["cpu"].0 == "1"
+    })
+    .await;
+    worker.shutdown.cancel();
 }
 
 #[tokio::test]

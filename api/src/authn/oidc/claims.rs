@@ -87,7 +87,7 @@ impl Claims {
         }
         if let Some(uid) = &self.uid {
             let found = uid.find(claims, &all)?.0;
-            user.uid = found.as_str().ok_or("uid: it must be a text")?.to_owned();
+            found.as_str().ok_or("uid: it must be a text")?.clone_into(&mut user.uid);
         }
         for (key, expression) in &self.extra {
             let values = texts(&to_json(&expression.run(&all)?)?)

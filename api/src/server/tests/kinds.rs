@@ -176,8 +176,9 @@ async fn a_request_for_a_certificate_is_approved_and_signed_by_parts_of_its_own(
     let approved = json!({ "status": { "conditions": [{ "type": "Approved", "status": "True",
         "reason": "ok", "message": "m" }] } });
     // The status is no place for a decision.
-    let ignored = cluster.merge(&format!("{one}/status"), &approved).await.ok();
-    assert_eq!(ignored["status"].get("conditions"), None);
+    let refused = cluster.merge(&format!("{one}/status"), &approved).await;
+    assert_eq!(refused.code, 422, "{refused:?}");
+    assert!(refused.refusal().2.contains("may not add a condition of type \"Approved\""));
     let decided = cluster.merge(&format!("{one}/approval"), &approved).await.ok();
     let condition = &decided["status"]["conditions"][0];
     assert_eq!(condition["type"], "Approved");

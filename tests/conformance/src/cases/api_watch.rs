@@ -234,12 +234,12 @@ async fn chunks(world: World) -> Result<()> {
                 &json!(items(&list).len()),
             )?;
             if version.is_empty() {
-                version = version_of(&list).to_owned();
+                version_of(&list).clone_into(&mut version);
             }
             same("the version of each part", &json!(version_of(&list)), &json!(version))?;
             found.extend(items(&list).iter().map(|object| name_of(object).to_owned()));
             let left = &list["metadata"]["remainingItemCount"];
-            token = token_of(&list).to_owned();
+            token_of(&list).clone_into(&mut token);
             if token.is_empty() {
                 holds("nothing remains", left.is_null() || *left == 0, left)?;
                 break;

@@ -121,7 +121,7 @@ async fn guestbook(world: World) -> Result<()> {
         .iter()
         .flat_map(|(name, replicas, script)| tier(&world, name, *replicas, script))
         .collect();
-    let text: String = all.iter().map(|object| format!("---\n{object}\n")).collect();
+    let text = all.iter().fold(String::new(), |text, object| text + &format!("---\n{object}\n"));
     world.kubectl_with(&["create", "-f", "-"], &text).await?;
     ready_pods(&world, "guestbook", 6).await?;
     let url = format!("{}:80/proxy/cgi-bin/book", world.path("v1", "services", "frontend"));

@@ -62,7 +62,7 @@ fn query(name: &str) -> String {
     }
     bytes.extend_from_slice(&[0, 0, 1, 0, 1]);
     let length = u16::try_from(bytes.len()).unwrap_or_default().to_be_bytes();
-    length.iter().chain(&bytes).map(|byte| format!("\\{byte:03o}")).collect()
+    length.iter().chain(&bytes).fold(String::new(), |text, byte| text + &format!("\\{byte:03o}"))
 }
 
 async fn cluster(world: World) -> Result<()> {

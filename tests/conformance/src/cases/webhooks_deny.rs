@@ -40,7 +40,7 @@ fn denial(result: &Result<Value>) -> Option<String> {
 /// It must be denied with these words.
 fn denied(result: Result<Value>, words: &str) -> Result<()> {
     let said = denial(&result).unwrap_or_default();
-    let result = result.map_or_else(|error| json!(format!("{error:#}")), |object| object);
+    let result = result.unwrap_or_else(|error| json!(format!("{error:#}")));
     holds(words, said.contains("denied the request") && said.contains(words), &result)
 }
 
