@@ -250,6 +250,11 @@ pub fn server_args(
     args.0
 }
 
+/// When an agent of `up` ends pods. The kubelet's shares of the disk are meant for machines of their
+/// own: a laptop's may be nine tenths full and have room for years.
+const EVICTION_HARD: &str = "memory.available<100Mi,nodefs.available<1Gi,nodefs.inodesFree<1%,\
+                             imagefs.available<1Gi,imagefs.inodesFree<1%";
+
 /// The command line of an agent.
 pub fn agent_args(
     config: &UpConfig,
@@ -280,6 +285,7 @@ pub fn agent_args(
     if let Some(mirror) = &config.registry_mirror {
         args.flag("--registry-mirror", mirror);
     }
+    args.flag("--eviction-hard", EVICTION_HARD);
     args.0
 }
 

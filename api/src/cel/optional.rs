@@ -10,8 +10,8 @@ use kube_cel::cel::common::ast::{
 /// Maps what is there, to something or to what may again be nothing.
 const MAPS: [&str; 2] = ["optMap", "optFlatMap"];
 
-/// What stands for the optional value that is mapped.
-const HELD: &str = "@held";
+/// How many parts an expression may have whose value is mapped.
+const TARGET_MAX: usize = 10_000;
 
 /// Makes the expression one that the library can run.
 pub(super) fn rewrite(tree: &mut IdedExpr) {
@@ -46,27 +46,33 @@ fn of_optional(select: SelectExpr) -> Expr {
     call("hasValue", Some(index), Vec::new()).expr
 }
 
-/// `a.optMap(x, f(x))` is `a.hasValue() ? optional.of(f(a.value())) : optional.none()`, where `a` has a
-/// name: written twice, a chain of these would double with each.
+/// `a.optMap(x, f(x))` is `a.hasValue() ? optional.of(f(a.value())) : optional.none()`. The library
+/// loses what an optional is when it is given a name, so `a` is written twice: a chain of these doubles
+/// with each, and one that would become too large stays what it is, which no one knows how to run.
 fn map(mut map: CallExpr) -> Expr {
     let name = match (MAPS.contains(&map.func_name.as_str()), &map.target, &map.args[..]) {
         (true, Some(_), [IdedExpr { expr: Expr::Ident(name), .. }, _]) => name.clone(),
         _ => return Expr::Call(map),
     };
-    let Some(target) = map.target.take().map(|target| *target) else { return Expr::Call(map) };
+    let Some(mut target) = map.target.take().map(|target| *target) else { return Expr::Call(map) };
+    if size(&mut target) > TARGET_MAX {
+        return Expr::Call(CallExpr { target: Some(Box::new(target)), ..map });
+    }
     let Some(inner) = map.args.pop() else { return Expr::Call(map) };
-    let held = || Some(ided(Expr::Ident(HELD.to_owned())));
-    let value = call("value", held(), Vec::new());
+    let value = call("value", Some(target.clone()), Vec::new());
     let mapped = named(name, value, inner);
     let optional = || Some(ided(Expr::Ident("optional".to_owned())));
     let there = match map.func_name.as_str() {
         "optMap" => call("of", optional(), vec![mapped]),
         _ => mapped,
     };
-    let is_there = call("hasValue", held(), Vec::new());
-    let none = call("none", optional(), Vec::new());
-    let either = call(CONDITIONAL, None, vec![is_there, there, none]);
-    named(HELD.to_owned(), target, either).expr
+    let is_there = call("hasValue", Some(target), Vec::new());
+    call(CONDITIONAL, None, vec![is_there, there, call("none", optional(), Vec::new())]).expr
+}
+
+/// How many parts an expression has.
+fn size(tree: &mut IdedExpr) -> usize {
+    1 + children(tree).into_iter().map(size).sum::<usize>()
 }
 
 /// An expression in which a name stands for a value: a loop over nothing whose result it is.

@@ -13,7 +13,6 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
-use std::path::Path;
 use std::time::Duration;
 
 use rustix::net::SendFlags;
@@ -96,12 +95,10 @@ impl Answers {
     }
 
     async fn sync(&self, wanted: Option<BTreeSet<Ipv4Addr>>) -> Result<(), String> {
-        let is_there = Path::new("/sys/class/net").join(&self.link).exists();
-        let held = if is_there {
-            listed(&ip(&["-o", "-4", "addr", "show", "dev", &self.link]).await?)
-        } else {
-            BTreeSet::new()
-        };
+        // `/sys` may show another network namespace than the one that the agent is in.
+        let shown = ip(&["-o", "-4", "addr", "show", "dev", &self.link]).await;
+        let is_there = shown.is_ok();
+        let held = shown.map(|text| listed(&text)).unwrap_or_default();
         let wanted = wanted.unwrap_or_else(|| held.clone());
         if !is_there && !wanted.is_empty() {
             ip(&["link", "add", &self.link, "type", "bridge"]).await?;
