@@ -51,14 +51,20 @@ pub async fn run(
         let mut known: Option<BTreeSet<String>> = None;
         loop {
             let (folder, node) = (folder.clone(), node.clone());
-            let read = move || folder.map(|folder| read(&folder, &node)).unwrap_or_default();
-            let pods = tokio::task::spawn_blocking(read).await.unwrap_or_default();
-            let uids: BTreeSet<String> = pods.iter().map(|pod| uid(pod).to_owned()).collect();
-            if known.as_ref() != Some(&uids) {
-                known = Some(uids);
-                if found.send(pods).await.is_err() {
-                    return;
+            let read = move || folder.map_or_else(|| Ok(Vec::new()), |folder| read(&folder, &node));
+            let read = tokio::task::spawn_blocking(read).await.map_err(std::io::Error::other);
+            match read.flatten() {
+                Ok(pods) => {
+                    let uids: BTreeSet<String> =
+                        pods.iter().map(|pod| uid(pod).to_owned()).collect();
+                    if known.as_ref() != Some(&uids) {
+                        known = Some(uids);
+                        if found.send(pods).await.is_err() {
+                            return;
+                        }
+                    }
                 }
+                Err(error) => tracing::error!(%error, "static pods stay as they were read last"),
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -66,22 +72,22 @@ pub async fn run(
     shutdown.run_until_cancelled(work).await;
 }
 
-/// The pods that the files of a folder describe; hidden files and folders are left out. A file that
-/// cannot be read, or is none of a pod, is reported and does not keep the others out.
-pub fn read(folder: &Path, node: &str) -> Vec<Pod> {
+/// The pods that the files of a folder describe; hidden files and folders are left out, and a folder
+/// that is not there has none. A file that cannot be read, or is none of a pod, is reported and does
+/// not keep the others out. The error is the folder's: what is in it is not known.
+pub fn read(folder: &Path, node: &str) -> std::io::Result<Vec<Pod>> {
     let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) => {
-            tracing::error!(folder = %folder.display(), %error, "no static pods can be read");
-            return Vec::new();
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
     };
-    let mut files: Vec<PathBuf> = entries
-        .flatten()
-        .filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))
-        .map(|entry| entry.path())
-        .filter(|path| path.is_file())
-        .collect();
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        if !is_hidden && entry.path().is_file() {
+            files.push(entry.path());
+        }
+    }
     files.sort();
     let mut pods: Vec<Pod> = Vec::new();
     for file in files {
@@ -94,7 +100,7 @@ pub fn read(folder: &Path, node: &str) -> Vec<Pod> {
             Err(why) => tracing::error!(file = %file.display(), why, "skip a static pod"),
         }
     }
-    pods
+    Ok(pods)
 }
 
 fn is_named_like(one: &Pod, other: &Pod) -> bool {
@@ -214,7 +220,7 @@ mod tests {
         std::fs::write(dir.path().join("z again.yaml"), WEB).unwrap();
         std::fs::write(dir.path().join("broken.yaml"), "kind: [").unwrap();
         std::fs::create_dir(dir.path().join("folder")).unwrap();
-        let pods = read(dir.path(), "N1");
+        let pods = read(dir.path(), "N1").unwrap();
         let names: Vec<_> = pods.iter().map(|pod| pod.metadata.name.as_deref().unwrap()).collect();
         assert_eq!(names, ["api-n1", "web-n1"]);
         let web = &pods[1];
@@ -223,6 +229,31 @@ mod tests {
         assert_eq!(annotation(web, SOURCE), Some("file"));
         assert_eq!(annotation(web, HASH), Some(uid(web)));
         assert!(is_static(web) && uid(web).len() == 32, "{}", uid(web));
+    }
+
+    /// All of them were ended, because nothing could be read.
+    #[tokio::test]
+    async fn a_folder_that_cannot_be_read_ends_no_pod_and_one_that_is_gone_ends_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let [folder, files, none] = ["pods", "files", "none"].map(|name| dir.path().join(name));
+        std::fs::create_dir(&files).unwrap();
+        std::fs::write(files.join("web.yaml"), WEB).unwrap();
+        std::os::unix::fs::symlink(&files, &folder).unwrap();
+        let (found, mut told) = mpsc::channel(1);
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(run(Some(folder.clone()), "n1".into(), found, stop.clone()));
+        assert_eq!(told.recv().await.unwrap().len(), 1);
+        // Exchanged in one step for what is no folder.
+        let draft = dir.path().join("draft");
+        std::fs::write(&none, "").unwrap();
+        std::os::unix::fs::symlink(&none, &draft).unwrap();
+        std::fs::rename(&draft, &folder).unwrap();
+        assert!(read(&folder, "n1").is_err());
+        assert!(tokio::time::timeout(LOOK * 3, told.recv()).await.is_err(), "all stay");
+        std::fs::remove_file(&folder).unwrap();
+        assert!(told.recv().await.unwrap().is_empty());
+        stop.cancel();
+        running.await.unwrap();
     }
 
     #[test]

@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use self::mutation::{Known, Policy};
+use self::mutation::Policy;
 use super::Admit;
 use super::followed::Followed;
 use super::matching::{Seen, matched};
 use super::policies::params::params;
-use super::policies::policy::{Bound, name_variables};
+use super::policies::policy::{Bound, follow, name_variables};
 use super::review::{self, Shown};
 use super::webhooks::{both, settled};
 use crate::cel::Variables;
@@ -54,16 +54,8 @@ struct Errors(Vec<(String, &'static str)>);
 
 impl Mutations {
     pub(super) fn new(informers: &Informers, namespaces: Arc<Informer<Object>>) -> Self {
-        let bound = Arc::new(Followed::default());
-        let sources = vec![
-            informers.objects(&mutating_admission_policy::KIND),
-            informers.objects(&mutating_admission_policy_binding::KIND),
-        ];
-        let mut known = Known::default();
-        let make =
-            move |lists: Vec<Vec<Arc<Object>>>| known.bound(&lists[0], &lists[1], Policy::of);
-        let task = Arc::clone(&bound);
-        informers.attend(|stop| task.follow(sources, make, stop));
+        let kinds = [&mutating_admission_policy::KIND, &mutating_admission_policy_binding::KIND];
+        let bound = follow(informers, kinds, Policy::of);
         Self { bound, namespaces }
     }
 

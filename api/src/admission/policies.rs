@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use self::noted::Noted;
 use self::params::params;
-use self::policy::{Action, Binding, Bound, Known, Policy, Validation, name_variables};
+use self::policy::{Action, Binding, Bound, Policy, Validation, follow, name_variables};
 use super::Admit;
 use super::followed::Followed;
 use super::matching::{Seen, matched};
@@ -39,16 +39,9 @@ struct Finding {
 
 impl Policies {
     pub(super) fn new(informers: &Informers, namespaces: Arc<Informer<Object>>) -> Self {
-        let bound = Arc::new(Followed::default());
-        let sources = vec![
-            informers.objects(&validating_admission_policy::KIND),
-            informers.objects(&validating_admission_policy_binding::KIND),
-        ];
-        let mut known = Known::default();
-        let make =
-            move |lists: Vec<Vec<Arc<Object>>>| known.bound(&lists[0], &lists[1], Policy::of);
-        let task = Arc::clone(&bound);
-        informers.attend(|stop| task.follow(sources, make, stop));
+        let kinds =
+            [&validating_admission_policy::KIND, &validating_admission_policy_binding::KIND];
+        let bound = follow(informers, kinds, Policy::of);
         Self { bound, namespaces }
     }
 

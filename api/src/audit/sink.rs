@@ -12,6 +12,9 @@ use tokio_util::task::TaskTracker;
 
 type Event = Arc<Value>;
 
+/// How many events may wait for a place on behalf of who could not.
+const LATE_MAX: usize = 1024;
+
 /// Where events are put for somebody who writes them.
 pub(super) struct Sink {
     name: &'static str,
@@ -49,7 +52,7 @@ impl Sink {
         let Some(queue) = self.queue() else { return lost(self.name) };
         match (queue.try_send(event), Handle::try_current()) {
             (Ok(()), _) => {}
-            (Err(TrySendError::Full(event)), Ok(runtime)) => {
+            (Err(TrySendError::Full(event)), Ok(runtime)) if self.late.len() < LATE_MAX => {
                 self.late.spawn_on(wait(queue, event, patience, self.name), &runtime);
             }
             (Err(_), _) => lost(self.name),
@@ -121,6 +124,23 @@ mod tests {
         tokio::join!(reading, sink.close(PATIENCE));
         read.sort_unstable();
         assert_eq!(read, [0, 1, 2, 3, 4]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn so_many_wait_for_who_could_not_and_no_more() {
+        let (sink, mut events, end) = Sink::new("a test", 1);
+        for number in 0..LATE_MAX + 100 {
+            sink.put_later(event(number), PATIENCE);
+        }
+        let mut read = 0;
+        let reading = async {
+            while events.recv().await.is_some() {
+                read += 1;
+            }
+            drop(end);
+        };
+        tokio::join!(reading, sink.close(PATIENCE));
+        assert_eq!(read, LATE_MAX + 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -45,7 +45,7 @@ fn from_file(image: &str) -> Pod {
          spec: {{ containers: [{{ name: c, image: {image}, imagePullPolicy: IfNotPresent }}] }}\n"
     );
     std::fs::write(dir.path().join("p.yaml"), text).unwrap();
-    let mut pod = crate::static_pods::read(dir.path(), "n1").remove(0);
+    let mut pod = crate::static_pods::read(dir.path(), "n1").unwrap().remove(0);
     // The folder's name is in it.
     pod.metadata.uid = Some(format!("uid-{image}"));
     pod

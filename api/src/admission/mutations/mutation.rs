@@ -13,9 +13,6 @@ use crate::resources::validating_admission_policy::variables;
 use crate::schema::Gvk;
 use crate::status::Status;
 
-/// The policies at the versions at which they were last seen.
-pub(super) type Known = policy::Known<Policy>;
-
 /// A policy.
 pub(super) struct Policy {
     pub(super) name: String,

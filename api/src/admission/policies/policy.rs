@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::admission::followed::Followed;
 use crate::admission::matching::{Conditions, Rule, Seen, Selectors, matched};
 use crate::cel::{Expression, Outcome, Variables};
-use crate::informer::Informer;
+use crate::informer::{Informer, Informers};
 use crate::object::Object;
 use crate::registry::strategy::Kind;
 use crate::resources::validating_admission_policy::variables;
@@ -230,7 +231,7 @@ pub(in crate::admission) struct Bound<P> {
 }
 
 /// The policies at the versions at which they were last seen, compiled.
-pub(in crate::admission) struct Known<P>(HashMap<String, (String, Arc<P>)>);
+struct Known<P>(HashMap<String, (String, Arc<P>)>);
 
 impl<P> Default for Known<P> {
     fn default() -> Self {
@@ -238,9 +239,25 @@ impl<P> Default for Known<P> {
     }
 }
 
+/// The policies that bindings make count, compiled anew whenever the store's change: `kinds` are
+/// theirs and their bindings'.
+pub(in crate::admission) fn follow<P: Send + Sync + 'static>(
+    informers: &Informers,
+    kinds: [&'static Kind; 2],
+    make: impl Fn(&Object) -> P + Send + 'static,
+) -> Arc<Followed<Vec<Bound<P>>>> {
+    let bound: Arc<Followed<Vec<Bound<P>>>> = Arc::default();
+    let sources = kinds.map(|kind| informers.objects(kind)).to_vec();
+    let mut known = Known::default();
+    let made = move |lists: Vec<Vec<Arc<Object>>>| known.bound(&lists[0], &lists[1], &make);
+    let task = Arc::clone(&bound);
+    informers.attend(|stop| task.follow(sources, made, stop));
+    bound
+}
+
 impl<P> Known<P> {
     /// The policies that any binding makes count, by name.
-    pub(in crate::admission) fn bound(
+    fn bound(
         &mut self,
         policies: &[Arc<Object>],
         bindings: &[Arc<Object>],

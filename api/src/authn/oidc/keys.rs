@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::{JwkSet, PublicKeyUse};
+use parking_lot::RwLock;
 use reqwest::{Client, Url};
 use serde::Deserialize;
 use tokio::sync::Mutex;
@@ -36,8 +37,9 @@ pub(super) struct Keys {
     client: Client,
     issuer: String,
     discovery: String,
-    /// Held while they are asked for: who comes meanwhile waits for the answer.
-    known: Mutex<Option<Known>>,
+    known: RwLock<Option<Known>>,
+    /// Held while they are asked for: who needs the answer waits for it, and nobody whose key is known.
+    asking: Mutex<()>,
 }
 
 impl Keys {
@@ -47,19 +49,27 @@ impl Keys {
             "" => format!("{}/{DISCOVERY}", issuer.url.trim_end_matches('/')),
             other => other.to_owned(),
         };
-        Ok(Self { client, issuer: issuer.url.clone(), discovery, known: Mutex::default() })
+        Ok(Self {
+            client,
+            issuer: issuer.url.clone(),
+            discovery,
+            known: RwLock::default(),
+            asking: Mutex::default(),
+        })
     }
 
     /// The keys of that name, or all where a token names none.
     pub(super) async fn find(&self, name: Option<&str>) -> Result<Vec<DecodingKey>, String> {
-        let mut known = self.known.lock().await;
-        if let Some(known) = known.as_ref() {
-            let (found, age) = (named(&known.keys, name), known.since.elapsed());
-            if age < AGAIN || (!found.is_empty() && age < FRESH) {
-                return Ok(found);
-            }
+        if let Some(found) = self.fresh(name) {
+            return Ok(found);
         }
-        let keys = match (self.ask().await, &mut *known) {
+        let _one_at_a_time = self.asking.lock().await;
+        if let Some(found) = self.fresh(name) {
+            return Ok(found);
+        }
+        let asked = self.ask().await;
+        let mut known = self.known.write();
+        let keys = match (asked, &mut *known) {
             (Ok(keys), _) => keys,
             // While it does not answer, what is known is good.
             (Err(why), Some(last)) => {
@@ -72,6 +82,14 @@ impl Keys {
         let found = named(&keys, name);
         *known = Some(Known { keys, since: Instant::now() });
         Ok(found)
+    }
+
+    /// What is known of that name, where that need not be asked for.
+    fn fresh(&self, name: Option<&str>) -> Option<Vec<DecodingKey>> {
+        let known = self.known.read();
+        let known = known.as_ref()?;
+        let (found, age) = (named(&known.keys, name), known.since.elapsed());
+        (age < AGAIN || (!found.is_empty() && age < FRESH)).then_some(found)
     }
 
     async fn ask(&self) -> Result<Vec<(Option<String>, DecodingKey)>, String> {
@@ -113,4 +131,30 @@ impl Keys {
 fn named(keys: &[(Option<String>, DecodingKey)], name: Option<&str>) -> Vec<DecodingKey> {
     let is_meant = |own: &Option<String>| name.is_none() || own.as_deref() == name;
     keys.iter().filter(|(own, _)| is_meant(own)).map(|(_, key)| key.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever named a key that is not there kept everybody out while the issuer was silent.
+    #[tokio::test]
+    async fn who_has_a_known_key_does_not_wait_for_who_asks_for_another() {
+        let keys = Keys {
+            client: outbound::trusting("").unwrap(),
+            issuer: "https://issuer.invalid".to_owned(),
+            discovery: String::new(),
+            known: RwLock::new(Some(Known {
+                keys: vec![(Some("known".to_owned()), DecodingKey::from_secret(b"k"))],
+                since: Instant::now().checked_sub(AGAIN * 2).unwrap(),
+            })),
+            asking: Mutex::default(),
+        };
+        let _somebody_asks = keys.asking.lock().await;
+        let wait = Duration::from_secs(5);
+        let found = tokio::time::timeout(wait, keys.find(Some("known"))).await;
+        assert_eq!(found.expect("it is known").unwrap().len(), 1);
+        let unknown = tokio::time::timeout(AGAIN / 100, keys.find(Some("other"))).await;
+        assert!(unknown.is_err(), "it is asked for in turn");
+    }
 }
