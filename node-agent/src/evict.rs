@@ -1,5 +1,6 @@
 //! What a node does when it runs short of memory, disk or process ids: it says so, takes no more
-//! pods, wins back what nobody uses, and at last ends pods, one at a time.
+//! pods, wins back what nobody uses, and at last ends pods, one at a time. Those that write more than
+//! they may are ended in any case.
 //!
 //! ```text
 //!  kernel ──► observe ──► State::step ──► conditions ──► pressure (node's status, admission)
@@ -26,6 +27,7 @@ use crate::runtime::ContainerState;
 use crate::stats;
 
 mod figures;
+mod limits;
 mod observe;
 pub mod pressure;
 pub mod rank;
@@ -124,6 +126,9 @@ impl Evictor {
         let all = &self.config.thresholds;
         let verdict = state.step(all, self.config.transition, &seen, Instant::now());
         self.pressure.set(verdict.conditions);
+        if let Some(victim) = self.end_one_over_its_limit(ordered).await {
+            return Some(victim);
+        }
         let due: Vec<&Threshold> = verdict.due.iter().map(|place| &all[*place]).collect();
         let first = *due.first()?;
         let resource = first.signal.resource();
@@ -135,6 +140,22 @@ impl Evictor {
             return None;
         }
         self.end_one(first, &due, &seen, figures::Parts::of(first.signal, is_split), ordered).await
+    }
+
+    /// Orders a pod to end that has written more than it may.
+    async fn end_one_over_its_limit(&self, ordered: &mut HashSet<String>) -> Option<Victim> {
+        let mut bounded = active(&self.sources.index.all(), ordered);
+        bounded.retain(|pod| limits::has_any(pod) && !rank::is_critical(pod));
+        if bounded.is_empty() {
+            return None;
+        }
+        let sample = stats::take(&self.sources).await;
+        let paths = self.sources.paths.clone();
+        let read = move || figures::on_disk(bounded, &sample, &paths);
+        let used = tokio::task::spawn_blocking(read).await.unwrap_or_default();
+        let over = |(pod, used): &(Arc<Pod>, _)| Some((pod.clone(), limits::exceeded(pod, used)?));
+        let (pod, message) = used.iter().find_map(over)?;
+        self.end(&pod, message, GRACE, ordered).await
     }
 
     /// Orders the first pod in the order of the resource to end.
@@ -156,9 +177,19 @@ impl Evictor {
             return None;
         };
         let message = rank::message(resource, &one, due, seen);
-        self.recorder.pod(&one.pod, None, Kind::Warning, "Evicted", message.clone());
         let grace = if first.grace.is_some() { self.config.grace_max } else { GRACE };
-        let uid = uid(&one.pod).to_owned();
+        self.end(&one.pod, message, grace, ordered).await
+    }
+
+    async fn end(
+        &self,
+        pod: &Pod,
+        message: String,
+        grace: Duration,
+        ordered: &mut HashSet<String>,
+    ) -> Option<Victim> {
+        self.recorder.pod(pod, None, Kind::Warning, "Evicted", message.clone());
+        let uid = uid(pod).to_owned();
         let order = Order { uid: uid.clone(), eviction: Eviction { message, grace } };
         self.orders.send(order).await.ok()?;
         ordered.insert(uid.clone());

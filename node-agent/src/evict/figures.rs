@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 
+use super::limits::OnDisk;
 use super::rank::{Candidate, ContainerFigures, Figures};
 use super::signal::{Resource, Signal};
 use crate::api::{name, namespace, uid};
@@ -55,6 +56,28 @@ pub(super) fn candidates(
         Candidate { pod: pod.clone(), figures }
     };
     pods.iter().map(one).collect()
+}
+
+/// What pods have on the disk.
+pub(super) fn on_disk(
+    pods: Vec<Arc<Pod>>,
+    sample: &Sample,
+    paths: &Paths,
+) -> Vec<(Arc<Pod>, OnDisk)> {
+    let none = PodUsage::default();
+    let one = |pod: Arc<Pod>| {
+        let usage = sample.pods.iter().find(|usage| usage.uid == uid(&pod));
+        // A pod whose containers are all between two starts has its volumes all the same.
+        let figures = figures(&pod, usage.unwrap_or(&none), Some((paths, Parts::All)));
+        let folder = paths.pod(uid(&pod)).join("volumes");
+        let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        let volumes = volumes.filter(|volume| volume.empty_dir.is_some()).map(|volume| {
+            (volume.name.clone(), whole(Some(used(&folder.join(&volume.name)).bytes)))
+        });
+        let volumes = volumes.collect();
+        (pod, OnDisk { figures, volumes })
+    };
+    pods.into_iter().map(one).collect()
 }
 
 fn figures(pod: &Pod, usage: &PodUsage, disk: Option<(&Paths, Parts)>) -> Figures {

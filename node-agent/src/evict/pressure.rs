@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, Toleration};
+use k8s_openapi::api::core::v1::{Pod, Taint};
 use parking_lot::RwLock;
 
 use super::rank::is_critical;
 use super::signal::Condition;
 use crate::admit::Refusal;
 use crate::cgroups::Qos;
+use crate::fit::taints::tolerates;
 
 /// The taint of a node that is short of memory.
 const MEMORY_TAINT: &str = "node.kubernetes.io/memory-pressure";
@@ -47,24 +48,13 @@ fn refusal(pod: &Pod, under: &BTreeSet<Condition>) -> Option<Refusal> {
         return None;
     }
     let names: Vec<_> = under.iter().map(|condition| condition.name()).collect();
-    let message = format!("Pod was rejected: The node had condition: [{}]. ", names.join(" "));
-    Some(Refusal { reason: "Evicted", message })
+    Some(Refusal::of("Evicted", &format!("The node had condition: [{}]. ", names.join(" "))))
 }
 
 fn tolerates_memory_pressure(pod: &Pod) -> bool {
-    let tolerates = |toleration: &Toleration| {
-        let is_given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
-        let exists = toleration.operator.as_deref() == Some("Exists");
-        let key = match toleration.key.as_deref() {
-            None | Some("") => exists,
-            Some(key) => key == MEMORY_TAINT,
-        };
-        let effect =
-            !is_given(&toleration.effect) || toleration.effect.as_deref() == Some("NoSchedule");
-        key && effect && (exists || !is_given(&toleration.value))
-    };
-    let spec = pod.spec.as_ref();
-    spec.and_then(|spec| spec.tolerations.as_ref()).is_some_and(|all| all.iter().any(tolerates))
+    let taint =
+        Taint { key: MEMORY_TAINT.to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
+    tolerates(pod, &taint)
 }
 
 #[cfg(test)]

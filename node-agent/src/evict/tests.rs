@@ -119,6 +119,30 @@ async fn a_node_short_of_disk_removes_unused_images_before_it_ends_pods() {
 }
 
 #[tokio::test]
+async fn a_pod_that_writes_more_than_it_may_is_ended_though_the_disk_has_room() {
+    let mut lab = Lab::new("nodefs.available<1", &[("modest", 0)]);
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": { "name": "greedy", "namespace": "ns", "uid": "greedy" },
+        "spec": {
+            "containers": [{ "name": "c" }],
+            "volumes": [{ "name": "v", "emptyDir": { "sizeLimit": "64Ki" } }],
+        },
+    }))
+    .unwrap();
+    lab.evictor.sources.index.insert(pod);
+    lab.runtime.leave_ended("greedy", "unused");
+    let folder = lab.evictor.sources.paths.pod("greedy").join("volumes/v");
+    std::fs::create_dir_all(&folder).unwrap();
+    assert!(lab.looks(1).await.is_empty());
+    std::fs::write(folder.join("file"), vec![1; 100_000]).unwrap();
+    let orders = lab.looks(1).await;
+    assert_eq!(uids(&orders), ["greedy"]);
+    let message = "Usage of EmptyDir volume \"v\" exceeds the limit \"64Ki\". ";
+    assert_eq!(orders[0].eviction.message, message);
+    assert!(lab.evictor.pressure.now().is_empty());
+}
+
+#[tokio::test]
 async fn containers_of_pods_that_have_ended_are_removed_to_win_back_disk() {
     let mut lab = Lab::new("nodefs.available<99.9%", &[]);
     let over: Pod = serde_json::from_value(json!({
