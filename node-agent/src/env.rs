@@ -276,15 +276,15 @@ pub fn expand(text: &str, values: &BTreeMap<String, String>) -> String {
     expanded(text, values).0
 }
 
-/// The same for what must not be wrong: a name that is not known is an error.
+/// The same for what must not be wrong: a name that is not known, or stands for nothing, is an error.
 pub fn expand_strictly(text: &str, values: &BTreeMap<String, String>) -> Result<String, String> {
     match expanded(text, values) {
         (text, None) => Ok(text),
-        (_, Some(missing)) => Err(format!("missing value for {missing:?}")),
+        (_, Some(missing)) => Err(format!("missing value for {missing}")),
     }
 }
 
-/// The text, and the first name in it that is not known.
+/// The text, and the first name in it that is not known or stands for nothing.
 fn expanded<'a>(text: &'a str, values: &BTreeMap<String, String>) -> (String, Option<&'a str>) {
     let mut missing = None;
     let mut out = String::with_capacity(text.len());
@@ -298,10 +298,13 @@ fn expanded<'a>(text: &'a str, values: &BTreeMap<String, String>) -> (String, Op
         } else if let Some((name, after)) =
             rest.strip_prefix('(').and_then(|inner| inner.split_once(')'))
         {
-            if let Some(value) = values.get(name) {
+            let value = values.get(name);
+            if value.is_none_or(String::is_empty) {
+                missing = missing.or(Some(name));
+            }
+            if let Some(value) = value {
                 out.push_str(value);
             } else {
-                missing = missing.or(Some(name));
                 out.push_str("$(");
                 out.push_str(name);
                 out.push(')');

@@ -4,9 +4,12 @@ use super::*;
 
 #[test]
 fn a_name_that_must_be_known_is_an_error_where_it_is_not() {
-    let values = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
+    let value = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let values = BTreeMap::from([value("A", "1"), value("EMPTY", "")]);
     assert_eq!(expand_strictly("$(A)/$$(B)", &values).as_deref(), Ok("1/$(B)"));
-    assert_eq!(expand_strictly("$(A)/$(B)", &values), Err("missing value for \"B\"".to_owned()));
+    assert_eq!(expand_strictly("$(A)/$(B)", &values), Err("missing value for B".to_owned()));
+    assert_eq!(expand_strictly("$(EMPTY)", &values), Err("missing value for EMPTY".to_owned()));
+    assert_eq!(expand("<$(EMPTY)>", &values), "<>");
 }
 
 fn pod() -> Pod {
