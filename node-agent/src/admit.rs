@@ -1,5 +1,7 @@
 //! Which pods this node does not run, whatever the scheduler said. Pure.
 
+use std::borrow::Cow;
+
 use k8s_openapi::api::core::v1::Pod;
 
 /// Kernel settings that a pod may change: they are its own, and harm nobody else.
@@ -18,19 +20,27 @@ const SAFE_SYSCTLS: [&str; 12] = [
     "net.ipv4.tcp_wmem",
 ];
 
+/// What goes before the reason in a status.
+const REJECTED: &str = "Pod was rejected: ";
+
 /// Why a pod is not run, in the kubelet's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// One word.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// A sentence.
     pub message: String,
 }
 
 impl Refusal {
+    /// `why` is a sentence, which the status shows as it is shown for every refusal.
+    pub fn of(reason: impl Into<Cow<'static, str>>, why: &str) -> Self {
+        Self { reason: reason.into(), message: format!("{REJECTED}{why}") }
+    }
+
     /// The message without what goes before it in statuses.
     pub fn why(&self) -> &str {
-        self.message.trim_start_matches("Pod was rejected: ")
+        self.message.trim_start_matches(REJECTED)
     }
 }
 
@@ -50,7 +60,7 @@ pub fn refusal(pod: &Pod) -> Option<Refusal> {
             format!("forbidden sysctl: {:?} not allowed with host net enabled", sysctl.name)
         })
     })?;
-    Some(Refusal { reason: "SysctlForbidden", message: format!("Pod was rejected: {why}") })
+    Some(Refusal::of("SysctlForbidden", &why))
 }
 
 #[cfg(test)]

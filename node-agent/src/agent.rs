@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::cleanup::cleanup;
 
-use crate::allocations::{Allocations, Amounts};
+use crate::allocations::{Allocations, Amounts, Room};
 use crate::api::{KubeApi, chain};
 use crate::catalog::Catalog;
 use crate::checkpoint::Checkpoint;
@@ -32,7 +32,7 @@ use crate::network::answers::Answers;
 use crate::network::peers::Peers;
 use crate::network::routes::Routes;
 use crate::network::services::{self, Services};
-use crate::node::{NodeReporter, renew_lease};
+use crate::node::{KnownNode, NodeReporter, renew_lease};
 use crate::paths::Paths;
 use crate::pod_worker::Context;
 use crate::pods::{PodIndex, Pods, Told};
@@ -162,12 +162,20 @@ impl Agent {
             AgentError::io("open the folder", &self.paths.checkpoint(), source)
         })?;
         let node = self.node_facts();
-        let capacity = Amounts { cpu_milli: node.cpu_milli, memory_bytes: node.memory_bytes };
-        let allocations = Allocations::open(&self.paths, capacity).map_err(|source| {
+        let amounts = Amounts {
+            cpu_milli: node.cpu_milli,
+            memory_bytes: node.memory_bytes,
+            disk_bytes: i64::try_from(system::capacity(self.paths.data()).disk_bytes)
+                .unwrap_or(i64::MAX),
+        };
+        let room =
+            Room { amounts, pods: usize::try_from(self.config.max_pods).unwrap_or(usize::MAX) };
+        let allocations = Allocations::open(&self.paths, room).map_err(|source| {
             AgentError::io("open the folder", &self.paths.allocations(), source)
         })?;
         let index = PodIndex::default();
         let pressure = Pressure::default();
+        let known_node = KnownNode::default();
         let catalog = Arc::new(RwLock::new(Catalog::default()));
         let context = Arc::new(Context {
             runtime: self.runtime.clone(),
@@ -178,6 +186,7 @@ impl Agent {
             catalog: Arc::clone(&catalog),
             allocations,
             pressure: pressure.clone(),
+            known_node: known_node.clone(),
             checkpoint,
             timers: self.config.timers.clone(),
             pulls: Semaphore::new(PULLS_MAX),
@@ -190,6 +199,7 @@ impl Agent {
             port: self.address.port(),
             recorder: recorder.clone(),
             pressure: pressure.clone(),
+            known: known_node,
         };
         let stats = Stats::default();
         let sources = self.sources(&client, &index, &stats);

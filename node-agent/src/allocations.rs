@@ -10,22 +10,40 @@ use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use crate::admit::Refusal;
 use crate::api::uid;
 use crate::checkpoint;
+use crate::fit::extended::{self, Extended};
+use crate::fit::ports::{HostPort, host_ports};
 use crate::paths::Paths;
 use crate::plan::all_containers;
 use crate::plan::resize::Pending;
+use crate::static_pods::is_static;
 use crate::{quantity, requests};
+
+mod room;
 
 type ByContainer = BTreeMap<String, ResourceRequirements>;
 
-/// CPU and memory that are asked for, or that there are.
+/// What can be divided, as far as it is asked for or is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Amounts {
     /// Thousandths of processors.
     pub cpu_milli: i64,
     /// Bytes.
     pub memory_bytes: i64,
+    /// Bytes.
+    #[serde(default)]
+    pub disk_bytes: i64,
+}
+
+/// What a node has for its pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// In all.
+    pub amounts: Amounts,
+    /// How many pods.
+    pub pods: usize,
 }
 
 impl Amounts {
@@ -33,6 +51,7 @@ impl Amounts {
         Self {
             cpu_milli: self.cpu_milli.saturating_add(other.cpu_milli),
             memory_bytes: self.memory_bytes.saturating_add(other.memory_bytes),
+            disk_bytes: self.disk_bytes.saturating_add(other.disk_bytes),
         }
     }
 
@@ -41,6 +60,7 @@ impl Amounts {
         Self {
             cpu_milli: requests::of_pod(pod, "cpu", quantity::milli),
             memory_bytes: requests::of_pod(pod, "memory", quantity::whole),
+            disk_bytes: requests::of_pod(pod, "ephemeral-storage", quantity::whole),
         }
     }
 }
@@ -54,6 +74,22 @@ struct Held {
     promised: ByContainer,
     /// What each container was given.
     given: ByContainer,
+    /// The node's ports that are its own.
+    #[serde(default)]
+    ports: Vec<HostPort>,
+    /// What it has of that which has a name alone.
+    #[serde(default)]
+    extended: Extended,
+}
+
+impl Held {
+    /// What a pod has that is new here.
+    fn new(pod: &Pod) -> Self {
+        let wanted = resources(pod);
+        let requests = Amounts::of_pod(pod);
+        let (ports, extended) = (host_ports(pod), extended::of_pod(pod));
+        Self { requests, promised: wanted.clone(), given: wanted, ports, extended }
+    }
 }
 
 /// What a pod asks for, compared with what it was promised.
@@ -71,7 +107,7 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Allocations {
     dir: PathBuf,
-    capacity: Amounts,
+    room: Room,
     held: Mutex<HashMap<String, Held>>,
 }
 
@@ -79,7 +115,7 @@ impl Allocations {
     /// The promises of a node with so much to give, as they were when the agent ended. A file that
     /// cannot be read is left out: its pod is promised what it asks for then. So is one of a pod that
     /// the checkpoint does not know: nobody would ever take its promise back.
-    pub fn open(paths: &Paths, capacity: Amounts) -> std::io::Result<Self> {
+    pub fn open(paths: &Paths, room: Room) -> std::io::Result<Self> {
         let dir = paths.allocations();
         std::fs::create_dir_all(&dir)?;
         let mut held = HashMap::new();
@@ -95,11 +131,36 @@ impl Allocations {
                 None => tracing::warn!(file = %path.display(), "skip a damaged allocation"),
             }
         }
-        Ok(Self { dir, capacity, held: Mutex::new(held) })
+        Ok(Self { dir, room, held: Mutex::new(held) })
     }
 
-    /// Promises a pod what it asks for, if there is room. A new pod is promised it in any case: the
-    /// scheduler has seen to that.
+    /// Promises a pod that is seen for the first time what it asks for, if there is room, with so much
+    /// of what has a name alone, and `elsewise` names no other reason against it. Static pods find room always: where upstream would drive
+    /// others off for them, they share what there is.
+    pub async fn take_in(
+        &self,
+        pod: &Pod,
+        named: &Extended,
+        elsewise: Option<Refusal>,
+    ) -> Result<(), Refusal> {
+        let held = Held::new(pod);
+        {
+            let mut all = self.held.lock();
+            let amounts = if is_static(pod) { Amounts::default() } else { held.requests };
+            let (ports, extended) = (held.ports.as_slice(), &held.extended);
+            let wants = room::Wants { amounts, ports, extended, extended_room: named };
+            let others = all.iter().filter(|(other, _)| *other != uid(pod)).map(|(_, held)| held);
+            if let Some(refusal) = room::refusal(&wants, elsewise, self.room, others) {
+                return Err(refusal);
+            }
+            all.insert(uid(pod).to_owned(), held.clone());
+        }
+        self.save(uid(pod), held).await;
+        Ok(())
+    }
+
+    /// Promises a pod what it asks for, if there is room. One that is not known, but runs, is promised
+    /// it in any case.
     pub async fn admit(&self, pod: &Pod) -> Verdict {
         let (verdict, held) = self.decide(pod);
         if let Some(held) = held {
@@ -114,17 +175,16 @@ impl Allocations {
         let requests = Amounts::of_pod(pod);
         let mut all = self.held.lock();
         let (verdict, held) = match all.get(uid(pod)) {
-            None => (Verdict::Same, Held { requests, promised: wanted.clone(), given: wanted }),
+            None => (Verdict::Same, Held::new(pod)),
             Some(held) if held.promised == wanted => return (Verdict::Same, None),
             Some(held) => {
                 let others = all.iter().filter(|(other, _)| *other != uid(pod));
                 let used =
                     others.map(|(_, other)| other.requests).fold(Amounts::default(), Amounts::plus);
-                if let Some(pending) = refusal(requests, held.requests, used, self.capacity) {
+                if let Some(pending) = refusal(requests, held.requests, used, self.room.amounts) {
                     return (Verdict::Pending(pending), None);
                 }
-                let given = held.given.clone();
-                (Verdict::Promised, Held { requests, promised: wanted, given })
+                (Verdict::Promised, Held { requests, promised: wanted, ..held.clone() })
             }
         };
         all.insert(uid(pod).to_owned(), held.clone());
@@ -267,8 +327,8 @@ mod tests {
         for uid in ["a", "b"] {
             std::fs::write(checkpoint::file(&paths.checkpoint(), uid), "{}").unwrap();
         }
-        let capacity = Amounts { cpu_milli: 2000, memory_bytes: 1 << 30 };
-        Allocations::open(&paths, capacity).unwrap()
+        let amounts = Amounts { cpu_milli: 2000, memory_bytes: 1 << 30, disk_bytes: 1 << 30 };
+        Allocations::open(&paths, Room { amounts, pods: 10 }).unwrap()
     }
 
     fn cpu_promised(node: &Allocations, pod: &Pod) -> String {
@@ -320,6 +380,25 @@ mod tests {
         node.admit(&pod("a", "3", "64Mi")).await;
         node.admit(&pod("b", "3", "64Mi")).await;
         assert_eq!(node.admit(&pod("a", "1900m", "64Mi")).await, Verdict::Promised);
+    }
+
+    #[tokio::test]
+    async fn a_new_pod_finds_what_others_have_left() {
+        let none = Extended::new();
+        let dir = tempfile::tempdir().unwrap();
+        let node = open(dir.path());
+        assert_eq!(node.take_in(&pod("a", "1500m", "64Mi"), &none, None).await, Ok(()));
+        let refusal = node.take_in(&pod("b", "600m", "64Mi"), &none, None).await.unwrap_err();
+        assert_eq!(refusal.reason, "OutOfcpu");
+        assert!(!node.knows("b"));
+        let elsewise = Refusal::of("NodeAffinity", "no");
+        let small = pod("b", "500m", "64Mi");
+        assert_eq!(node.take_in(&small, &none, Some(elsewise.clone())).await, Err(elsewise));
+        assert_eq!(
+            open(dir.path()).take_in(&small, &none, None).await,
+            Ok(()),
+            "known by its file"
+        );
     }
 
     #[tokio::test]

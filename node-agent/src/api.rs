@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, PodStatus, Secret,
+    ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodStatus, Secret,
 };
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
@@ -81,6 +81,8 @@ pub trait PodApi: Send + Sync + 'static {
     async fn claim(&self, namespace: &str, name: &str) -> Result<PersistentVolumeClaim, ApiError>;
     /// A volume.
     async fn volume(&self, name: &str) -> Result<PersistentVolume, ApiError>;
+    /// A node as it is now.
+    async fn node(&self, name: &str) -> Result<Node, ApiError>;
     /// A token for a pod's service account.
     async fn token(
         &self,
@@ -176,6 +178,13 @@ impl PodApi for KubeApi {
             .get(name)
             .await
             .map_err(|error| ApiError::of(format!("persistentvolume \"{name}\""), &error))
+    }
+
+    async fn node(&self, name: &str) -> Result<Node, ApiError> {
+        Api::all(self.client.clone())
+            .get(name)
+            .await
+            .map_err(|error| ApiError::of(format!("node \"{name}\""), &error))
     }
 
     async fn token(

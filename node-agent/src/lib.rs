@@ -64,6 +64,7 @@ pub mod catalog;
 pub mod checkpoint;
 pub mod events;
 pub mod evict;
+pub mod fit;
 pub mod follow;
 pub mod paths;
 mod quantity;

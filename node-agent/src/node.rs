@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use parking_lot::RwLock;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +45,22 @@ const EVENTS: [(Condition, [&str; 2]); 3] = [
 /// Images listed in the status.
 const IMAGES_MAX: usize = 50;
 
+/// The Node as the API showed it last, for whoever judges pods by its labels and taints.
+#[derive(Clone, Debug, Default)]
+pub struct KnownNode(Arc<RwLock<Option<Arc<Node>>>>);
+
+impl KnownNode {
+    /// The API shows this now.
+    pub fn set(&self, node: Node) {
+        *self.0.write() = Some(Arc::new(node));
+    }
+
+    /// None before the API has shown any.
+    pub fn get(&self) -> Option<Arc<Node>> {
+        self.0.read().clone()
+    }
+}
+
 /// Tells the API about this node.
 pub struct NodeReporter {
     /// How the agent was started.
@@ -60,6 +77,8 @@ pub struct NodeReporter {
     pub recorder: Recorder,
     /// What the node is short of.
     pub pressure: Pressure,
+    /// Where the Node goes as the API shows it.
+    pub known: KnownNode,
 }
 
 impl NodeReporter {
@@ -94,6 +113,7 @@ impl NodeReporter {
             match outcome {
                 Ok(node) => {
                     tracing::info!(node = %name, "registered");
+                    self.known.set(node.clone());
                     return node;
                 }
                 Err(error) => tracing::debug!(error = chain(&error), "register the node again"),
@@ -143,6 +163,7 @@ impl NodeReporter {
                 match self.tell(api, &node, &now.0, &now.1, &capacity).await {
                     Ok(newer) => {
                         self.announce(&node, &newer);
+                        self.known.set(newer.clone());
                         node = newer;
                         told = Some(now);
                         told_at = tokio::time::Instant::now();

@@ -20,6 +20,7 @@ use crate::config::Timers;
 use crate::env::References;
 use crate::events::{Kind, Recorder};
 use crate::evict::pressure::Pressure;
+use crate::node::KnownNode;
 use crate::paths::Paths;
 use crate::plan::{
     Eviction, Failure, Input, Memory, Observed, Plan, Step, Volumes, is_ending, plan as make_plan,
@@ -34,6 +35,7 @@ use crate::status::{is_final, pod_status, stands};
 use crate::volumes;
 
 mod claims;
+mod entry;
 mod health;
 mod observe;
 mod resize;
@@ -75,6 +77,8 @@ pub struct Context {
     pub allocations: Allocations,
     /// What the node is short of.
     pub pressure: Pressure,
+    /// The Node as the API shows it.
+    pub known_node: KnownNode,
     /// Last known pods.
     pub checkpoint: Checkpoint,
     /// Periods and deadlines.

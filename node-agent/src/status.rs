@@ -82,7 +82,7 @@ fn why(
         return (old.reason.clone(), old.message.clone());
     }
     if let Some(refusal) = refusal {
-        return (Some(refusal.reason.to_owned()), Some(refusal.message));
+        return (Some(refusal.reason.into_owned()), Some(refusal.message));
     }
     if let Some(eviction) = input.evicted() {
         return (Some("Evicted".to_owned()), Some(eviction.message.clone()));

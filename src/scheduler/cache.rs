@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
+use kontiki_node_agent::fit::ports::{HostPort, host_ports};
 
 use super::resources::{self, Resources};
 use super::volumes::ClaimNeed;
@@ -26,27 +27,6 @@ pub struct PodInfo {
     pub host_ports: Vec<HostPort>,
     /// What its claims want, or why it cannot be placed; filled in before it is scheduled.
     pub claims: Result<Vec<ClaimNeed>, String>,
-}
-
-/// A port of a node.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct HostPort {
-    /// The address; `0.0.0.0` is all of them.
-    pub ip: String,
-    /// `TCP`, `UDP` or `SCTP`.
-    pub protocol: String,
-    /// The number.
-    pub port: i32,
-}
-
-impl HostPort {
-    /// Whether both cannot be had at once.
-    pub fn conflicts_with(&self, other: &Self) -> bool {
-        const ANY: &str = "0.0.0.0";
-        self.port == other.port
-            && self.protocol == other.protocol
-            && (self.ip == other.ip || self.ip == ANY || other.ip == ANY)
-    }
 }
 
 impl PodInfo {
@@ -90,29 +70,6 @@ impl PodInfo {
     pub fn priority(&self) -> i32 {
         self.pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0)
     }
-}
-
-fn host_ports(pod: &Pod) -> Vec<HostPort> {
-    let Some(spec) = &pod.spec else { return Vec::new() };
-    let sidecars = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .filter(|container| container.restart_policy.as_deref() == Some("Always"));
-    spec.containers
-        .iter()
-        .chain(sidecars)
-        .flat_map(|container| container.ports.iter().flatten())
-        .filter_map(|port| {
-            let number = port.host_port.filter(|number| *number > 0)?;
-            let ip = port.host_ip.clone().filter(|ip| !ip.is_empty());
-            Some(HostPort {
-                ip: ip.unwrap_or_else(|| "0.0.0.0".to_owned()),
-                protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
-                port: number,
-            })
-        })
-        .collect()
 }
 
 /// A node with what is on it.

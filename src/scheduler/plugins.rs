@@ -13,8 +13,8 @@ mod topology_spread;
 mod volume_binding;
 mod volume_restrictions;
 
-pub use node_affinity::{selects, takes};
-pub use taint_toleration::{covers, tolerates};
+pub use kontiki_node_agent::fit::affinity::{selects, takes};
+pub use kontiki_node_agent::fit::taints::{covers, tolerates};
 
 use super::framework::{Filter, Score};
 

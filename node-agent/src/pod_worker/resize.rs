@@ -37,7 +37,7 @@ impl Worker {
         if is_ending(&asking, gone) {
             return (allocations.promised(asking), None);
         }
-        if !self.takes_in(&asking) {
+        if !self.takes_in(&asking).await {
             return (asking, None);
         }
         let verdict = allocations.admit(&asking).await;
@@ -61,19 +61,6 @@ impl Worker {
         let is_deferred =
             self.memory.resize.pending.as_ref().is_some_and(|p| p.reason == "Deferred");
         (pod, is_deferred.then(|| now + DEFERRED_LOOK))
-    }
-
-    /// Whether the node runs the pod. That is decided when it sees it first.
-    fn takes_in(&mut self, pod: &Pod) -> bool {
-        let is_new = !self.context.allocations.knows(uid(pod))
-            && self.observed.containers.is_empty()
-            && self.memory.refusal.is_none();
-        if is_new && let Some(refusal) = self.context.pressure.refusal(pod) {
-            let recorder = &self.context.recorder;
-            recorder.pod(pod, None, Kind::Warning, refusal.reason, refusal.why().to_owned());
-            self.memory.refusal = Some(refusal);
-        }
-        self.memory.refusal.is_none()
     }
 
     fn tell_pending(&self, pod: &Pod, pending: &Pending) {

@@ -3,14 +3,16 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Secret};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Secret,
+};
 use parking_lot::Mutex;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::allocations::Amounts;
+use crate::allocations::{Amounts, Room};
 use crate::api::Token;
 use crate::events;
 use crate::runtime::Dns;
@@ -20,6 +22,11 @@ use crate::runtime::fake::FakeRuntime;
 const AT_MOST: Duration = Duration::from_secs(30);
 /// Between two looks, and between two nudges of the worker.
 const POLL: Duration = Duration::from_millis(5);
+/// What the node has for its pods.
+pub(crate) const ROOM: Room = Room {
+    amounts: Amounts { cpu_milli: 2000, memory_bytes: 1 << 30, disk_bytes: 1 << 30 },
+    pods: 10,
+};
 
 /// The API as a worker sees it.
 #[derive(Default)]
@@ -32,6 +39,7 @@ pub(crate) struct FakeApi {
     pub(crate) told: Mutex<Vec<String>>,
     pub(crate) config_maps: Mutex<BTreeMap<String, ConfigMap>>,
     pub(crate) secrets: Mutex<BTreeMap<String, Secret>>,
+    pub(crate) node: Mutex<Option<Node>>,
     tokens: AtomicUsize,
     /// What happened, in order.
     pub(crate) calls: Mutex<Vec<&'static str>>,
@@ -92,6 +100,12 @@ impl PodApi for FakeApi {
     async fn volume(&self, name: &str) -> Result<PersistentVolume, ApiError> {
         self.answers()?;
         Err(ApiError::Gone(name.to_owned()))
+    }
+
+    async fn node(&self, name: &str) -> Result<Node, ApiError> {
+        self.answers()?;
+        let found = self.node.lock().clone();
+        found.ok_or_else(|| ApiError::Gone(name.to_owned()))
     }
 
     async fn token(&self, _: &Pod, _: Option<&str>, seconds: i64) -> Result<Token, ApiError> {
@@ -162,11 +176,8 @@ impl Lab {
             api: api.clone(),
             recorder,
             checkpoint: Checkpoint::open(&paths).unwrap(),
-            allocations: Allocations::open(
-                &paths,
-                Amounts { cpu_milli: 2000, memory_bytes: 1 << 30 },
-            )
-            .unwrap(),
+            allocations: Allocations::open(&paths, ROOM).unwrap(),
+            known_node: KnownNode::default(),
             paths,
             pressure: Pressure::default(),
             node: NodeFacts {

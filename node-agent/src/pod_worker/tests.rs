@@ -466,9 +466,8 @@ async fn an_agent_that_starts_anew_restarts_no_container_for_a_resize_it_has_don
         lab.runtime.calls().iter().filter(|c| *c == "start c").count() == 2
     })
     .await;
-    let capacity = crate::allocations::Amounts { cpu_milli: 2000, memory_bytes: 1 << 30 };
     lab.until("an agent that starts anew would know", || {
-        let reopened = Allocations::open(&lab.context.paths, capacity).unwrap();
+        let reopened = Allocations::open(&lab.context.paths, testing::ROOM).unwrap();
         reopened.given("u")["c"].requests.as_ref().unwrap()["cpu"].0 == "1"
     })
     .await;
@@ -486,8 +485,7 @@ async fn what_a_container_is_given_is_noted_once_it_has_started() {
     worker.resize(&resized);
     lab.until("it was tried", || lab.runtime.pulls() > 0).await;
     let on_disk = || {
-        let capacity = crate::allocations::Amounts { cpu_milli: 2000, memory_bytes: 1 << 30 };
-        let node = Allocations::open(&lab.context.paths, capacity).unwrap();
+        let node = Allocations::open(&lab.context.paths, testing::ROOM).unwrap();
         node.given("u")["c"].requests.as_ref().unwrap()["cpu"].0.clone()
     };
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Taint;
 
-use super::taint_toleration::tolerates;
+use super::tolerates;
 use crate::scheduler::cache::{PodInfo, Snapshot};
 use crate::scheduler::framework::{ClusterEvent, Filter, NodeFilter, Rejection};
 

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::TopologySpreadConstraint;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 
 use super::node_affinity::is_selected;
-use super::taint_toleration::tolerates;
+use super::tolerates;
 use crate::controllers::{labels, owners, pods};
 use crate::scheduler::cache::{NodeInfo, PodInfo, Snapshot};
 use crate::scheduler::framework::{
