@@ -9,6 +9,7 @@ use kontiki_api::informer::Informers;
 use tokio_util::sync::CancellationToken;
 
 use crate::cloud::Choice;
+use crate::cluster_cidr::{ClusterCidr, NODE_BITS};
 use crate::controllers::api_services::availability::DiscoveryCheck;
 use crate::controllers::autoscale::measure::MetricsApi;
 use crate::controllers::local_path::VolumeFolders;
@@ -82,8 +83,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            cluster_cidr: (Ipv4Addr::new(10, 244, 0, 0), 16),
-            node_cidr_mask: 24,
+            cluster_cidr: ClusterCidr::default().parts(),
+            node_cidr_mask: NODE_BITS,
             node_monitor_grace: Duration::from_secs(50),
             node_startup_grace: Duration::from_secs(60),
             node_monitor_period: Duration::from_secs(5),

@@ -42,6 +42,7 @@ pub mod controllers;
 pub mod scheduler;
 
 pub mod client;
+pub mod cluster_cidr;
 pub mod cluster_file;
 pub mod cluster_status;
 pub mod dir_lock;

@@ -5,6 +5,7 @@
 //!   up.lock        held by the running `up`
 //!   cluster.json   what runs
 //!   kubeconfig     leads to the balancer
+//!   cluster-cidr   the addresses of the pods
 //!   server-token node-token
 //!   logs/          one file a process
 //!   server-N/ agent-N/
@@ -32,6 +33,7 @@ pub mod credentials;
 pub mod network;
 pub mod packages;
 pub mod plan;
+pub mod pod_range;
 pub mod report;
 pub mod roster;
 pub mod stop;
@@ -88,6 +90,7 @@ impl Cluster {
         let lock = DirLock::acquire(&config.data_dir, "up")?;
         refuse_leftovers(&config.data_dir)?;
         let plan = Plan::new(&config);
+        plan::check_further(&config, &plan)?;
         check_ports(&plan, config.base_port)?;
         let credentials = Credentials::prepare(&config.data_dir, &plan)?;
         let roster = Arc::new(Roster::new(&config.data_dir, &plan, &credentials.kubeconfig_path)?);

@@ -219,6 +219,9 @@ fn own_cluster(global: &Global, config: &ChaosConfig, base_port: u16) -> UpConfi
         runtime_threads: None,
         node_ip: super::server::LOOPBACK,
         hosts: Hosts::Own,
+        cluster_cidr: None,
+        server_args: Vec::new(),
+        agent_args: Vec::new(),
         log: global.log.clone(),
     }
 }

@@ -10,6 +10,7 @@ use clap::Args;
 use super::Global;
 use super::cloud::CloudFlags;
 use crate::cloud::Choice;
+use crate::cluster_cidr::ClusterCidr;
 use crate::up::boot::check_count;
 use crate::up::network::NodeNetwork;
 use crate::up::plan::{AGENTS_MAX, Hosts, Runtime, SERVERS_MAX, UpConfig, base_port_max};
@@ -48,6 +49,16 @@ pub struct Flags {
     /// Worker threads of each server; by default as the number of cores asks for.
     #[arg(long, env = "KONTIKI_RUNTIME_THREADS", value_name = "COUNT")]
     runtime_threads: Option<usize>,
+    /// The addresses of all pods, an IPv4 range; by default 10.244.0.0/16, or the next such range that
+    /// this machine does not lead elsewhere. A data directory keeps the range of its first start.
+    #[arg(long, env = "KONTIKI_CLUSTER_CIDR", value_name = "RANGE")]
+    cluster_cidr: Option<ClusterCidr>,
+    /// A further flag of every server, such as --server-arg=--audit-log-path=/var/log/audit.log.
+    #[arg(long = "server-arg", value_name = "FLAG", allow_hyphen_values = true)]
+    server_args: Vec<String>,
+    /// A further flag of every agent.
+    #[arg(long = "agent-arg", value_name = "FLAG", allow_hyphen_values = true)]
+    agent_args: Vec<String>,
     #[command(flatten)]
     cloud: CloudFlags,
     /// The address of this machine at which pods reach servers and kubelets are reached.
@@ -94,6 +105,9 @@ impl Flags {
             hosts: Hosts::Shared,
             node_ip,
             network,
+            cluster_cidr: self.cluster_cidr,
+            server_args: self.server_args,
+            agent_args: self.agent_args,
             log: log.into(),
         })
     }

@@ -3,11 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use kontiki_api::admission::AdmissionConfiguration;
 use kontiki_api::audit::AuditConfig;
 use kontiki_api::authn::{AuthenticationConfig, TokenWebhookConfig};
+use kontiki_api::authz::AuthorizationConfig;
 
 use super::etcd_tls::EtcdTls;
 use crate::cloud::Choice;
+use crate::cluster_cidr::ClusterCidr;
 use crate::compaction::Retention;
 use crate::token::Token;
 
@@ -63,14 +66,20 @@ pub struct ServerConfig {
     pub peer_advertise: String,
     /// Admission plugins beyond those that always work.
     pub admission_plugins: Vec<String>,
+    /// What these are told.
+    pub admission_configuration: AdmissionConfiguration,
     /// Whose tokens are good beside the cluster's own, and who may come without any.
     pub authentication: Option<AuthenticationConfig>,
     /// Who is asked about tokens that nobody here knows.
     pub token_webhook: Option<TokenWebhookConfig>,
+    /// Who is asked who may do what; without it the node authorizer and RBAC.
+    pub authorization: Option<AuthorizationConfig>,
     /// What it writes down of requests, and where.
     pub audit: Option<AuditConfig>,
     /// The resources whose objects it encrypts in the store.
     pub encrypted: Vec<String>,
+    /// The addresses of all pods.
+    pub cluster_cidr: ClusterCidr,
     /// The cloud that the cluster stands on.
     pub cloud: Choice,
     /// What a cloud tells the cluster from others by.

@@ -121,6 +121,7 @@ mod tests {
     fn config(data_dir: &Path, origin: Origin) -> ServerConfig {
         let any = ([127, 0, 0, 1], 0).into();
         ServerConfig {
+            cluster_cidr: crate::cluster_cidr::ClusterCidr::default(),
             cloud: crate::cloud::Choice::None,
             cluster_name: "kubernetes".into(),
             name: "s1".into(),
@@ -135,8 +136,10 @@ mod tests {
             advertise: "127.0.0.1".into(),
             peer_advertise: "127.0.0.1".into(),
             admission_plugins: Vec::new(),
+            admission_configuration: kontiki_api::admission::AdmissionConfiguration::default(),
             authentication: None,
             token_webhook: None,
+            authorization: None,
             audit: None,
             encrypted: Vec::new(),
         }

@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::Node;
+use kontiki_node_agent::paths::Paths;
 use tokio::time::{Instant, sleep};
 
 use super::children::{CommandLine, OnStart, Spec, Started, Supervised};
+use super::network::NodeNetwork;
 use super::plan::{self, Runtime};
-use super::{Cluster, packages, report};
+use super::{Cluster, packages, pod_range, report};
 use crate::client;
+use crate::cluster_cidr::ClusterCidr;
 use crate::cluster_status::ServerStatus;
 use crate::member::MemberRecord;
 
@@ -28,9 +31,13 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(2);
 impl Cluster {
     /// Starts everything and waits until it is ready. Returns the summary for the last line.
     pub async fn boot(&mut self) -> anyhow::Result<String> {
+        let can_run_pods = self.can_run_pods().await?;
+        if can_run_pods {
+            self.choose_pod_range().await?;
+        }
         self.start_servers()?;
         let leader = self.servers_ready().await?;
-        let agents = if self.can_run_pods().await? { self.start_agents().await? } else { 0 };
+        let agents = if can_run_pods { self.start_agents().await? } else { 0 };
         Ok(format!(
             "{}, {}, leader {leader}, {:.1} s; export KUBECONFIG={}",
             count(self.servers.len(), "server"),
@@ -38,6 +45,19 @@ impl Cluster {
             report::elapsed_s(),
             self.credentials.kubeconfig_path.display()
         ))
+    }
+
+    async fn choose_pod_range(&mut self) -> anyhow::Result<()> {
+        let folders = self.plan.agents.iter().map(|agent| Paths::new(&agent.data_dir).bridge());
+        let network = self.config.network.iter().map(NodeNetwork::bridge);
+        let own: Vec<String> = folders.chain(network).collect();
+        let (data_dir, wanted) = (&self.config.data_dir, self.config.cluster_cidr);
+        let cidr = pod_range::decide(data_dir, wanted, &own).await?;
+        if wanted.is_none() && cidr != ClusterCidr::default() {
+            report::event(&format!("pods have addresses of {cidr}"));
+        }
+        self.config.cluster_cidr = Some(cidr);
+        Ok(())
     }
 
     fn start_servers(&mut self) -> anyhow::Result<()> {

@@ -91,7 +91,8 @@ impl NodeNetwork {
         format!("kontiki-{}-", self.tag)
     }
 
-    fn bridge(&self) -> String {
+    /// The link that all nodes are on.
+    pub fn bridge(&self) -> String {
         format!("kn-{}", self.tag)
     }
 
@@ -210,10 +211,23 @@ async fn run<S: AsRef<OsStr>>(
     args: impl IntoIterator<Item = S>,
     input: &str,
 ) -> anyhow::Result<()> {
+    output(program, args, input).await.map(drop)
+}
+
+/// Runs a program; answers what it prints.
+pub(super) async fn ask(program: &str, args: &[&str]) -> anyhow::Result<String> {
+    output(program, args, "").await
+}
+
+async fn output<S: AsRef<OsStr>>(
+    program: &str,
+    args: impl IntoIterator<Item = S>,
+    input: &str,
+) -> anyhow::Result<String> {
     let path = kontiki_node_agent::preflight::search_path();
     let mut command = Command::new(program);
     command.args(args).env("PATH", path).kill_on_drop(true);
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let work = async {
         let mut child = command.spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
@@ -229,7 +243,7 @@ async fn run<S: AsRef<OsStr>>(
         let why = String::from_utf8_lossy(&output.stderr);
         bail!("the network of the nodes: {program}: {}", why.trim());
     }
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[cfg(test)]

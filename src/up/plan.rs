@@ -4,8 +4,11 @@ use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
+
 use super::network::NodeNetwork;
 use crate::cloud::Choice;
+use crate::cluster_cidr::ClusterCidr;
 
 /// Servers at most: so many ports lie between two kinds.
 pub const SERVERS_MAX: u16 = 9;
@@ -80,6 +83,12 @@ pub struct UpConfig {
     pub cloud: Choice,
     /// What a cloud tells it from others by.
     pub cluster_name: String,
+    /// The addresses of all pods; none where that is not decided yet, or no pods run.
+    pub cluster_cidr: Option<ClusterCidr>,
+    /// Further flags of every server.
+    pub server_args: Vec<String>,
+    /// Further flags of every agent.
+    pub agent_args: Vec<String>,
     /// What the children log.
     pub log: String,
 }
@@ -230,6 +239,9 @@ pub fn server_args(
     if let Some(threads) = config.runtime_threads {
         args.flag("--runtime-threads", threads.to_string());
     }
+    if let Some(cidr) = config.cluster_cidr {
+        args.flag("--cluster-cidr", cidr.to_string());
+    }
     match &config.cloud {
         Choice::None => {}
         Choice::BareMetal(pool) => args.flag("--load-balancer-pool", pool.to_string()),
@@ -247,6 +259,7 @@ pub fn server_args(
             args.flag("--token-file", token_file);
         }
     }
+    args.0.extend(config.server_args.iter().map(Into::into));
     args.0
 }
 
@@ -285,8 +298,27 @@ pub fn agent_args(
     if let Some(mirror) = &config.registry_mirror {
         args.flag("--registry-mirror", mirror);
     }
-    args.flag("--eviction-hard", EVICTION_HARD);
+    if !config.agent_args.iter().any(|arg| arg.starts_with("--eviction-hard")) {
+        args.flag("--eviction-hard", EVICTION_HARD);
+    }
+    args.0.extend(config.agent_args.iter().map(Into::into));
     args.0
+}
+
+/// Refuses further flags that servers or agents would not take.
+pub fn check_further(config: &UpConfig, plan: &Plan) -> anyhow::Result<()> {
+    let understood = |args: Vec<OsString>, flag: &str| {
+        let args = std::iter::once("kontiki".into()).chain(args);
+        crate::config::parse(args).map(drop).with_context(|| format!("a flag of {flag}"))
+    };
+    let token = Path::new("token");
+    for server in plan.servers.iter().take(usize::from(!config.server_args.is_empty())) {
+        understood(server_args(config, server, &Origin::Init, token), "--server-arg")?;
+    }
+    for agent in plan.agents.iter().take(usize::from(!config.agent_args.is_empty())) {
+        understood(agent_args(config, plan, agent, token), "--agent-arg")?;
+    }
+    Ok(())
 }
 
 struct Args(Vec<OsString>);
@@ -324,6 +356,9 @@ pub(super) mod tests {
             node_ip: LOOPBACK,
             network: None,
             hosts: Hosts::Shared,
+            cluster_cidr: None,
+            server_args: Vec::new(),
+            agent_args: Vec::new(),
             log: "info".into(),
         }
     }
@@ -397,6 +432,29 @@ pub(super) mod tests {
         let lost_its_disk = [false, true, true];
         let others = vec![plan.servers[1].api, plan.servers[2].api];
         assert_eq!(plan.origin(0, &lost_its_disk), Origin::Join(others));
+    }
+
+    #[test]
+    fn further_flags_come_last_and_must_be_ones_that_we_understand() {
+        let with = |server: &str, agent: &str| UpConfig {
+            server_args: vec![server.into()],
+            agent_args: vec![agent.into()],
+            ..config(Path::new("/data"))
+        };
+        let good =
+            with("--encrypt-resources=secrets,configmaps", "--eviction-hard=pid.available<1%");
+        let plan = Plan::new(&good);
+        check_further(&good, &plan).unwrap();
+        let token = Path::new("/data/token");
+        let server = server_args(&good, &plan.servers[0], &Origin::Init, token);
+        assert_eq!(server.last().unwrap(), "--encrypt-resources=secrets,configmaps");
+        let agent = agent_args(&good, &plan, &plan.agents[0], token);
+        let thresholds =
+            agent.iter().filter(|arg| arg.to_string_lossy().starts_with("--eviction-hard"));
+        assert_eq!(thresholds.count(), 1, "its own takes the place of ours");
+        for bad in [with("--no-such-flag", "--v"), with("--name=other", "--max-pods=many")] {
+            assert!(check_further(&bad, &plan).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

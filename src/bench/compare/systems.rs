@@ -187,6 +187,9 @@ fn up_config(config: &CompareConfig, data_dir: &Path) -> UpConfig {
         node_ip: [127, 0, 0, 1].into(),
         hosts: Hosts::Shared,
         network: None,
+        cluster_cidr: None,
+        server_args: Vec::new(),
+        agent_args: Vec::new(),
         log: config.log.clone(),
     }
 }
