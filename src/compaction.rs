@@ -2,12 +2,16 @@
 //! of revisions, as etcd's `--auto-compaction-mode` and `--auto-compaction-retention` say.
 //!
 //! Every server notes which revision it had when, and the one that leads compacts: a new leader knows
-//! the past as well as the old one did.
+//! the past as well as the old one did. It notes that on disk, too: were it forgotten by who is started
+//! again, nothing would ever be old enough where no server lives that long.
 
 use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use jiff::Timestamp;
 use kontiki_raft::node::Node;
 use kontiki_storage::kv::{KvError, Revision};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -18,6 +22,8 @@ use tracing::{info, warn};
 const REVISIONS_EVERY: Duration = Duration::from_secs(60);
 /// An age is looked at so many times while it passes.
 const LOOKS_PER_AGE: u32 = 10;
+/// Where a server keeps which revision it had when, in its data directory.
+const PAST_FILE: &str = "revisions-by-time";
 /// The least time between two looks.
 const EVERY_MIN: Duration = Duration::from_secs(1);
 
@@ -100,6 +106,53 @@ fn duration(text: &str) -> Option<Duration> {
 struct Past(VecDeque<(Instant, Revision)>);
 
 impl Past {
+    /// As it was written, a line each: seconds since 1970, a space, the revision. What cannot be, by the
+    /// clock or by the store, is left out.
+    fn parse(text: &str, clock: Timestamp, now: Instant, current: Revision) -> Self {
+        let mut past = Self::default();
+        for line in text.lines() {
+            let read = || {
+                let (at, revision) = line.split_once(' ')?;
+                let age = clock.as_second().checked_sub(at.parse().ok()?)?;
+                let at = now.checked_sub(Duration::from_secs(u64::try_from(age).ok()?))?;
+                Some((at, Revision::new(revision.parse().ok()?)))
+            };
+            let Some((at, revision)) = read() else { continue };
+            let is_next = past.0.back().is_none_or(|last| last.0 <= at && last.1 <= revision);
+            if is_next && revision <= current {
+                past.0.push_back((at, revision));
+            }
+        }
+        past
+    }
+
+    fn write(&self, clock: Timestamp, now: Instant) -> String {
+        let mut text = String::new();
+        for (at, revision) in &self.0 {
+            let age = i64::try_from(now.duration_since(*at).as_secs()).unwrap_or(i64::MAX);
+            let at = clock.as_second().saturating_sub(age);
+            let _ = writeln!(text, "{at} {}", revision.get());
+        }
+        text
+    }
+
+    async fn load(file: &Path, current: Revision) -> Self {
+        let text = tokio::fs::read_to_string(file).await.unwrap_or_default();
+        Self::parse(&text, Timestamp::now(), Instant::now(), current)
+    }
+
+    async fn save(&self, file: &Path) {
+        let draft = file.with_extension("new");
+        let text = self.write(Timestamp::now(), Instant::now());
+        let saved = async {
+            tokio::fs::write(&draft, text).await?;
+            tokio::fs::rename(&draft, file).await
+        };
+        if let Err(error) = saved.await {
+            warn!(file = %file.display(), %error, "which revision there was when is not noted");
+        }
+    }
+
     /// Notes the revision of now, and returns up to where to compact.
     fn look(&mut self, retention: Retention, now: Instant, current: Revision) -> Option<Revision> {
         match retention {
@@ -122,18 +175,28 @@ impl Past {
     }
 }
 
-/// Compacts while this member leads, until `stop` is cancelled.
-pub async fn run(node: Node, retention: Retention, stop: CancellationToken) -> anyhow::Result<()> {
+/// Compacts while this member leads, until `stop` is cancelled. `data_dir` is the server's.
+pub async fn run(
+    node: Node,
+    retention: Retention,
+    data_dir: PathBuf,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let Some(every) = retention.every() else {
         stop.cancelled().await;
         return Ok(());
     };
-    let mut past = Past::default();
+    let file = data_dir.join(PAST_FILE);
+    let mut past = Past::load(&file, node.kv().revision()).await;
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let kv = node.kv();
-        let Some(upto) = past.look(retention, Instant::now(), kv.revision()) else { continue };
+        let upto = past.look(retention, Instant::now(), kv.revision());
+        if matches!(retention, Retention::Age(_)) {
+            past.save(&file).await;
+        }
+        let Some(upto) = upto else { continue };
         let leads = node.leadership().borrow().is_local;
         if !leads || upto <= node.store().compacted() {
             continue;
@@ -190,6 +253,31 @@ mod tests {
         assert_eq!(at(160, 50), Some(20));
         assert_eq!(at(500, 60), Some(50));
         assert_eq!(at(501, 60), None);
+    }
+
+    #[test]
+    fn a_server_that_is_started_again_knows_the_past() {
+        let (now, clock) = (Instant::now() + Duration::from_secs(1000), Timestamp::now());
+        let age = Retention::Age(Duration::from_secs(100));
+        let mut past = Past::default();
+        past.look(age, now, Revision::new(5));
+        let text = past.write(clock, now);
+        let later = clock + Duration::from_secs(90);
+        let mut past = Past::parse(&text, later, now, Revision::new(9));
+        assert_eq!(past.look(age, now, Revision::new(9)), None);
+        let then = now + Duration::from_secs(10);
+        assert_eq!(past.look(age, then, Revision::new(9)), Some(Revision::new(5)));
+    }
+
+    #[test]
+    fn a_past_that_cannot_be_is_left_out() {
+        let (now, clock) = (Instant::now() + Duration::from_secs(1000), Timestamp::now());
+        let at = |seconds: i64| clock.as_second() - seconds;
+        let text =
+            format!("{} 3\nx\n{} 9\n{} 2\n{} 4\n{} 5\n", at(50), at(40), at(30), at(20), at(-60));
+        let past = Past::parse(&text, clock, now, Revision::new(8));
+        let kept: Vec<u64> = past.0.iter().map(|(_, revision)| revision.get()).collect();
+        assert_eq!(kept, [3, 4], "no rubbish, no revision to come, none that goes back, no future");
     }
 
     #[test]

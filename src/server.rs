@@ -145,9 +145,15 @@ impl Server {
             Arc::clone(&identity),
             token.clone(),
         ));
-        upper.tasks.spawn(compaction::run(node.clone(), config.retention, token.clone()));
+        upper.tasks.spawn(compaction::run(
+            node.clone(),
+            config.retention,
+            config.data_dir.clone(),
+            token.clone(),
+        ));
         let settings = Settings {
             root_ca_pem: identity.pki.ca.cert_pem().to_owned(),
+            cluster_cidr: config.cluster_cidr.parts(),
             cloud: config.cloud.clone(),
             cluster_name: config.cluster_name.clone(),
             ..Settings::default()
@@ -298,8 +304,10 @@ fn make_api(
         enrollment: Some(Arc::new(Enroller::new(node.clone(), Arc::clone(identity)))),
         cluster_status: Some(Arc::new(health::Status(node.clone()))),
         admission_plugins: server.admission_plugins.clone(),
+        admission_configuration: server.admission_configuration.clone(),
         authentication: server.authentication.clone(),
         token_webhook: server.token_webhook.clone(),
+        authorization: server.authorization.clone(),
         audit: server.audit.clone(),
         sealed_resources: server.encrypted.clone(),
         secret: Some(Secret(identity.pki.secret())),

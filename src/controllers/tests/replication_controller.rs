@@ -14,6 +14,13 @@ async fn a_replication_controller_adopts_scales_and_lets_go() {
     let mut orphan = super::cluster::pod("orphan");
     orphan.metadata.labels = Some([("app".to_owned(), "web".to_owned())].into());
     let orphan = cluster.create(&orphan).await;
+    // A controller that has not seen it makes another.
+    cluster
+        .until("the informers have it", async || {
+            let uid = orphan.metadata.uid.as_ref()?;
+            cluster.created.lock().contains(uid).then_some(())
+        })
+        .await;
     let web: ReplicationController = serde_json::from_value(json!({
         "apiVersion": "v1",
         "kind": "ReplicationController",
