@@ -17,8 +17,10 @@ use serde_json::Value;
 use crate::schema::{Gvk, Type};
 use crate::status::Status;
 
+pub(crate) use custom::conform_metadata;
 pub use custom::{conform_custom, decode_custom};
 pub use kind::Target;
+pub(crate) use text::Repeats;
 
 /// Largest body that is read.
 pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
@@ -117,19 +119,19 @@ pub fn conform(
     target: Target<'_>,
     validation: FieldValidation,
 ) -> Result<Decoded, Status> {
-    decode_tree(text::Tree { value, duplicates: Vec::new() }, target, validation, b"")
+    decode_tree(text::Tree::of(value), target, validation, b"")
 }
 
-/// Reads a JSON text, with the paths of the keys it gives more than once.
-pub(crate) fn read_json(body: &[u8]) -> Result<(Value, Vec<String>), String> {
+/// Reads a JSON text, with the keys it gives more than once.
+pub(crate) fn read_json(body: &[u8]) -> Result<(Value, Repeats), String> {
     let tree = text::read(body, Format::Json)?;
-    Ok((tree.value, tree.duplicates))
+    Ok((tree.value, tree.repeats))
 }
 
 /// Reads a YAML text, likewise.
-pub(crate) fn read_yaml(body: &[u8]) -> Result<(Value, Vec<String>), String> {
+pub(crate) fn read_yaml(body: &[u8]) -> Result<(Value, Repeats), String> {
     let tree = text::read(body, Format::Yaml)?;
-    Ok((tree.value, tree.duplicates))
+    Ok((tree.value, tree.repeats))
 }
 
 /// Encodes an object as `application/vnd.kubernetes.protobuf`; `None` when its kind is not built in.
@@ -150,18 +152,29 @@ fn decode_tree(
     let found = kind::check(&mut map, target)?;
     let conformed = conform::conform(map, found.schema)
         .map_err(|why| kind::cannot_be_handled(found.gvk(), target, &why))?;
-    let mut strict: Vec<String> =
-        tree.duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect();
-    strict.extend(conformed.unknown.into_iter().map(|path| format!("unknown field \"{path}\"")));
+    let warnings = judge(validation, &tree.repeats, &conformed.unknown)
+        .map_err(|why| kind::cannot_be_handled(found.gvk(), target, &why))?;
+    Ok(Decoded { value: Value::Object(conformed.map), warnings })
+}
+
+/// What comes of keys given again and of unknown fields: warnings, or the reason of a refusal.
+fn judge(
+    validation: FieldValidation,
+    repeats: &Repeats,
+    unknown: &[String],
+) -> Result<Vec<String>, String> {
+    let unknown = unknown.iter().map(|path| format!("unknown field \"{path}\""));
     match validation {
-        FieldValidation::Strict if !strict.is_empty() => {
-            let why = format!("strict decoding error: {}", strict.join(", "));
-            return Err(kind::cannot_be_handled(found.gvk(), target, &why));
+        FieldValidation::Strict => {
+            let errors: Vec<String> = repeats.errors().into_iter().chain(unknown).collect();
+            if errors.is_empty() {
+                return Ok(Vec::new());
+            }
+            Err(format!("strict decoding error: {}", errors.join(", ")))
         }
-        FieldValidation::Strict | FieldValidation::Ignore => strict.clear(),
-        FieldValidation::Warn => {}
+        FieldValidation::Ignore => Ok(Vec::new()),
+        FieldValidation::Warn => Ok(repeats.warnings().into_iter().chain(unknown).collect()),
     }
-    Ok(Decoded { value: Value::Object(conformed.map), warnings: strict })
 }
 
 /// The kind that an object says it is.

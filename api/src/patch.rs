@@ -45,20 +45,20 @@ pub fn is_apply(content_type: &str) -> bool {
 
 /// Reads a configuration, YAML or JSON. Keys that it gives twice are treated as `validation` says.
 pub fn read_config(body: &[u8], validation: FieldValidation) -> Result<Decoded, PatchError> {
-    let (value, duplicates) = codec::read_yaml(body)
+    let (value, repeats) = codec::read_yaml(body)
         .map_err(|error| PatchError::Malformed(format!("error decoding YAML: {error}")))?;
-    let warnings: Vec<String> =
-        duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect();
-    match validation {
-        FieldValidation::Strict if !warnings.is_empty() => {
-            let why = format!("error strict decoding YAML: {}", warnings.join(", "));
-            Err(PatchError::Malformed(why))
-        }
-        FieldValidation::Warn => Ok(Decoded { value, warnings }),
-        FieldValidation::Strict | FieldValidation::Ignore => {
-            Ok(Decoded { value, warnings: Vec::new() })
-        }
-    }
+    let warnings = match validation {
+        FieldValidation::Strict => match repeats.errors().as_slice() {
+            [] => Vec::new(),
+            errors => {
+                let why = format!("error strict decoding YAML: {}", errors.join(", "));
+                return Err(PatchError::Malformed(why));
+            }
+        },
+        FieldValidation::Warn => repeats.warnings(),
+        FieldValidation::Ignore => Vec::new(),
+    };
+    Ok(Decoded { value, warnings })
 }
 
 /// The kind of a patch.
@@ -112,7 +112,7 @@ impl PatchType {
 
     /// Reads a patch of this kind. Keys that it gives twice are treated as `validation` says.
     pub fn read(self, body: &[u8], validation: FieldValidation) -> Result<Decoded, PatchError> {
-        let (value, duplicates) = codec::read_json(body)
+        let (value, repeats) = codec::read_json(body)
             .map_err(|error| PatchError::Malformed(format!("error decoding patch: {error}")))?;
         let (fits, wanted, what) = match self {
             Self::Json => (value.is_array(), "an array of operations", "json patch "),
@@ -122,10 +122,8 @@ impl PatchType {
             let why = format!("error decoding patch: it must be {wanted}");
             return Err(PatchError::Malformed(why));
         }
-        let mut warnings: Vec<String> = duplicates
-            .into_iter()
-            .map(|path| format!("{what}duplicate field \"{path}\""))
-            .collect();
+        let mut warnings: Vec<String> =
+            repeats.warnings().into_iter().map(|warning| format!("{what}{warning}")).collect();
         match validation {
             FieldValidation::Strict if !warnings.is_empty() => {
                 let why = format!("strict decoding error: {}", warnings.join(", "));

@@ -39,8 +39,7 @@ pub fn conform_custom(
     schema: &Structural,
     validation: FieldValidation,
 ) -> Result<Decoded, Status> {
-    let tree = text::Tree { value, duplicates: Vec::new() };
-    decode_tree(tree, gvk, schema, validation, b"")
+    decode_tree(text::Tree::of(value), gvk, schema, validation, b"")
 }
 
 fn decode_tree(
@@ -55,22 +54,13 @@ fn decode_tree(
         return Err(kind::unrecognized(target, &kind::not_an_object(&tree.value), body));
     };
     check_type(&map, gvk, body)?;
-    let mut strict: Vec<String> =
-        tree.duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect();
     let mut unknown =
         conform_metadata(&mut map).map_err(|why| kind::cannot_be_handled(gvk, target, &why))?;
     let mut value = Value::Object(map);
     unknown.extend(crd::prune(&mut value, schema));
-    strict.extend(unknown.into_iter().map(|path| format!("unknown field \"{path}\"")));
-    match validation {
-        FieldValidation::Strict if !strict.is_empty() => {
-            let why = format!("strict decoding error: {}", strict.join(", "));
-            return Err(kind::cannot_be_handled(gvk, target, &why));
-        }
-        FieldValidation::Strict | FieldValidation::Ignore => strict.clear(),
-        FieldValidation::Warn => {}
-    }
-    Ok(Decoded { value, warnings: strict })
+    let warnings = super::judge(validation, &tree.repeats, &unknown)
+        .map_err(|why| kind::cannot_be_handled(gvk, target, &why))?;
+    Ok(Decoded { value, warnings })
 }
 
 /// The object must say what it is: nothing is filled in.
@@ -99,7 +89,7 @@ fn check_type(map: &Map<String, Value>, gvk: Gvk<'_>, body: &[u8]) -> Result<(),
 }
 
 /// Brings the metadata into its form; gives the paths of unknown fields.
-fn conform_metadata(map: &mut Map<String, Value>) -> Result<Vec<String>, String> {
+pub(crate) fn conform_metadata(map: &mut Map<String, Value>) -> Result<Vec<String>, String> {
     let Some(metadata) = map.remove("metadata") else { return Ok(Vec::new()) };
     let schema = Type::of_kind(HAS_METADATA).ok_or("metadata must be among the types")?;
     let alone = Map::from_iter([("metadata".to_owned(), metadata)]);

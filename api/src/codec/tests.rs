@@ -61,7 +61,11 @@ fn fields_given_twice_are_found_in_json_and_yaml() {
     assert_eq!(warned.value["spec"]["replicas"], 2);
     let yaml = "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - name: a\n    name: b\n";
     let read = decode(yaml.as_bytes(), Format::Yaml, POD, FieldValidation::Warn).unwrap();
-    assert_eq!(read.warnings, ["duplicate field \"spec.containers[0].name\""]);
+    assert_eq!(read.warnings, ["line 6: key \"name\" already set in map"]);
+    let strict = decode(yaml.as_bytes(), Format::Yaml, POD, FieldValidation::Strict).unwrap_err();
+    let all =
+        "strict decoding error: yaml: unmarshal errors:\n  line 6: key \"name\" already set in map";
+    assert!(strict.message().ends_with(all), "{}", strict.message());
 }
 
 #[test]

@@ -10,11 +10,51 @@ use serde_json::{Map, Number, Value};
 
 use super::Format;
 
-/// A value, and the paths of the keys it gave more than once.
+mod lines;
+
+/// A value, and the keys it gave more than once.
 #[derive(Debug)]
 pub(super) struct Tree {
     pub(super) value: Value,
-    pub(super) duplicates: Vec<String>,
+    pub(super) repeats: Repeats,
+}
+
+impl Tree {
+    /// A value that was made otherwise than from a text.
+    pub(super) fn of(value: Value) -> Self {
+        Self { value, repeats: Repeats::Paths(Vec::new()) }
+    }
+}
+
+/// Keys given more than once, as each reader of Kubernetes' tells of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Repeats {
+    /// The paths of a JSON text.
+    Paths(Vec<String>),
+    /// What is said of each line of a YAML text.
+    Lines(Vec<String>),
+}
+
+impl Repeats {
+    /// For a warning each.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        match self {
+            Self::Paths(paths) => {
+                paths.iter().map(|path| format!("duplicate field \"{path}\"")).collect()
+            }
+            Self::Lines(lines) => lines.clone(),
+        }
+    }
+
+    /// For one refusal: all lines are one error.
+    pub(crate) fn errors(&self) -> Vec<String> {
+        match self {
+            Self::Lines(lines) if !lines.is_empty() => {
+                vec![format!("yaml: unmarshal errors:\n  {}", lines.join("\n  "))]
+            }
+            other => other.warnings(),
+        }
+    }
 }
 
 /// Most duplicates that are reported.
@@ -32,7 +72,12 @@ pub(super) fn read(body: &[u8], format: Format) -> Result<Tree, String> {
             .and_then(|value| reader.end().map(|()| value))
             .map_err(|error| go_json(&error))?
     };
-    Ok(Tree { value, duplicates: duplicates.into_inner() })
+    let paths = duplicates.into_inner();
+    let repeats = match format {
+        Format::Yaml if !paths.is_empty() => Repeats::Lines(lines::repeated(body)),
+        _ => Repeats::Paths(paths),
+    };
+    Ok(Tree { value, repeats })
 }
 
 /// The first document, as Kubernetes takes it.

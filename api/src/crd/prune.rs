@@ -3,12 +3,14 @@
 use serde_json::{Map, Value};
 
 use super::structural::Structural;
+use crate::codec::conform_metadata;
 
 /// Most unknown fields that are reported.
 const UNKNOWN_MAX: usize = 100;
 
 /// Drops the fields that the schema does not know, and gives their paths. The type and the metadata
-/// of a resource stay: they are not the schema's.
+/// of a resource are not the schema's: of one within the object, the metadata is brought into the form
+/// that the object's own has already.
 pub(crate) fn prune(object: &mut Value, schema: &Structural) -> Vec<String> {
     let mut walk = Walk { path: String::new(), unknown: Vec::new() };
     walk.value(object, schema);
@@ -45,6 +47,9 @@ impl Walk {
     }
 
     fn object(&mut self, map: &mut Map<String, Value>, schema: &Structural) {
+        if !self.path.is_empty() && schema.is_of_resource("metadata") {
+            self.metadata(map);
+        }
         let mut gone = Vec::new();
         for (key, value) in map.iter_mut() {
             match schema.below(key) {
@@ -53,16 +58,28 @@ impl Walk {
                 None if schema.preserves_unknown => {}
                 None => {
                     gone.push(key.clone());
-                    self.below(key, |walk| {
-                        if walk.unknown.len() < UNKNOWN_MAX {
-                            walk.unknown.push(walk.path.clone());
-                        }
-                    });
+                    self.below(key, Self::tell);
                 }
             }
         }
         for key in gone {
             map.remove(&key);
+        }
+    }
+
+    /// What is no metadata at all is left for the validation to tell.
+    fn metadata(&mut self, map: &mut Map<String, Value>) {
+        let mut conformed = map.clone();
+        let Ok(unknown) = conform_metadata(&mut conformed) else { return };
+        *map = conformed;
+        for path in unknown {
+            self.below(&path, Self::tell);
+        }
+    }
+
+    fn tell(&mut self) {
+        if self.unknown.len() < UNKNOWN_MAX {
+            self.unknown.push(self.path.clone());
         }
     }
 }

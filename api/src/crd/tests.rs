@@ -99,6 +99,23 @@ fn nulls_that_are_no_values_are_defaulted_or_go() {
 }
 
 #[test]
+fn metadata_of_a_resource_within_an_object_has_the_form_of_metadata() {
+    let schema = Structural::of_version(&json!({ "type": "object", "properties": {
+        "list": { "type": "array", "items": {
+            "type": "object", "x-kubernetes-embedded-resource": true,
+            "x-kubernetes-preserve-unknown-fields": true,
+        }},
+    }}));
+    let mut value = json!({
+        "metadata": { "name": "a" },
+        "list": [{ "kind": "Pod", "metadata": { "name": "b", "odd": 1 }, "any": 1 }],
+    });
+    assert_eq!(prune::prune(&mut value, &schema), ["list[0].metadata.odd"]);
+    let inner = json!({ "kind": "Pod", "metadata": { "name": "b" }, "any": 1 });
+    assert_eq!(value["list"][0], inner);
+}
+
+#[test]
 fn unknown_fields_go_unless_they_are_preserved() {
     let schema = Structural::of_version(&json!({ "type": "object", "properties": {
         "list": { "type": "array", "items": { "type": "object", "properties": { "a": {} } } },
