@@ -125,9 +125,16 @@ impl Shaper {
                 "kind": format!("{}List", self.kind.kind),
                 "apiVersion": self.kind.api_version(),
                 "metadata": metadata,
-                "items": list.items.into_iter().map(without_type).collect::<Vec<_>>(),
+                "items": self.items(list.items),
             }),
         }
+    }
+
+    /// The items of a list do not repeat their kind, but for those of custom kinds.
+    fn items(&self, items: Vec<Object>) -> Vec<Value> {
+        let is_custom = self.kind.strategy.definition().is_some();
+        let item = if is_custom { Object::into_value } else { without_type };
+        items.into_iter().map(item).collect()
     }
 
     fn table(&self, version: &str, metadata: &Value, rows: &[Value], has_headings: bool) -> Value {
@@ -176,7 +183,6 @@ fn partial(object: &Object, version: &str) -> Value {
     })
 }
 
-/// The items of a list do not repeat their kind.
 fn without_type(mut object: Object) -> Value {
     object.remove(&["kind"]);
     object.remove(&["apiVersion"]);

@@ -23,6 +23,8 @@ pub(crate) struct Conversion {
     target: Target,
     /// Of the reviews that it understands.
     api_version: &'static str,
+    /// Its definition is being deleted, and all objects with it.
+    is_ending: bool,
 }
 
 impl Conversion {
@@ -40,6 +42,7 @@ impl Conversion {
                 Some("v1beta1") => "apiextensions.k8s.io/v1beta1",
                 _ => "apiextensions.k8s.io/v1",
             },
+            is_ending: definition.is_terminating(),
         })
     }
 
@@ -135,22 +138,30 @@ pub(crate) async fn convert_to(
     objects: Vec<Object>,
     to: &str,
 ) -> Result<Vec<Object>, Status> {
+    let renamed = |mut object: Object| {
+        object.set_type(to, &version.kind);
+        object
+    };
     let Some(conversion) = &version.conversion else {
-        let named = objects.into_iter().map(|mut object| {
-            object.set_type(to, &version.kind);
-            object
-        });
-        return Ok(named.collect());
+        return Ok(objects.into_iter().map(renamed).collect());
     };
     let (own, foreign): (Vec<_>, Vec<_>) =
         objects.into_iter().enumerate().partition(|(_, object)| object.api_version() == to);
     let mut all = own;
     if !foreign.is_empty() {
         let (places, foreign): (Vec<usize>, Vec<Object>) = foreign.into_iter().unzip();
-        let converted = conversion.convert(registry, foreign, to).await.map_err(|why| {
-            let kind = &version.kind;
-            Status::internal(format!("conversion webhook for {to}, Kind={kind} failed: {why}"))
-        })?;
+        // A webhook that has gone before its definition must not keep that, and the namespaces with
+        // objects of it, for ever: what shall only be deleted is taken as it is.
+        let kept = conversion.is_ending.then(|| foreign.clone());
+        let converted = match (conversion.convert(registry, foreign, to).await, kept) {
+            (Ok(converted), _) => converted,
+            (Err(_), Some(kept)) => kept.into_iter().map(renamed).collect(),
+            (Err(why), None) => {
+                let kind = &version.kind;
+                let why = format!("conversion webhook for {to}, Kind={kind} failed: {why}");
+                return Err(Status::internal(why));
+            }
+        };
         all.extend(places.into_iter().zip(converted));
     }
     all.sort_by_key(|(place, _)| *place);

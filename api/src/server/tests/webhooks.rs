@@ -189,8 +189,12 @@ async fn webhooks_are_not_asked_about_webhook_configurations() {
 
 #[tokio::test]
 async fn one_that_hangs_is_waited_for_as_long_as_it_says_and_holds_up_nobody_else() {
-    let cluster =
-        Cluster::with(ApiConfig { max_writes_in_flight: 1, ..ApiConfig::default() }).await;
+    let cluster = Cluster::with(ApiConfig {
+        max_reads_in_flight: 0,
+        max_writes_in_flight: 1,
+        ..ApiConfig::default()
+    })
+    .await;
     let hook = Hook::start(|_| allowed()).await;
     let hangs = |name: &str, policy: &str| {
         let only = json!({ "matchLabels": { "hang": name } });
@@ -403,8 +407,10 @@ async fn objects_are_stored_in_one_version_and_shown_in_others_by_the_conversion
     let made = thing("v2", "b", json!({ "host": "b", "port": "2" }));
     let made = cluster.post(&path("v2"), &made).await.ok();
     assert_eq!((&made["host"], &made["apiVersion"]), (&json!("b"), &json!("example.com/v2")));
-    // One list, objects of both.
+    // One list, objects of both, which say what they are, as those of built-in kinds do not.
     let list = cluster.get(&path("v2")).await.ok();
+    let item = &list["items"][0];
+    assert_eq!((&item["kind"], &item["apiVersion"]), (&json!("Thing"), &json!("example.com/v2")));
     let hosts: Vec<_> =
         list["items"].as_array().unwrap().iter().map(|i| i["host"].clone()).collect();
     assert_eq!(hosts, ["a", "b"]);
@@ -418,6 +424,32 @@ async fn objects_are_stored_in_one_version_and_shown_in_others_by_the_conversion
     cluster.delete(&format!("{}/a", path("v2")), &Value::Null).await.ok();
     // What the webhook cannot do is refused, in words.
     drop(hook);
+}
+
+#[tokio::test]
+async fn objects_of_a_definition_that_goes_are_deleted_though_their_webhook_is_gone() {
+    let cluster = Cluster::start().await;
+    let hook = Hook::start(convert).await;
+    let mut nowhere = hook.config_at("/convert");
+    drop(hook);
+    nowhere["url"] = json!("https://127.0.0.1:1/convert");
+    let conversion = json!({ "strategy": "Webhook", "webhook": {
+        "clientConfig": nowhere, "conversionReviewVersions": ["v1"] } });
+    cluster.post(DEFINITIONS, &things(conversion)).await.ok();
+    cluster.post(&path("v1"), &thing("v1", "a", json!({ "hostPort": "a:1" }))).await.ok();
+    assert_eq!(cluster.get(&path("v2")).await.code, 500);
+    cluster.delete(&format!("{DEFINITIONS}/things.example.com"), &Value::Null).await.ok();
+    for _ in 0..500 {
+        let list = cluster.get(&path("v2")).await;
+        if list.code == 200 {
+            let list = list.ok();
+            assert_eq!(list["items"][0]["apiVersion"], "example.com/v2", "{list}");
+            cluster.delete(&format!("{}/a", path("v2")), &Value::Null).await.ok();
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("its objects cannot be listed");
 }
 
 #[tokio::test]
