@@ -12,6 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::answer;
+use crate::fairness::Figures;
 use crate::request_info::{RequestInfo, ResourcePath};
 use crate::status::Status;
 
@@ -58,7 +59,7 @@ impl Drop for Begun {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(flow: &Figures) -> Self {
         let mut registry = Registry::default();
         let requests = Family::default();
         let durations =
@@ -79,6 +80,7 @@ impl Metrics {
             "Requests under way",
             Family::clone(&under_way),
         );
+        flow.register(&mut registry);
         Self { registry, requests, durations, under_way }
     }
 

@@ -14,6 +14,7 @@ use crate::authn::webhook::TokenWebhook;
 use crate::authz::Authorizer;
 use crate::authz::rbac::Rbac;
 use crate::discovery::Discovery;
+use crate::fairness::Fairness;
 use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
 use crate::node_network::NodeNetworks;
@@ -51,10 +52,8 @@ pub(crate) struct Api {
     pub(crate) networks: NodeNetworks,
     /// Calls pods and Services for clients.
     pub(crate) proxying: Client,
-    /// Places for reads.
-    pub(crate) reads: Places,
-    /// Places for writes.
-    pub(crate) writes: Places,
+    /// Gives requests their turns.
+    pub(crate) fairness: Arc<Fairness>,
     /// Places for streams to nodes: exec, attach, port-forward.
     pub(crate) streams: Arc<Semaphore>,
     /// Ends the watches when the server stops.
@@ -108,31 +107,5 @@ impl Documents {
     }
 }
 
-/// Places for requests: who finds none waits, and who finds none to wait is told to come again.
-pub(crate) struct Places {
-    /// For those that are handled.
-    pub(crate) under_way: Arc<Semaphore>,
-    /// For those that wait for a webhook meanwhile.
-    pub(crate) outside: Arc<Semaphore>,
-    /// For those that wait to be.
-    pub(crate) queue: Semaphore,
-}
-
 /// How many streams to nodes are open at once; more are refused (A4).
 pub(crate) const STREAMS_MAX: usize = 1024;
-
-/// How many requests wait for webhooks at once; more are refused (A4).
-const OUTSIDE_MAX: usize = 1024;
-
-/// How many requests wait for each that is handled, at most.
-const WAITING_PER_PLACE: usize = 8;
-
-impl Places {
-    pub(crate) fn new(under_way: usize) -> Self {
-        Self {
-            under_way: Arc::new(Semaphore::new(under_way)),
-            outside: Arc::new(Semaphore::new(OUTSIDE_MAX)),
-            queue: Semaphore::new(under_way * WAITING_PER_PLACE),
-        }
-    }
-}

@@ -13,8 +13,12 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use tracing::warn;
 
+mod dangling;
+
 /// How often they are looked at, as upstream has it.
 const PERIOD: Duration = Duration::from_mins(1);
+/// How often within that flow schemas are told whether their levels are there.
+const TOLD: u32 = 12;
 /// Says of a suggested object whether it follows this list.
 const FOLLOWS: &str = "apf.kubernetes.io/autoupdate-spec";
 
@@ -49,7 +53,12 @@ pub(super) async fn keep(client: &Client) {
                 warn!(%status, "keeping the flow control's {} objects", kind.kind);
             }
         }
-        sleep(PERIOD).await;
+        for _ in 0..TOLD {
+            if let Err(status) = dangling::tell(client).await {
+                warn!(%status, "telling flow schemas of their levels");
+            }
+            sleep(PERIOD / TOLD).await;
+        }
     }
 }
 

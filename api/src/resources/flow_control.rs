@@ -1,5 +1,5 @@
-//! FlowSchema and PriorityLevelConfiguration: whose requests shall wait for whose. They are kept,
-//! and not yet gone by.
+//! FlowSchema and PriorityLevelConfiguration: whose requests shall wait for whose
+//! ([`crate::fairness`] goes by them).
 
 use std::collections::BTreeSet;
 

@@ -10,7 +10,7 @@ use crate::informer::Informer;
 use crate::object::Object;
 
 /// What is made of configurations, as it is now.
-pub(super) struct Followed<T> {
+pub(crate) struct Followed<T> {
     now: RwLock<Arc<T>>,
     is_made: watch::Sender<bool>,
 }
@@ -23,18 +23,18 @@ impl<T: Default> Default for Followed<T> {
 
 impl<T: Send + Sync + 'static> Followed<T> {
     /// As it is now.
-    pub(super) fn now(&self) -> Arc<T> {
+    pub(crate) fn now(&self) -> Arc<T> {
         Arc::clone(&self.now.read())
     }
 
     /// Waits until it was made once. Callers bound the wait.
-    pub(super) async fn made(&self) {
+    pub(crate) async fn made(&self) {
         // The sender lives as long as `self`.
         drop(self.is_made.subscribe().wait_for(|is_made| *is_made).await);
     }
 
     /// Makes it of what the informers have, whenever that changes, until `stop`.
-    pub(super) async fn follow(
+    pub(crate) async fn follow(
         self: Arc<Self>,
         sources: Vec<Arc<Informer<Object>>>,
         mut make: impl FnMut(Vec<Vec<Arc<Object>>>) -> T + Send,
