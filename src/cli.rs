@@ -9,9 +9,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{config, telemetry};
 
+mod admission;
 pub mod agent;
 mod audit;
 mod authentication;
+mod authorization;
 pub mod bench;
 pub mod chaos;
 mod cloud;

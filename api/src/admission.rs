@@ -13,8 +13,8 @@ pub mod quota;
 pub mod service_account;
 pub mod storage_in_use;
 
+mod configuration;
 mod extensions;
-mod followed;
 mod matching;
 mod mutations;
 mod optional;
@@ -35,6 +35,7 @@ use crate::registry::Registry;
 use crate::registry::strategy::{Attached, Kind};
 use crate::resources::{limit_range, resource_quota};
 use crate::status::Status;
+pub use configuration::AdmissionConfiguration;
 use extensions::Extensions;
 
 /// A write on its way.
@@ -109,13 +110,15 @@ impl Admission {
         Self { plugins, ..Self::default() }
     }
 
-    /// The plugins of every cluster with those that are `optional`, and what its users bring along.
-    /// The error names a plugin that is not there.
+    /// The plugins of every cluster with those that are `optional`, told what their `configuration`
+    /// says, and what its users bring along. The error names a plugin that is not there, or what it
+    /// is told that cannot be.
     pub(crate) fn built_in(
         rbac: &Arc<Rbac>,
         authorizer: &Arc<dyn Authorizer>,
         informers: &Informers,
         optional: &[String],
+        configuration: &AdmissionConfiguration,
     ) -> Result<Self, String> {
         let mut plugins: Vec<Arc<dyn Plugin>> = vec![
             Arc::new(immortal::Immortal),
@@ -131,7 +134,7 @@ impl Admission {
         ];
         // Before the quota, which counts what comes of them.
         let last = plugins.len() - 1;
-        plugins.splice(last..last, optional::named(optional, authorizer)?);
+        plugins.splice(last..last, optional::named(optional, configuration, authorizer)?);
         let extensions = Some(Arc::new(Extensions::new(informers)));
         Ok(Self { plugins, extensions, authorizer: Some(Arc::clone(authorizer)) })
     }

@@ -23,6 +23,9 @@ pub struct User {
     pub groups: Vec<String>,
     /// What else who authenticated it knows.
     pub extra: BTreeMap<String, Vec<String>>,
+    /// Whether it is a part of the server itself: then nobody outside decides what it may. Must never
+    /// be set for who comes by a connection.
+    pub is_in_process: bool,
 }
 
 /// The group of everybody who proved who they are.

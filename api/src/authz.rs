@@ -5,28 +5,43 @@
 //!               (pods by node)     (roles, bindings: informers at every server)
 //! ```
 //!
+//! An AuthorizationConfiguration says who is asked after the masters, in which order, webhooks among
+//! them ([`chain`]). What runs in this process is never a webhook's to decide.
+//!
 //! A right counts at every server as soon as the write that gave it was answered: a refusal is only
 //! final on a state that includes it. A right that is taken away is gone when the informers have
 //! seen it, as upstream.
 
+mod verdict;
+
+mod chain;
+mod cluster;
+mod config;
+pub mod node;
+mod questions;
+pub mod rbac;
+mod webhook;
+
 pub mod aggregate;
 pub mod covers;
 pub(crate) mod defaults;
-pub mod node;
-pub mod rbac;
 pub(crate) mod reconcile;
 
 use std::borrow::Cow;
-use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use kontiki_storage::kv::{KeyRange, Kv, RangeRequest};
 
-use crate::authn::{MASTERS, User};
-use crate::informer::Informers;
+use crate::authn::User;
+use crate::fairness::Seat;
+use crate::selectors::Requirement;
 use crate::status::Status;
-use rbac::Rbac;
+
+pub use cluster::ClusterAuthorizer;
+pub use config::AuthorizationConfig;
+pub(crate) use questions::Questions;
+pub use verdict::{Decision, Verdict};
+#[cfg(test)]
+pub(crate) use webhook::tests::{Outside, Says};
 
 /// What somebody wants to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +77,8 @@ pub struct ResourceAttributes {
     pub name: String,
     /// What the request's field selector says must be equal.
     pub selected: Vec<(String, String)>,
+    /// What its label selector says.
+    pub labels: Vec<Requirement>,
 }
 
 impl ResourceAttributes {
@@ -82,25 +99,40 @@ impl ResourceAttributes {
 /// Decides who may do what.
 #[async_trait]
 pub trait Authorizer: Send + Sync {
-    /// `Ok` where it is allowed, otherwise why not (may be empty). Must answer from memory.
-    fn authorize(&self, user: &User, attributes: &Attributes) -> Result<(), String>;
+    /// What is decided from memory, where nobody outside has to be asked. Must not wait. What it does
+    /// not allow may be allowed since a moment.
+    fn at_once(&self, user: &User, attributes: &Attributes) -> Option<Verdict>;
 
-    /// Waits until what was written before the call counts, or a deadline is past: so that who was
-    /// just given a right through another server is not refused here.
-    async fn catch_up(&self) {}
+    /// Decides. Must bound its waits, and must only refuse on a state that includes what was written
+    /// before the call: who was just given a right through another server is not refused here.
+    async fn authorize(&self, user: &User, attributes: &Attributes) -> Verdict {
+        self.at_once(user, attributes).unwrap_or_default()
+    }
 }
 
-/// Asks once, and where the answer is no, again when it is sure to be no longer an old one.
+/// `Ok` where it is allowed, otherwise why not (may be empty).
 pub async fn decide(
     authorizer: &dyn Authorizer,
     user: &User,
     attributes: &Attributes,
 ) -> Result<(), String> {
-    if authorizer.authorize(user, attributes).is_ok() {
-        return Ok(());
+    authorizer.authorize(user, attributes).await.into_result()
+}
+
+/// Decides, with the request's place left to others while somebody outside is asked: so that one who
+/// hangs keeps nobody out who does not need them.
+pub(crate) async fn decide_seated(
+    authorizer: &dyn Authorizer,
+    user: &User,
+    attributes: &Attributes,
+    seat: Option<&Seat>,
+) -> Result<Verdict, Status> {
+    let asking = authorizer.authorize(user, attributes);
+    match (authorizer.at_once(user, attributes), seat) {
+        (Some(verdict), _) if verdict.is_allowed() => Ok(verdict),
+        (None, Some(seat)) => seat.outside(asking).await,
+        _ => Ok(asking.await),
     }
-    authorizer.catch_up().await;
-    authorizer.authorize(user, attributes)
 }
 
 /// The refusal as Kubernetes words it.
@@ -132,73 +164,4 @@ pub fn refusal(user: &User, attributes: &Attributes, why: &str) -> Status {
             )
         }
     }
-}
-
-/// The cluster's authorizer: masters may do everything, some paths are everybody's, and beyond that
-/// it is allowed what the node authorizer or RBAC allows.
-pub struct ClusterAuthorizer {
-    nodes: node::NodeAuthorizer,
-    rbac: Arc<Rbac>,
-    progress: Progress,
-}
-
-impl ClusterAuthorizer {
-    /// Decides by what these informers hold. Must be called within a tokio runtime.
-    pub(crate) fn new(kv: Arc<dyn Kv>, informers: &Informers) -> Self {
-        let rbac = Arc::new(Rbac::new(informers));
-        Self { nodes: node::NodeAuthorizer::new(informers), rbac, progress: Progress { kv } }
-    }
-
-    /// The rules it decides by.
-    pub fn rbac(&self) -> &Arc<Rbac> {
-        &self.rbac
-    }
-}
-
-#[async_trait]
-impl Authorizer for ClusterAuthorizer {
-    fn authorize(&self, user: &User, attributes: &Attributes) -> Result<(), String> {
-        if user.is_in(MASTERS) || is_open_to_all(attributes) {
-            return Ok(());
-        }
-        let Err(node_says) = self.nodes.authorize(user, attributes) else { return Ok(()) };
-        let Err(rbac_says) = self.rbac.authorize(user, attributes) else { return Ok(()) };
-        Err([node_says, rbac_says]
-            .into_iter()
-            .filter(|why| !why.is_empty())
-            .collect::<Vec<_>>()
-            .join(", "))
-    }
-
-    async fn catch_up(&self) {
-        let waiting = async {
-            let Some(revision) = self.progress.latest().await else { return };
-            self.rbac.reached(revision).await;
-            self.nodes.reached(revision).await;
-        };
-        drop(tokio::time::timeout(CATCH_UP_TIMEOUT, waiting).await);
-    }
-}
-
-/// How long a refusal may be held back until it is sure.
-const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How far the store of the whole cluster is.
-pub(crate) struct Progress {
-    pub(crate) kv: Arc<dyn Kv>,
-}
-
-impl Progress {
-    /// A revision that includes every write answered before this call.
-    pub(crate) async fn latest(&self) -> Option<u64> {
-        let request = RangeRequest::new(KeyRange::key("/registry/".to_owned()));
-        self.kv.range(request).await.ok().map(|response| response.revision.get())
-    }
-}
-
-/// Health is everybody's. Who enrolls has no certificate yet; the token is checked behind it.
-fn is_open_to_all(attributes: &Attributes) -> bool {
-    let Attributes::Path { verb, path } = attributes else { return false };
-    let is_health = ["/healthz", "/livez", "/readyz"].contains(&path.as_str());
-    is_health || (verb == "post" && path.starts_with("/kontiki/v1/enroll/"))
 }

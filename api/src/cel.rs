@@ -24,7 +24,7 @@ use serde_json::Value;
 use crate::authn::User;
 use crate::authz::{Authorizer, ResourceAttributes};
 use crate::registry::strategy::Kind;
-use crate::schema::{Gvk, Type};
+use crate::schema::{Gvk, Type, TypeId};
 pub(crate) use authorizer::AUTHORIZER;
 pub(crate) use construct::to_json;
 use construct::{Making, OBJECT, PATCH};
@@ -129,6 +129,11 @@ impl Expression {
         let of = Type::of_kind(Gvk::new(kind.group, kind.version, kind.kind));
         let of = of.and_then(|of| Type::id_of(of.name));
         of.map_or_else(Vec::new, |of| check::problems(&self.tree, of))
+    }
+
+    /// What keeps it from being true or false where a variable is of this type, by the types.
+    pub(crate) fn problems_as_condition(&self, variable: &str, of: TypeId) -> Vec<String> {
+        check::problems_as_condition(&self.tree, variable, of)
     }
 
     /// What it is of these variables. The error says why it is nothing.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::authn::User;
+use crate::authn::{MASTERS, User};
 use crate::authz::{Attributes, Authorizer, ResourceAttributes, decide};
 use crate::context::RequestContext;
 use crate::object::Object;
@@ -56,14 +56,14 @@ pub struct Client {
 
 impl Client {
     pub(crate) fn new(registry: Arc<Registry>, authorizer: Arc<dyn Authorizer>) -> Self {
-        let user = User::authenticated("system:kontiki:server", &[crate::authn::MASTERS]);
-        Self { registry, authorizer, user: Arc::new(user), fence: None, manager: "kontiki".into() }
+        let user = in_process(User::authenticated("system:kontiki:server", &[MASTERS]));
+        Self { registry, authorizer, user, fence: None, manager: "kontiki".into() }
     }
 
     /// The same as another user.
     #[must_use]
     pub fn as_user(&self, name: &str, groups: &[&str]) -> Self {
-        let user = Arc::new(User::authenticated(name, groups));
+        let user = in_process(User::authenticated(name, groups));
         let manager = name.rsplit(':').next().unwrap_or(name).into();
         Self { user, manager, ..self.clone() }
     }
@@ -71,7 +71,7 @@ impl Client {
     /// The same as a service account.
     #[must_use]
     pub fn as_service_account(&self, namespace: &str, name: &str) -> Self {
-        let user = Arc::new(User::service_account(namespace, name));
+        let user = in_process(User::service_account(namespace, name));
         Self { user, manager: name.into(), ..self.clone() }
     }
 
@@ -284,7 +284,7 @@ impl Client {
             subresource: subresource.into(),
             namespace: namespace.into(),
             name: name.into(),
-            selected: Vec::new(),
+            ..ResourceAttributes::default()
         });
         let user = Arc::clone(&self.user);
         let mut ctx = RequestContext::authorize_latest(&*self.authorizer, user, attributes).await?;
@@ -292,4 +292,8 @@ impl Client {
         ctx.field_manager = self.manager.to_string();
         Ok(ctx)
     }
+}
+
+fn in_process(user: User) -> Arc<User> {
+    Arc::new(User { is_in_process: true, ..user })
 }

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 
 use crate::audit::Trail;
 use crate::authn::User;
-use crate::authz::{Attributes, Authorizer};
-use crate::seat::Seat;
+use crate::authz::{self, Attributes, Authorizer, Verdict};
+use crate::fairness::Seat;
 use crate::status::Status;
 
 /// Who wants what, allowed.
@@ -37,32 +37,50 @@ pub struct RequestContext {
 }
 
 impl RequestContext {
-    /// The context of a request, if `authorizer` allows it.
-    pub fn authorize(
+    /// The context of a request, if `authorizer` allows it from memory.
+    #[cfg(test)]
+    pub(crate) fn authorize(
         authorizer: &dyn Authorizer,
         user: Arc<User>,
         attributes: Attributes,
     ) -> Result<Self, Status> {
-        authorizer
-            .authorize(&user, &attributes)
-            .map_err(|why| crate::authz::refusal(&user, &attributes, &why))?;
-        Ok(Self::allowed(user, attributes))
+        let verdict = authorizer.at_once(&user, &attributes).unwrap_or_default();
+        Self::of(verdict, user, attributes)
     }
 
-    /// The same, where the answer no is only taken on a state that is not an old one.
+    /// The context of a request, if `authorizer` allows it. The answer no is only taken on a state
+    /// that is not an old one.
     pub async fn authorize_latest(
         authorizer: &dyn Authorizer,
         user: Arc<User>,
         attributes: Attributes,
     ) -> Result<Self, Status> {
-        crate::authz::decide(authorizer, &user, &attributes)
-            .await
-            .map_err(|why| crate::authz::refusal(&user, &attributes, &why))?;
-        Ok(Self::allowed(user, attributes))
+        let verdict = authorizer.authorize(&user, &attributes).await;
+        Self::of(verdict, user, attributes)
     }
 
-    fn allowed(user: Arc<User>, attributes: Attributes) -> Self {
-        Self {
+    /// The same, of a request that has a place, which is left to others while somebody outside is
+    /// asked.
+    pub(crate) async fn authorize_seated(
+        authorizer: &dyn Authorizer,
+        user: Arc<User>,
+        attributes: Attributes,
+        seat: Option<Arc<Seat>>,
+    ) -> Result<Self, Status> {
+        let asked = authz::decide_seated(authorizer, &user, &attributes, seat.as_deref());
+        let verdict = asked.await?;
+        Ok(Self { seat, ..Self::of(verdict, user, attributes)? })
+    }
+
+    /// As upstream, who cannot be told whether they may is told of a fault, not of a refusal.
+    fn of(verdict: Verdict, user: Arc<User>, attributes: Attributes) -> Result<Self, Status> {
+        if !verdict.is_allowed() && !verdict.error.is_empty() {
+            return Err(Status::internal(verdict.error));
+        }
+        if let Err(why) = verdict.into_result() {
+            return Err(authz::refusal(&user, &attributes, &why));
+        }
+        Ok(Self {
             user,
             attributes,
             now: Timestamp::now(),
@@ -73,7 +91,7 @@ impl RequestContext {
             seat: None,
             trail: None,
             warnings: Arc::default(),
-        }
+        })
     }
 
     /// The same for the writes that follow from what was admitted.

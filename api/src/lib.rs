@@ -43,10 +43,11 @@ pub mod server;
 pub mod tls;
 
 mod chain;
+mod fairness;
+mod followed;
 pub mod query;
 pub mod request_info;
 mod routes;
-mod seat;
 mod state;
 
 pub mod admission;
@@ -59,6 +60,7 @@ mod answer;
 mod cel;
 mod handlers;
 mod kubelet;
+mod lru;
 pub mod negotiate;
 mod node_network;
 mod outbound;

@@ -6,7 +6,7 @@ use http::Method;
 
 use crate::authz::{Attributes, ResourceAttributes};
 use crate::query::Query;
-use crate::selectors::FieldSelector;
+use crate::selectors::{FieldSelector, LabelSelector, Requirement};
 
 /// What is done to a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -125,6 +125,7 @@ impl RequestInfo {
                     namespace: path.namespace.clone(),
                     name,
                     selected,
+                    labels: labels(path, query),
                 })
             }
             Self::Path { method, path } => {
@@ -157,14 +158,26 @@ impl RequestInfo {
 /// What the field selector of a request for many objects says must be equal. One that cannot be read
 /// is refused later, and gives nobody anything here.
 fn selected(path: &ResourcePath, query: &Query) -> Vec<(String, String)> {
-    let is_of_many = matches!(path.verb, Verb::List | Verb::Watch | Verb::DeleteCollection);
     let text = query.get("fieldSelector");
-    if !is_of_many || text.is_empty() {
+    if !is_of_many(path) || text.is_empty() {
         return Vec::new();
     }
     let selector = FieldSelector::parse(text).unwrap_or_default();
     let fields = selector.paths().filter_map(|field| Some((field, selector.required(field)?)));
     fields.map(|(field, value)| (field.to_owned(), value.to_owned())).collect()
+}
+
+/// The same of its label selector.
+fn labels(path: &ResourcePath, query: &Query) -> Vec<Requirement> {
+    let text = query.get("labelSelector");
+    if !is_of_many(path) || text.is_empty() {
+        return Vec::new();
+    }
+    LabelSelector::parse(text).unwrap_or_default().requirements().to_vec()
+}
+
+fn is_of_many(path: &ResourcePath) -> bool {
+    matches!(path.verb, Verb::List | Verb::Watch | Verb::DeleteCollection)
 }
 
 /// Namespace, resource, name and subresource of the path behind the version.

@@ -17,13 +17,14 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Admission;
+use crate::admission::{Admission, AdmissionConfiguration};
 use crate::audit::{Audit, AuditConfig};
 use crate::authn::oidc::Issuers;
 use crate::authn::webhook::TokenWebhook;
 use crate::authn::{AuthenticationConfig, ClientCertificates, TokenWebhookConfig, User};
-use crate::authz::{Authorizer, ClusterAuthorizer, reconcile};
+use crate::authz::{AuthorizationConfig, Authorizer, ClusterAuthorizer, reconcile};
 use crate::client::Client;
+use crate::fairness::Fairness;
 use crate::informer::{Informer, Informers};
 use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
@@ -31,7 +32,7 @@ use crate::node_network::NodeNetworks;
 use crate::object::Object;
 use crate::registry::Registry;
 use crate::registry::scheme::Scheme;
-use crate::state::{Api, Documents, Places, STREAMS_MAX};
+use crate::state::{Api, Documents, STREAMS_MAX};
 use crate::status::Status;
 use crate::tokens::seal::Sealer;
 use crate::tokens::{self, Tokens};
@@ -150,19 +151,24 @@ pub struct ApiConfig {
     pub front_proxy: Option<FrontProxyIdentity>,
     /// Admission plugins beyond those that always work.
     pub admission_plugins: Vec<String>,
+    /// What these are told.
+    pub admission_configuration: AdmissionConfiguration,
     /// Whose tokens are good beside the cluster's own, and who may come without any.
     pub authentication: Option<AuthenticationConfig>,
     /// Who is asked about tokens that nobody here knows.
     pub token_webhook: Option<TokenWebhookConfig>,
+    /// Who is asked who may do what; without it the node authorizer and RBAC.
+    pub authorization: Option<AuthorizationConfig>,
     /// What is written down of requests, and where.
     pub audit: Option<AuditConfig>,
     /// What must be well beside the store.
     pub ready_checks: Vec<Arc<dyn ReadyCheck>>,
     /// How long a request that is not long-running may take.
     pub request_timeout: Duration,
-    /// How many reads may be under way at once.
+    /// How many requests may be under way at once, together with the next: their turns are shared out
+    /// by priority and fairness.
     pub max_reads_in_flight: usize,
-    /// How many writes may be under way at once.
+    /// See above; Kubernetes counts reads and writes apart where it knows no priorities.
     pub max_writes_in_flight: usize,
     /// Lets servers and nodes in; without it the path is 404.
     pub enrollment: Option<Arc<dyn Enrollment>>,
@@ -189,8 +195,10 @@ impl Default for ApiConfig {
             kubelet: None,
             front_proxy: None,
             admission_plugins: Vec::new(),
+            admission_configuration: AdmissionConfiguration::default(),
             authentication: None,
             token_webhook: None,
+            authorization: None,
             audit: None,
             ready_checks: Vec::new(),
             request_timeout: Duration::from_mins(1),
@@ -230,11 +238,14 @@ impl ApiServer {
         let definitions = informers.objects(crd::DEFINITIONS);
         let known = Arc::clone(&scheme);
         informers.attend(|stop| crd::follow(known, Arc::clone(&definitions), stop));
-        let authorizer = Arc::new(ClusterAuthorizer::new(Arc::clone(&kv), &informers));
+        let chosen = config.authorization.as_ref();
+        let authorizer = ClusterAuthorizer::new(Arc::clone(&kv), &informers, chosen);
+        let authorizer = Arc::new(authorizer.map_err(SetupError::Identity)?);
         let rbac = Arc::clone(authorizer.rbac());
         let authorizer: Arc<dyn Authorizer> = authorizer;
         let plugins = &config.admission_plugins;
-        let admission = Admission::built_in(&rbac, &authorizer, &informers, plugins);
+        let told = &config.admission_configuration;
+        let admission = Admission::built_in(&rbac, &authorizer, &informers, plugins, told);
         let admission = admission.map_err(SetupError::Identity)?;
         let registry = Arc::new(Registry::new(Arc::clone(&kv), Arc::clone(&scheme), admission));
         let aggregation = aggregate(&informers, &registry, &config);
@@ -251,6 +262,8 @@ impl ApiServer {
         let audit = audit.map_err(SetupError::Identity)?;
         let issuers = config.authentication.as_ref().map(Issuers::new).transpose();
         let token_webhook = config.token_webhook.as_ref().map(TokenWebhook::new).transpose();
+        let turns = config.max_reads_in_flight.saturating_add(config.max_writes_in_flight);
+        let fairness = Arc::new(Fairness::new(turns, &informers));
         let api = Api {
             issuers: issuers.map_err(SetupError::Identity)?,
             token_webhook: token_webhook.map_err(SetupError::Identity)?,
@@ -264,11 +277,10 @@ impl ApiServer {
             proxying: outbound::proxying().map_err(SetupError::Identity)?,
             documents: Documents::new(&scheme),
             aggregation,
-            metrics: Metrics::new(),
+            metrics: Metrics::new(fairness.figures()),
             audit: audit.map(Arc::new),
             networks: NodeNetworks::new(&informers),
-            reads: Places::new(config.max_reads_in_flight),
-            writes: Places::new(config.max_writes_in_flight),
+            fairness,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             stop: CancellationToken::new(),
             config,

@@ -7,9 +7,12 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Args;
 
+use super::admission::AdmissionFlags;
 use super::audit::AuditFlags;
 use super::authentication::AuthenticationFlags;
+use super::authorization::AuthorizationFlags;
 use super::cloud::CloudFlags;
+use crate::cluster_cidr::ClusterCidr;
 use crate::compaction::{Mode, Retention};
 use crate::server::config::{Origin, Scope, ServerConfig};
 use crate::server::etcd_tls::EtcdTls;
@@ -109,16 +112,11 @@ pub struct Flags {
     #[command(flatten)]
     authentication: AuthenticationFlags,
     #[command(flatten)]
+    authorization: AuthorizationFlags,
+    #[command(flatten)]
     audit: AuditFlags,
-    /// Admission plugins beyond those that always work: AlwaysPullImages,
-    /// OwnerReferencesPermissionEnforcement, PodNodeSelector.
-    #[arg(
-        long,
-        env = "KONTIKI_ENABLE_ADMISSION_PLUGINS",
-        value_name = "NAME",
-        value_delimiter = ','
-    )]
-    enable_admission_plugins: Vec<String>,
+    #[command(flatten)]
+    admission: AdmissionFlags,
     /// The resources whose objects are encrypted in the store, such as `secrets` or
     /// `widgets.example.com`. All servers of a cluster run alike.
     #[arg(
@@ -129,6 +127,15 @@ pub struct Flags {
         default_value = "secrets"
     )]
     encrypt_resources: Vec<String>,
+    /// The addresses of all pods, an IPv4 range; each node gets 256 of them. All servers of a cluster
+    /// run alike, from the first start on: nodes keep what they were given.
+    #[arg(
+        long,
+        env = "KONTIKI_CLUSTER_CIDR",
+        value_name = "RANGE",
+        default_value_t = ClusterCidr::default()
+    )]
+    cluster_cidr: ClusterCidr,
     #[command(flatten)]
     cloud: CloudFlags,
     /// Worker threads; by default half the cores, from one to four.
@@ -151,6 +158,7 @@ impl Flags {
         let token = read_token(self.token, self.token_file.as_deref(), Role::Server)?;
         let origin = origin(self.init, self.join, token)?;
         let (authentication, token_webhook) = self.authentication.validate()?;
+        let (admission_plugins, admission_configuration) = self.admission.validate()?;
         let advertise =
             self.advertise.unwrap_or_else(|| default_advertise(self.api_listen.ip()).to_string());
         let kept = match (&self.auto_compaction_retention, self.auto_compaction_mode) {
@@ -172,10 +180,13 @@ impl Flags {
             etcd_tls,
             peer_advertise: self.peer_advertise.unwrap_or_else(|| advertise.clone()),
             advertise,
-            admission_plugins: self.enable_admission_plugins,
+            admission_plugins,
+            admission_configuration,
             authentication,
             token_webhook,
+            authorization: self.authorization.validate()?,
             audit: self.audit.validate()?,
+            cluster_cidr: self.cluster_cidr,
             cloud: self.cloud.choice()?,
             cluster_name: self.cloud.cluster_name,
             encrypted: self.encrypt_resources.into_iter().filter(|one| !one.is_empty()).collect(),
@@ -314,6 +325,29 @@ mod tests {
         let token = Token::derive(b"cert", b"key", Role::Server);
         let error = refused(&format!("kontiki server --join 10.0.0.1 --token {token}"));
         assert!(error.contains("expected a URL such as"), "{error}");
+    }
+
+    #[test]
+    fn files_of_policy_are_read_at_the_start_and_refused_with_their_flags() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let kind = "{apiVersion: apiserver.config.k8s.io/v1, kind: AuthorizationConfiguration";
+        let good = file("good", &format!("{kind}, authorizers: [{{type: RBAC, name: rbac}}]}}"));
+        let line = format!("kontiki server --init --authorization-config {good}");
+        assert!(validate(&line).unwrap().authorization.is_some());
+        let bad = file("bad", &format!("{kind}, authorizers: [{{type: ABAC, name: x}}]}}"));
+        let error = refused(&format!("kontiki server --init --authorization-config {bad}"));
+        assert!(error.contains("bad: authorizers[0].type: Unsupported value"), "{error}");
+        let error = refused("kontiki server --init --authorization-config /no/file");
+        assert!(error.contains("--authorization-config /no/file: No such file"), "{error}");
+        let other = file("other", &format!("{kind}}}"));
+        let error =
+            refused(&format!("kontiki server --init --admission-control-config-file {other}"));
+        assert!(error.contains("expected an AdmissionConfiguration"), "{error}");
     }
 
     #[test]

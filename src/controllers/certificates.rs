@@ -91,6 +91,7 @@ impl Certificates {
             uid: spec.uid.clone().unwrap_or_default(),
             groups,
             extra: spec.extra.clone().unwrap_or_default(),
+            ..User::default()
         };
         let attributes = Attributes::Resource(ResourceAttributes {
             verb: "create".into(),

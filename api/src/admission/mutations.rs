@@ -11,14 +11,14 @@ use serde_json::Value;
 
 use self::mutation::Policy;
 use super::Admit;
-use super::followed::Followed;
 use super::matching::{Seen, matched};
 use super::policies::params::params;
 use super::policies::policy::{Bound, follow, name_variables};
-use super::review::{self, Shown};
+use super::review::{self, Asking, Shown};
 use super::webhooks::{both, settled};
 use crate::cel::Variables;
 use crate::crd;
+use crate::followed::Followed;
 use crate::informer::{Informer, Informers};
 use crate::object::Object;
 use crate::registry::strategy::Kind;
@@ -154,16 +154,20 @@ impl Mutations {
             let seen = Seen { admit, object: Some(&*object) };
             let (Some(shown), old) = both(&seen, kind).await? else { return Ok(false) };
             let of = Shown { kind, object: Some(&shown), old: old.as_ref() };
-            let mut variables = review::variables(&seen, &of);
-            variables
-                .set("namespaceObject", namespace.as_deref().map_or(&Value::Null, Object::value));
-            variables.set("params", &invocation.params);
-            let made = match invocation.holds(place, &variables) {
-                Ok(false) => return Ok(false),
-                Ok(true) => {
+            let asking = Asking::about(admit);
+            let run = || {
+                let mut variables = review::variables(&seen, &of, &asking);
+                let namespace = namespace.as_deref().map_or(&Value::Null, Object::value);
+                variables.set("namespaceObject", namespace);
+                variables.set("params", &invocation.params);
+                Ok::<_, String>(invocation.holds(place, &variables)?.then(|| {
                     name_variables(&policy.variables, &mut variables);
                     mutation.apply(&shown, kind, &variables)
-                }
+                }))
+            };
+            let made = match asking.settle(run).await? {
+                Ok(None) => return Ok(false),
+                Ok(Some(made)) => made,
                 Err(why) => {
                     errors.add(policy, &invocation.binding, &why, "Invalid");
                     return Ok(false);

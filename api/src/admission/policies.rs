@@ -12,11 +12,11 @@ use self::noted::Noted;
 use self::params::params;
 use self::policy::{Action, Binding, Bound, Policy, Validation, follow, name_variables};
 use super::Admit;
-use super::followed::Followed;
 use super::matching::{Seen, matched};
-use super::review::{self, Shown};
+use super::review::{self, Asking, Shown};
 use crate::cel::{Outcome, Variables};
 use crate::crd;
+use crate::followed::Followed;
 use crate::informer::{Informer, Informers};
 use crate::object::Object;
 use crate::registry::strategy::Kind;
@@ -156,26 +156,38 @@ async fn evaluate(
     }
     let [object, old] = &both;
     let shown = Shown { kind, object: object.as_ref(), old: old.as_ref() };
-    let mut variables = review::variables(seen, &shown);
-    variables.set("namespaceObject", namespace.map_or(&Value::Null, Object::value));
-    variables.set("params", params);
+    let asking = Asking::about(seen.admit);
+    let run = || {
+        let mut variables = review::variables(seen, &shown, &asking);
+        variables.set("namespaceObject", namespace.map_or(&Value::Null, Object::value));
+        variables.set("params", params);
+        judge(policy, &mut variables)
+    };
+    let (findings, notes) = asking.settle(run).await?;
+    noted.extend(notes);
+    Ok(findings)
+}
+
+/// What a policy says against a write that these variables describe, and what it notes.
+fn judge(policy: &Policy, variables: &mut Variables) -> (Vec<Finding>, Noted) {
+    let mut noted = Noted::default();
     let failed = |why: String| {
         let message = why;
         let found = Finding { message, reason: String::new(), place: 0 };
         if policy.is_ignored_when_failing { Vec::new() } else { vec![found] }
     };
-    match policy.conditions.hold(&variables) {
+    match policy.conditions.hold(variables) {
         Ok(true) => {}
-        Ok(false) => return Ok(Vec::new()),
-        Err(why) => return Ok(failed(why)),
+        Ok(false) => return (Vec::new(), noted),
+        Err(why) => return (failed(why), noted),
     }
-    name_variables(&policy.variables, &mut variables);
+    name_variables(&policy.variables, variables);
     let mut findings = Vec::new();
     for (place, validation) in policy.validations.iter().enumerate() {
-        match validation.holds(&variables) {
+        match validation.holds(variables) {
             Ok(true) => {}
             Ok(false) => findings.push(Finding {
-                message: validation.message(&variables),
+                message: validation.message(variables),
                 reason: validation.reason.clone(),
                 place,
             }),
@@ -185,8 +197,8 @@ async fn evaluate(
             ))),
         }
     }
-    findings.extend(noted.annotations(policy, &variables).into_iter().flat_map(failed));
-    Ok(findings)
+    findings.extend(noted.annotations(policy, variables).into_iter().flat_map(failed));
+    (findings, noted)
 }
 
 impl Validation {

@@ -6,10 +6,12 @@ use serde_json::{Map, Value, json};
 
 use super::matching::Seen;
 use super::{Admit, Operation};
-use crate::authz::ResourceAttributes;
+use crate::authz::{Questions, ResourceAttributes};
 use crate::cel::Variables;
+use crate::context::RequestContext;
 use crate::object::Object;
 use crate::registry::strategy::Kind;
+use crate::status::Status;
 
 /// A write as one of `kind`'s, which may be another version than that of the request.
 pub(super) struct Shown<'a> {
@@ -48,8 +50,31 @@ pub(super) fn request(seen: &Seen<'_>, shown: &Shown<'_>, uid: &str) -> Value {
     request
 }
 
+/// What the expressions about a write ask the authorizer.
+pub(super) struct Asking<'a> {
+    questions: Option<Arc<Questions>>,
+    ctx: &'a RequestContext,
+}
+
+impl<'a> Asking<'a> {
+    /// Nothing yet.
+    pub(super) fn about(admit: &Admit<'a>) -> Self {
+        let authorizer = admit.registry.admission().authorizer();
+        Self { questions: authorizer.cloned().map(Questions::new), ctx: admit.ctx }
+    }
+
+    /// What `run` comes to, which may run several times: until everything that its expressions ask
+    /// is answered, by whomever.
+    pub(super) async fn settle<T>(&self, mut run: impl FnMut() -> T) -> Result<T, Status> {
+        match &self.questions {
+            Some(questions) => questions.settle(self.ctx.seat.as_deref(), run).await,
+            None => Ok(run()),
+        }
+    }
+}
+
 /// The names that expressions have for a write, but for those of a policy.
-pub(super) fn variables(seen: &Seen<'_>, shown: &Shown<'_>) -> Variables {
+pub(super) fn variables(seen: &Seen<'_>, shown: &Shown<'_>, asking: &Asking<'_>) -> Variables {
     let mut request = request(seen, shown, "");
     if let Some(map) = request.as_object_mut() {
         map.retain(|field, _| !["uid", "object", "oldObject", "options"].contains(&&**field));
@@ -62,9 +87,9 @@ pub(super) fn variables(seen: &Seen<'_>, shown: &Shown<'_>) -> Variables {
     variables.set("object", &value(shown.object));
     variables.set("oldObject", &value(shown.old));
     variables.set("request", &request);
-    if let Some(authorizer) = seen.admit.registry.admission().authorizer() {
+    if let Some(questions) = &asking.questions {
         let user = seen.admit.ctx.shared_user();
-        variables.set_authorizer(Arc::clone(authorizer), user, asked(seen.admit));
+        variables.set_authorizer(Arc::clone(questions) as _, user, asked(seen.admit));
     }
     variables
 }

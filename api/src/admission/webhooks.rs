@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 use self::answer::Verdict;
 use self::hook::{Failure, Hook};
 use super::Admit;
-use super::followed::Followed;
 use super::matching::{Seen, matched};
-use super::review::{self, Shown};
+use super::review::{self, Asking, Shown};
 use crate::codec::{self, FieldValidation};
 use crate::crd;
+use crate::followed::Followed;
 use crate::informer::{Informer, Informers};
 use crate::object::Object;
 use crate::patch::{self, PatchType};
@@ -140,7 +140,9 @@ impl Webhooks {
         let admit = seen.admit;
         let (object, old) = both(seen, kind).await?;
         let shown = Shown { kind, object: object.as_ref(), old: old.as_ref() };
-        match hook.conditions.hold(&review::variables(seen, &shown)) {
+        let asking = Asking::about(admit);
+        let run = || hook.conditions.hold(&review::variables(seen, &shown, &asking));
+        match asking.settle(run).await? {
             Ok(is_wanted) => Ok(is_wanted.then_some(kind)),
             Err(_) if hook.failure == Failure::Ignore => Ok(None),
             Err(why) => {

@@ -142,6 +142,7 @@ fn user_of(answer: &Value, audiences: &[String]) -> Result<Option<User>, String>
         uid: text("uid"),
         groups: texts(&of["groups"]),
         extra: extra.map(|(key, values)| (key.clone(), texts(values))).collect(),
+        ..User::default()
     };
     if !user.is_in(AUTHENTICATED) {
         user.groups.push(AUTHENTICATED.to_owned());

@@ -15,8 +15,8 @@ use kube_cel::cel::{Context, ExecutionError};
 
 use super::{Outcome, optional};
 use crate::authn::User;
-use crate::authz::{Attributes, Authorizer, ResourceAttributes};
-use crate::selectors::FieldSelector;
+use crate::authz::{Attributes, Authorizer, ResourceAttributes, Verdict};
+use crate::selectors::{FieldSelector, LabelSelector};
 use crate::validation::names;
 
 /// The name of the variable.
@@ -63,8 +63,8 @@ enum Question {
     Group(Asker, String),
     /// `.resource('x')`
     Resource(Asker, Box<ResourceAttributes>),
-    /// `.check('get')`: why not, where it is not allowed.
-    Decision(Result<(), String>),
+    /// `.check('get')`
+    Decision(Verdict),
 }
 
 impl Opaque for Question {
@@ -121,8 +121,10 @@ pub(super) fn define(context: &mut Context<'static>) {
         ("namespace", |asked, text| asked.namespace = text),
         ("name", |asked, text| asked.name = text),
         ("fieldSelector", select),
-        // Nobody here decides by labels.
-        ("labelSelector", |_, _| {}),
+        ("labelSelector", |asked, text| {
+            let selector = LabelSelector::parse(&text).unwrap_or_default();
+            asked.labels = selector.requirements().to_vec();
+        }),
     ];
     for (name, set) in parts {
         context.add_function(name, move |This(this): This<Outcome>, text: Text| {
@@ -137,13 +139,17 @@ pub(super) fn define(context: &mut Context<'static>) {
     }
     context.add_function("serviceAccount", service_account);
     context.add_function("check", |This(this): This<Outcome>, verb: Text| by(this, verb, checked));
-    context.add_function("allowed", |This(this): This<Outcome>| decision(&this).map(|d| d.is_ok()));
-    context.add_function("errored", |This(this): This<Outcome>| decision(&this).map(|_| false));
+    context.add_function("allowed", |This(this): This<Outcome>| {
+        decision(&this).map(|d| d.is_allowed())
+    });
+    context.add_function("errored", |This(this): This<Outcome>| {
+        decision(&this).map(|decision| !decision.error.is_empty())
+    });
     context.add_function("error", |This(this): This<Outcome>| {
-        decision(&this).map(|_| text(String::new()))
+        decision(&this).map(|decision| text(decision.error))
     });
     context.add_function("reason", |This(this): This<Outcome>| {
-        decision(&this).map(|decision| text(decision.err().unwrap_or_default()))
+        decision(&this).map(|decision| text(decision.reason))
     });
 }
 
@@ -165,7 +171,7 @@ fn by(
     ask(question(&this)?, (*text).clone()).map(Question::value)
 }
 
-fn decision(value: &Outcome) -> Result<Result<(), String>, ExecutionError> {
+fn decision(value: &Outcome) -> Result<Verdict, ExecutionError> {
     match question(value)? {
         Question::Decision(decision) => Ok(decision),
         _ => Err(ExecutionError::NoSuchOverload),
@@ -232,7 +238,9 @@ fn checked(question: Question, verb: String) -> Result<Question, ExecutionError>
         }
         _ => return Err(ExecutionError::NoSuchOverload),
     };
-    Ok(Question::Decision(asker.authorizer.authorize(&asker.user, &attributes)))
+    let verdict = asker.authorizer.at_once(&asker.user, &attributes);
+    let unanswered = || ExecutionError::function_error("check", "nobody has answered yet");
+    verdict.map(Question::Decision).ok_or_else(unanswered)
 }
 
 #[cfg(test)]
@@ -245,7 +253,7 @@ mod tests {
 
     #[async_trait::async_trait]
     impl Authorizer for Rules {
-        fn authorize(&self, user: &User, attributes: &Attributes) -> Result<(), String> {
+        fn at_once(&self, user: &User, attributes: &Attributes) -> Option<Verdict> {
             let is_allowed = match attributes {
                 Attributes::Path { verb, path } => verb == "get" && path == "/healthz",
                 Attributes::Resource(asked) => {
@@ -256,7 +264,8 @@ mod tests {
                 }
             };
             let is_robot = user.name == "system:serviceaccount:bots:robot";
-            (is_allowed || is_robot).then_some(()).ok_or_else(|| "no rule".to_owned())
+            let found = (is_allowed || is_robot).then_some(()).ok_or_else(|| "no rule".to_owned());
+            Some(found.into())
         }
     }
 

@@ -81,6 +81,17 @@ pub(super) fn problems(tree: &IdedExpr, of: TypeId) -> Vec<String> {
     check.problems
 }
 
+/// What keeps an expression from being true or false where a variable is of this type.
+pub(super) fn problems_as_condition(tree: &IdedExpr, variable: &str, of: TypeId) -> Vec<String> {
+    let known = [(variable.to_owned(), Kind::Object(of))];
+    let mut check = Check { known: known.into(), problems: Vec::new() };
+    let kind = check.kind(tree);
+    if !matches!(kind, Kind::Bool | Kind::Unknown) {
+        check.problems.push(format!("must evaluate to bool, not {kind}"));
+    }
+    check.problems
+}
+
 struct Check {
     known: HashMap<String, Kind>,
     problems: Vec<String>,

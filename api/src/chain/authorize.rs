@@ -32,7 +32,8 @@ pub(super) async fn filter(
             trail.annotate(format!("authorization.k8s.io/{key}"), value);
         }
     };
-    let asked = RequestContext::authorize_latest(&*api.authorizer, user, attributes);
+    let seat = request.extensions().get().cloned();
+    let asked = RequestContext::authorize_seated(&*api.authorizer, user, attributes, seat);
     let mut ctx = match asked.await {
         Ok(ctx) => ctx,
         Err(refusal) => {
@@ -44,7 +45,6 @@ pub(super) async fn filter(
     note("decision", "allow");
     note("reason", "");
     ctx.trail.clone_from(&trail);
-    ctx.seat = request.extensions().get().cloned();
     match query.is_dry_run() {
         Ok(is_dry_run) => ctx.dry_run = is_dry_run,
         Err(refusal) => return refusal.into_response(),

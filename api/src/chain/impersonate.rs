@@ -71,7 +71,8 @@ fn wanted(headers: &HeaderMap) -> Result<Option<User>, Status> {
             extra.entry(key).or_default().extend(all(name.as_str()));
         }
     }
-    let user = User { name: first(USER), uid: first(UID), groups: all(GROUP), extra };
+    let (name, uid, groups) = (first(USER), first(UID), all(GROUP));
+    let user = User { name, uid, groups, extra, ..User::default() };
     if user == User::default() {
         return Ok(None);
     }
@@ -94,7 +95,7 @@ fn needed(user: &User) -> Vec<Attributes> {
             subresource: subresource.into(),
             namespace: namespace.into(),
             name: name.into(),
-            selected: Vec::new(),
+            ..ResourceAttributes::default()
         })
     };
     let mut needed = vec![match service_account(&user.name) {

@@ -13,9 +13,11 @@ use super::{Call, body};
 use crate::answer;
 use crate::authn::User;
 use crate::authz::node::node_of;
-use crate::authz::{Attributes, ResourceAttributes, decide};
+use crate::authz::{Attributes, AuthorizationConfig, Decision, ResourceAttributes, decide_seated};
+use crate::context::RequestContext;
 use crate::negotiate::negotiate;
 use crate::object::Object;
+use crate::selectors::LabelSelector;
 use crate::state::Api;
 use crate::status::{FieldError, Status};
 use crate::tokens::TokenError;
@@ -28,13 +30,13 @@ pub(super) async fn create(mut call: Call) -> Result<Response, Status> {
     let status = match kind.kind {
         "SelfSubjectReview" => json!({ "userInfo": user_info(ctx.user()) }),
         "TokenReview" => token(&api, &object).await?,
-        "SelfSubjectAccessReview" => access(&api, ctx.user(), &object).await?,
+        "SelfSubjectAccessReview" => access(&api, &ctx, ctx.user(), &object).await?,
         "SelfSubjectRulesReview" => rules(&api, ctx.user(), &object)?,
         "LocalSubjectAccessReview" => {
             check_namespace(&object, &path.namespace)?;
-            access(&api, &subject(&object)?, &object).await?
+            access(&api, &ctx, &subject(&object)?, &object).await?
         }
-        "SubjectAccessReview" => access(&api, &subject(&object)?, &object).await?,
+        "SubjectAccessReview" => access(&api, &ctx, &subject(&object)?, &object).await?,
         _ => return Err(Status::no_such_path()),
     };
     object.set(&["status"], status);
@@ -99,7 +101,8 @@ fn subject(review: &Object) -> Result<User, Status> {
     for (key, values) in review.at("/spec/extra").and_then(Value::as_object).into_iter().flatten() {
         extra.insert(key.to_ascii_lowercase(), strings(Some(values)));
     }
-    Ok(User { name, uid: review.str_at("/spec/uid").to_owned(), groups, extra })
+    let uid = review.str_at("/spec/uid").to_owned();
+    Ok(User { name, uid, groups, extra, ..User::default() })
 }
 
 fn check_namespace(review: &Object, namespace: &str) -> Result<(), Status> {
@@ -125,13 +128,24 @@ fn invalid(review: &Object, error: FieldError) -> Status {
     Status::invalid("authorization.k8s.io", review.kind(), review.name(), &[error])
 }
 
-async fn access(api: &Api, user: &User, review: &Object) -> Result<Value, Status> {
-    let attributes = attributes(review)?;
-    Ok(match decide(&*api.authorizer, user, &attributes).await {
-        Ok(()) => json!({ "allowed": true }),
-        Err(why) if why.is_empty() => json!({ "allowed": false }),
-        Err(why) => json!({ "allowed": false, "reason": why }),
-    })
+async fn access(
+    api: &Api,
+    ctx: &RequestContext,
+    user: &User,
+    review: &Object,
+) -> Result<Value, Status> {
+    let (attributes, seat) = (attributes(review)?, ctx.seat.as_deref());
+    let verdict = decide_seated(&*api.authorizer, user, &attributes, seat).await?;
+    let mut status = json!({ "allowed": verdict.is_allowed() });
+    if verdict.decision == Decision::Deny {
+        status["denied"] = true.into();
+    }
+    for (field, text) in [("reason", verdict.reason), ("evaluationError", verdict.error)] {
+        if !text.is_empty() {
+            status[field] = text.into();
+        }
+    }
+    Ok(status)
 }
 
 /// What a review asks about: exactly one of the two that it can.
@@ -169,6 +183,8 @@ fn resource_attributes(asked: &Value) -> ResourceAttributes {
         let value = one["values"].as_array().filter(|values| values.len() == 1)?[0].as_str()?;
         Some((one["key"].as_str()?.to_owned(), value.to_owned()))
     });
+    let labels = json!({ "matchExpressions": asked["labelSelector"]["requirements"] });
+    let labels = LabelSelector::from_value(&labels).unwrap_or_default();
     ResourceAttributes {
         verb: text("verb").into(),
         group: text("group"),
@@ -178,6 +194,7 @@ fn resource_attributes(asked: &Value) -> ResourceAttributes {
         namespace: text("namespace"),
         name: text("name"),
         selected: selected.collect(),
+        labels: labels.requirements().to_vec(),
     }
 }
 
@@ -186,10 +203,16 @@ fn rules(api: &Api, user: &User, review: &Object) -> Result<Value, Status> {
     if namespace.is_empty() {
         return Err(Status::bad_request("no namespace on request"));
     }
-    let (rules, missing) = api.rbac.rules_of(user, namespace);
-    let mut errors = missing;
-    if node_of(user).is_some() {
+    let config = api.config.authorization.as_ref();
+    let (rules, mut errors) = match config {
+        Some(config) if !config.has_rbac() => Default::default(),
+        _ => api.rbac.rules_of(user, namespace),
+    };
+    if node_of(user).is_some() && config.is_none_or(AuthorizationConfig::has_node) {
         errors.push("node authorizer does not support user rule resolution".into());
+    }
+    if config.is_some_and(AuthorizationConfig::has_webhook) {
+        errors.push("webhook authorizer does not support user rule resolution".into());
     }
     let of = |is_wanted: fn(&PolicyRule) -> bool, show: fn(&PolicyRule) -> Value| {
         rules.iter().filter(|rule| is_wanted(rule)).map(show).collect::<Vec<_>>()

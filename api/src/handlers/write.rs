@@ -1,8 +1,7 @@
 //! POST, PUT and PATCH, of objects and of the parts that have the form of the whole.
 
-use std::sync::Arc;
-
 use axum::response::Response;
+use futures_util::{FutureExt as _, TryFutureExt as _};
 use http::StatusCode;
 
 use super::{Call, body};
@@ -52,11 +51,13 @@ async fn apply(mut call: Call, part: Part) -> Result<Response, Status> {
     let (config, conflicts) = body::config(&mut call).await?;
     let Call { api, ctx, kind, path, query, .. } = call;
     let may_create = || {
-        let verb = Verb::Create;
+        let (verb, seat) = (Verb::Create, ctx.seat.clone());
         let attributes =
             RequestInfo::Resource(ResourcePath { verb, ..path.clone() }).attributes(&query);
-        let user = Arc::new(ctx.user().clone());
-        RequestContext::authorize(&*api.authorizer, user, attributes).map(drop)
+        let user = ctx.shared_user();
+        RequestContext::authorize_seated(&*api.authorizer, user, attributes, seat)
+            .map_ok(drop)
+            .boxed()
     };
     // What it does not know was refused with the configuration.
     fields::check(&config, kind.place(), &kind.api_version())?;

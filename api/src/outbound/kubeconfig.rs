@@ -1,6 +1,6 @@
 //! [`Kubeconfig`]: where a webhook of the server's own configuration is, and how it is called.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use reqwest::{Client, Url};
@@ -8,11 +8,16 @@ use serde_json::Value;
 
 use super::connection::{self, Credentials, Trust};
 
+/// Where pods find their token and the authority of their cluster.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
 /// What the current context of a kubeconfig says.
 #[derive(Clone)]
 pub(crate) struct Kubeconfig {
     pub(crate) url: Url,
     pub(crate) token: Option<String>,
+    /// Where the token stands, and is renewed by somebody else.
+    pub(crate) token_file: Option<PathBuf>,
     trust: Trust,
     own: Option<Credentials>,
 }
@@ -47,7 +52,37 @@ impl Kubeconfig {
             Some(path) => Some(read(path)?.trim().to_owned()),
             None => user["token"].as_str().map(str::to_owned),
         };
-        Ok(Self { url, token, trust, own })
+        let token_file = user["tokenFile"].as_str().map(PathBuf::from);
+        Ok(Self { url, token, token_file, trust, own })
+    }
+
+    /// How a pod calls `path` of its cluster's API server, where this process runs in one. The error
+    /// says what is missing.
+    pub(crate) fn in_cluster(path: &str) -> Result<Self, String> {
+        let told = |name: &str| {
+            std::env::var(name).map_err(|_| format!("{name} is not set: this is not a pod"))
+        };
+        let host = told("KUBERNETES_SERVICE_HOST")?;
+        let address = format!("{host}:{}", told("KUBERNETES_SERVICE_PORT")?);
+        Self::of_pod(&address, path, Path::new(SERVICE_ACCOUNT))
+    }
+
+    fn of_pod(address: &str, path: &str, folder: &Path) -> Result<Self, String> {
+        let server = format!("https://{address}{path}");
+        let url = Url::parse(&server).map_err(|error| format!("server {server:?}: {error}"))?;
+        let file = |name: &str| folder.join(name).display().to_string();
+        let token = Some(read(&file("token"))?.trim().to_owned());
+        let trust = Trust::Authorities(read(&file("ca.crt"))?.into_bytes());
+        Ok(Self { url, token, token_file: Some(folder.join("token")), trust, own: None })
+    }
+
+    /// The token as it is now.
+    pub(crate) async fn current_token(&self) -> Option<String> {
+        let Some(path) = &self.token_file else { return self.token.clone() };
+        match tokio::fs::read_to_string(path).await {
+            Ok(token) => Some(token.trim().to_owned()),
+            Err(_) => self.token.clone(),
+        }
     }
 
     /// Who makes its calls.
@@ -99,6 +134,19 @@ users: [{name: u, user: {token: t}}]
             ("https://example.com/x", Some("t"))
         );
         assert!(config.trust == Trust::Anybody && config.client().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_pod_shows_its_token_as_it_is_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let of_pod = || Kubeconfig::of_pod("[fd00::1]:443", "/apis/x", folder.path());
+        assert!(of_pod().err().unwrap().contains("token: No such file"));
+        std::fs::write(folder.path().join("token"), "one\n").unwrap();
+        std::fs::write(folder.path().join("ca.crt"), "").unwrap();
+        let config = of_pod().ok().unwrap();
+        assert_eq!(config.url.as_str(), "https://[fd00::1]/apis/x");
+        std::fs::write(folder.path().join("token"), "two\n").unwrap();
+        assert_eq!(config.current_token().await.as_deref(), Some("two"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Server-side apply: an object is changed, or created where there is none.
 
+use futures_util::future::BoxFuture;
+
 use super::options::Part;
 use super::scale::{replicas_of, scale_of, with_replicas};
 use super::strategy::Kind;
@@ -18,7 +20,7 @@ pub struct Apply<'a> {
     /// What becomes of those that others own.
     pub conflicts: Conflicts,
     /// Whether the object may be created where there is none.
-    pub may_create: &'a (dyn Fn() -> Result<(), Status> + Send + Sync),
+    pub may_create: &'a (dyn Fn() -> BoxFuture<'a, Result<(), Status>> + Send + Sync),
     /// The decoding of what comes out.
     pub check: &'a (dyn Fn(Object) -> Result<Object, Status> + Send + Sync),
 }
@@ -41,7 +43,7 @@ impl Registry {
                 Err(refusal) if refusal.is_not_found() && part == Part::Main => {}
                 other => return other.map(|object| (object, false)),
             }
-            (apply.may_create)()?;
+            (apply.may_create)().await?;
             match self.apply_new(ctx, kind, namespace, name, apply).await {
                 // Somebody else has created it meanwhile.
                 Err(refusal) if refusal.is_already_exists() => refused = Some(refusal),

@@ -21,6 +21,19 @@ pub enum Operator {
     LessThan,
 }
 
+impl Operator {
+    /// As documents name it; those that only selectors in text have are not named.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::In => Some("In"),
+            Self::NotIn => Some("NotIn"),
+            Self::Exists => Some("Exists"),
+            Self::DoesNotExist => Some("DoesNotExist"),
+            Self::GreaterThan | Self::LessThan => None,
+        }
+    }
+}
+
 /// One condition on one label.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requirement {
@@ -107,6 +120,11 @@ impl LabelSelector {
     /// Whether it selects everything.
     pub fn is_empty(&self) -> bool {
         self.requirements.is_empty()
+    }
+
+    /// What must hold.
+    pub fn requirements(&self) -> &[Requirement] {
+        &self.requirements
     }
 
     /// Whether labels, given by a look-up, are selected.

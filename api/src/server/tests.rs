@@ -3,6 +3,7 @@
 mod aggregating;
 mod applying;
 mod auditing;
+mod authorizing;
 mod custom;
 mod deleting;
 mod evicting;

@@ -33,6 +33,16 @@ impl Noted {
         }));
     }
 
+    /// Takes over what was noted elsewhere.
+    pub(super) fn extend(&mut self, other: Self) {
+        self.failures.extend(other.failures);
+        for (key, texts) in other.annotations {
+            for text in texts {
+                self.add(key.clone(), &text);
+            }
+        }
+    }
+
     /// The policy's own notes; what cannot be told is returned.
     pub(super) fn annotations(&mut self, policy: &Policy, variables: &Variables) -> Vec<String> {
         let mut failed = Vec::new();

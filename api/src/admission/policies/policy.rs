@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::admission::followed::Followed;
 use crate::admission::matching::{Conditions, Rule, Seen, Selectors, matched};
 use crate::cel::{Expression, Outcome, Variables};
+use crate::followed::Followed;
 use crate::informer::{Informer, Informers};
 use crate::object::Object;
 use crate::registry::strategy::Kind;

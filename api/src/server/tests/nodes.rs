@@ -155,7 +155,8 @@ async fn a_node_holds_its_own_lease_only() {
 
 #[tokio::test]
 async fn agents_that_wait_for_news_of_the_network_hold_up_no_reads() {
-    let config = ApiConfig { max_reads_in_flight: 1, ..ApiConfig::default() };
+    let config =
+        ApiConfig { max_reads_in_flight: 1, max_writes_in_flight: 0, ..ApiConfig::default() };
     let cluster = Cluster::with(config).await;
     let network = "/kontiki/v1/network";
     let first = cluster.at_node("n1", Method::GET, network, &Value::Null).await.ok();

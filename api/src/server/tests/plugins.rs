@@ -1,6 +1,7 @@
 //! Admission plugins that work where the server is told so.
 
 use super::*;
+use crate::admission::AdmissionConfiguration;
 
 async fn with(plugin: &str) -> Cluster {
     let admission_plugins = vec![plugin.to_owned(), "NamespaceLifecycle".to_owned()];
@@ -82,4 +83,62 @@ async fn who_sets_owners_must_be_allowed_what_can_come_of_it() {
     assert_eq!(refused.code, 403);
     assert!(refused.refusal().2.contains("cannot set blockOwnerDeletion"), "{refused:?}");
     cluster.put(&path, &owned).await.ok();
+}
+
+#[tokio::test]
+async fn events_that_are_too_many_are_refused() {
+    let events = "/api/v1/namespaces/default/events";
+    let limits = "[{type: User, qps: 1, burst: 2}, {type: Namespace, qps: 1000, burst: 1000}]";
+    let admission_configuration = told(&format!(
+        "[{{name: EventRateLimit, configuration: {{kind: Configuration, \
+         apiVersion: eventratelimit.admission.k8s.io/v1alpha1, limits: {limits}}}}}]"
+    ));
+    let admission_plugins = vec!["EventRateLimit".to_owned()];
+    let config = ApiConfig { admission_plugins, admission_configuration, ..ApiConfig::default() };
+    let cluster = Cluster::with(config).await;
+    let event = |name: &str| {
+        json!({ "metadata": { "name": name }, "reason": "Tested", "type": "Normal",
+            "involvedObject": { "kind": "Pod", "namespace": "default", "name": "p" } })
+    };
+    let dry = format!("{events}?dryRun=All");
+    cluster.post(&dry, &event("dry")).await.ok();
+    cluster.post(events, &event("a")).await.ok();
+    cluster.post(events, &event("b")).await.ok();
+    let mut answer = cluster.post(events, &event("c")).await;
+    // On a slow machine a second has passed, and with it a further one is let through.
+    for turn in 0..100 {
+        if answer.code == 429 {
+            break;
+        }
+        answer = cluster.post(events, &event(&format!("e{turn}"))).await;
+    }
+    let why = "Too many requests: limit reached on type User for key admin";
+    assert_eq!(answer.refusal(), (429, "TooManyRequests", why));
+    cluster.config_map("free", json!({})).await;
+    let other = User::authenticated("other", &[MASTERS]);
+    cluster.call_as(&other, http::Method::POST, events, &event("d")).await.ok();
+}
+
+#[tokio::test]
+async fn what_plugins_are_told_must_be_what_they_understand() {
+    let refused = |plugins: &[&str], configuration: &str| {
+        let admission_plugins = plugins.iter().map(|name| (*name).to_owned()).collect();
+        let admission_configuration = told(configuration);
+        let config =
+            ApiConfig { admission_plugins, admission_configuration, ..ApiConfig::default() };
+        let kv = Arc::new(LocalKv::in_memory());
+        ApiServer::new(kv, config).err().expect("it must be refused").to_string()
+    };
+    let why = refused(&["EventRateLimit"], "[]");
+    assert!(why.contains("\"EventRateLimit\" needs a configuration"), "{why}");
+    let why = refused(&["EventRateLimit"], "[{name: EventRateLimit, configuration: {kind: X}}]");
+    assert!(why.contains("\"EventRateLimit\": missing field"), "{why}");
+    let why = refused(&[], "[{name: PodSecurity, configuration: {}}]");
+    assert!(why.contains("\"PodSecurity\" takes no configuration here"), "{why}");
+}
+
+fn told(plugins: &str) -> AdmissionConfiguration {
+    let head = "apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\nplugins: ";
+    AdmissionConfiguration::parse(&format!("{head}{plugins}"), std::path::Path::new("/"))
+        .expect("a configuration")
 }
