@@ -3,15 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use bytes::{Buf as _, BytesMut};
-use futures_util::StreamExt as _;
-use futures_util::stream::BoxStream;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use thiserror::Error;
 use tokio::time::{sleep, timeout};
 
 use crate::kubeconfig::Kubeconfig;
+use crate::watch::Watch;
 
 /// How long one answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
@@ -147,8 +145,11 @@ impl Api {
                 .await
                 .with_context(|| format!("{method} {path} was not answered in time"))?;
             match answer {
-                // Nothing was sent: a server that is away for a moment is no matter.
-                Err(error) if error.is_connect() && Instant::now() < until => {
+                // Nothing was sent, or nothing by which anything changes, as clients do it: a server
+                // that is away for a moment is no matter.
+                Err(error)
+                    if (error.is_connect() || method == Method::GET) && Instant::now() < until =>
+                {
                     sleep(Duration::from_millis(500)).await;
                 }
                 answer => return answer.with_context(|| format!("{method} {path}")),
@@ -226,17 +227,16 @@ impl Api {
         }
     }
 
-    /// Opens a watch; `path` has its query, `watch=true` is added.
+    /// Opens a watch; `path` has its query, `watch=true` is added. When the connection breaks, it goes
+    /// on behind the last event.
     pub async fn watch(&self, path: &str) -> Result<Watch> {
         let mark = if path.contains('?') { '&' } else { '?' };
-        let url = format!("{}{path}{mark}watch=true", self.server);
-        let answer = timeout(ANSWER_WITHIN, self.http.get(url).send()).await??;
-        let code = answer.status().as_u16();
-        if code != 200 {
-            let body = answer.json().await.unwrap_or_default();
-            return Err(Refused { method: Method::GET, path: path.to_owned(), code, body }.into());
-        }
-        Ok(Watch { stream: answer.bytes_stream().boxed(), buffered: BytesMut::new() })
+        Watch::open(self.clone(), format!("{path}{mark}watch=true")).await
+    }
+
+    /// The answer to a GET as soon as it begins.
+    pub(crate) async fn opened(&self, target: &str) -> reqwest::Result<reqwest::Response> {
+        self.http.get(format!("{}{target}", self.server)).send().await
     }
 
     /// Opens a WebSocket that speaks `protocol`.
@@ -282,50 +282,5 @@ pub fn refused(result: Result<Value>, code: u16, reason: &str) -> Result<Value> 
             Ok(refused.body.clone())
         }
         _ => Err(error.context(format!("expected {code} {reason}"))),
-    }
-}
-
-/// An open watch.
-pub struct Watch {
-    stream: BoxStream<'static, reqwest::Result<bytes::Bytes>>,
-    buffered: BytesMut,
-}
-
-impl Watch {
-    /// The next event; `None` when the watch has ended or nothing came within `limit`.
-    pub async fn next(&mut self, limit: Duration) -> Option<Value> {
-        timeout(limit, self.line()).await.ok().flatten()
-    }
-
-    async fn line(&mut self) -> Option<Value> {
-        loop {
-            if let Some(end) = self.buffered.iter().position(|&byte| byte == b'\n') {
-                let line = self.buffered.split_to(end);
-                self.buffered.advance(1);
-                return serde_json::from_slice(&line).ok();
-            }
-            self.buffered.extend_from_slice(&self.stream.next().await?.ok()?);
-        }
-    }
-
-    /// The next event of that type whose object `fits`.
-    pub async fn expect(
-        &mut self,
-        kind: &str,
-        limit: Duration,
-        fits: impl Fn(&Value) -> bool,
-    ) -> Result<Value> {
-        let mut seen = Vec::new();
-        let waiting = async {
-            while let Some(event) = self.line().await {
-                if event["type"] == kind && fits(&event["object"]) {
-                    return Some(event["object"].clone());
-                }
-                seen.push(event["type"].as_str().unwrap_or("?").to_owned());
-            }
-            None
-        };
-        let found = timeout(limit, waiting).await.ok().flatten();
-        found.with_context(|| format!("no fitting {kind} event within {limit:?}; saw {seen:?}"))
     }
 }

@@ -42,6 +42,11 @@ pub mod node_subpaths;
 pub mod node_taints;
 mod operations;
 pub mod proxied;
+pub mod scheduling;
+pub mod scheduling_limits;
+pub mod scheduling_preemption;
+pub mod scheduling_priorities;
+mod scheduling_support;
 pub mod services;
 pub mod services_affinity;
 mod services_support;
@@ -96,6 +101,10 @@ pub fn all() -> impl Iterator<Item = Case> {
         node_subpaths::CASES,
         node_taints::CASES,
         proxied::CASES,
+        scheduling::CASES,
+        scheduling_limits::CASES,
+        scheduling_preemption::CASES,
+        scheduling_priorities::CASES,
         services::CASES,
         services_affinity::CASES,
         sets::CASES,

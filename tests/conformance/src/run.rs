@@ -11,8 +11,9 @@ use futures_util::stream::{self, StreamExt as _};
 use serde_json::json;
 
 use crate::api::code_of;
+use crate::leftovers::Leftovers;
 use crate::report::Outcome;
-use crate::world::{Leftovers, World};
+use crate::world::World;
 
 /// How long a case may take.
 const CASE_WITHIN: Duration = Duration::from_secs(600);
@@ -87,7 +88,7 @@ async fn run_one(mut world: World, number: usize, case: Case) -> Outcome {
         }
     };
     let result = result.await;
-    leftovers.delete(&api).await;
+    leftovers.take_back(&api).await;
     if let Err(error) = api.delete(&format!("{namespaces}/{ns}")).await
         && code_of(&error) != Some(404)
     {

@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::api::{Api, code_of};
+use crate::api::{Api, Patch, code_of};
 use crate::kubeconfig::Kubeconfig;
+use crate::leftovers::Leftovers;
 
 /// How long a pod may take to run, or to end.
 pub const POD_WITHIN: Duration = Duration::from_secs(120);
@@ -30,32 +30,8 @@ pub struct World {
     pub kubeconfig_file: PathBuf,
     /// What it says.
     pub kubeconfig: Kubeconfig,
-    /// Paths of what is in no namespace and goes away with the case.
+    /// What is not the case's own and goes back with it.
     pub leftovers: Leftovers,
-}
-
-/// Paths of objects to delete when a case is over, however it ends; the latest first.
-#[derive(Debug, Clone, Default)]
-pub struct Leftovers(Arc<Mutex<Vec<String>>>);
-
-impl Leftovers {
-    /// Notes one.
-    pub fn note(&self, path: String) {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(path);
-    }
-
-    /// Deletes all.
-    pub async fn delete(&self, api: &Api) {
-        let paths =
-            std::mem::take(&mut *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-        for path in paths.iter().rev() {
-            if let Err(error) = api.delete(path).await
-                && code_of(&error) != Some(404)
-            {
-                eprintln!("remove {path}: {error:#}");
-            }
-        }
-    }
 }
 
 /// The path of a group and version, as `v1` or `apps/v1`.
@@ -65,6 +41,17 @@ fn root(version: &str) -> String {
 
 fn join(path: String, name: &str) -> String {
     if name.is_empty() { path } else { format!("{path}/{name}") }
+}
+
+/// How often a stream is opened again.
+const BROKEN_MAX: u32 = 3;
+
+/// Whether kubectl complains of its connection, and not of what it was told.
+fn is_broken(error: &anyhow::Error) -> bool {
+    let said = error.to_string();
+    ["unexpected EOF", "connection reset by peer", "connection refused", "error: EOF"]
+        .iter()
+        .any(|words| said.contains(words))
 }
 
 impl World {
@@ -146,6 +133,12 @@ impl World {
         let made = self.api.create(&self.global(version, plural, ""), object).await?;
         self.leftovers.note(self.global(version, plural, name_of(&made)));
         Ok(made)
+    }
+
+    /// Patches what is not the case's own; `undo` takes that back when the case is over.
+    pub async fn change(&self, path: String, patch: &Value, undo: Value) -> Result<Value> {
+        self.leftovers.note_change(path.clone(), undo);
+        self.api.patch(&path, Patch::Strategic, patch).await
     }
 
     /// Waits until what is at `path` fits, and returns it.
@@ -232,8 +225,19 @@ impl World {
         self.kubectl(&["exec", pod, "--", "/bin/sh", "-c", script]).await
     }
 
-    /// Runs kubectl in this namespace, and returns what it prints; what it complains of is an error.
+    /// Runs kubectl in this namespace, and returns what it prints; what it complains of is an error. A
+    /// stream dies with the server that it goes through: it is opened again, as a person would do.
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        let is_stream = arguments.first().is_some_and(|verb| matches!(*verb, "exec" | "logs"));
+        for _ in 0..BROKEN_MAX {
+            match self.kubectl_with(arguments, "").await {
+                Err(error) if is_stream && is_broken(&error) => {
+                    eprintln!("again, as the connection broke: {error:#}");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                other => return other,
+            }
+        }
         self.kubectl_with(arguments, "").await
     }
 
@@ -264,9 +268,10 @@ impl World {
         bail!("kubectl {arguments:?}: {}{text}", String::from_utf8_lossy(&output.stderr))
     }
 
-    /// Another namespace, removed with the cluster's.
+    /// Another namespace; it goes away with the case.
     pub async fn namespace(&self, suffix: &str) -> Result<String> {
         let name = format!("{}-{suffix}", self.ns);
+        self.leftovers.note(self.global("v1", "namespaces", &name));
         let object = json!({"metadata": {"name": name, "labels": {"conformance": self.ns}}});
         self.api.create("/api/v1/namespaces", &object).await?;
         Ok(name)

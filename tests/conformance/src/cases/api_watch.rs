@@ -7,8 +7,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::api::{Api, Watch};
+use crate::api::Api;
 use crate::cases;
+use crate::watch::Watch;
 use crate::world::{World, holds, items, name_of, same};
 
 const SOON: Duration = Duration::from_secs(60);

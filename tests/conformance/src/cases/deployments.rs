@@ -230,8 +230,7 @@ async fn budgets_collection(world: World) -> Result<()> {
     same("over all namespaces", &json!(names), &json!(["one", "two"]))?;
     world.api.delete(&world.path(POLICY, BUDGETS, "")).await?;
     world.wait_gone(&world.path(POLICY, BUDGETS, "one"), SOON).await?;
-    world.api.get(&world.path_in(&other, POLICY, BUDGETS, "two")).await?;
-    world.api.delete(&format!("/api/v1/namespaces/{other}")).await.map(drop)
+    world.api.get(&world.path_in(&other, POLICY, BUDGETS, "two")).await.map(drop)
 }
 
 async fn budget_created(world: World) -> Result<()> {

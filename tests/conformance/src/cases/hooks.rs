@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
+use crate::api::code_of;
 use crate::serve::{Request, Server};
 use crate::world::{World, until};
 
@@ -158,7 +159,11 @@ pub(super) async fn attempt(
     object: &Value,
 ) -> Result<Value> {
     let path = format!("{}?dryRun=All", world.path(version, plural, ""));
-    world.api.create(&path, object).await
+    match world.api.create(&path, object).await {
+        // Its server has died meanwhile, and a dry run can be had twice.
+        Err(error) if code_of(&error).is_none() => world.api.create(&path, object).await,
+        other => other,
+    }
 }
 
 /// Waits until an attempt to create a config map shows what `fits` wants.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::services_support::{
     SOON, client, client_says, endpoints_are, fetch, server_of, servers, service, text,
 };
-use crate::api::Watch;
+use crate::watch::Watch;
 use crate::world::{World, holds, items, same};
 use crate::{cases, udp};
 

@@ -67,27 +67,15 @@ async fn live(world: &World, chosen: &str) -> Result<()> {
 }
 
 /// A pod on `node` (where one is given) that stands the taint for some seconds.
-fn tolerant(world: &World, name: &str, node: Option<&str>, seconds: &[u32]) -> Value {
+fn tolerant(world: &World, name: &str, node: Option<&str>, seconds: u32) -> Value {
     let mut pod = world.sleeper(name);
     if let Some(node) = node {
         pod["spec"]["nodeName"] = json!(node);
     }
-    let key = taint_key(world);
-    // Each is another toleration of the same taint: the shortest counts.
-    let each = |(number, seconds): (usize, &u32)| {
-        if number == 0 {
-            json!({
-                "key": key, "operator": "Equal", "value": "evict", "effect": "NoExecute",
-                "tolerationSeconds": seconds,
-            })
-        } else {
-            json!({
-                "key": key, "operator": "Exists", "effect": "NoExecute",
-                "tolerationSeconds": seconds,
-            })
-        }
-    };
-    pod["spec"]["tolerations"] = seconds.iter().enumerate().map(each).collect();
+    pod["spec"]["tolerations"] = json!([{
+        "key": taint_key(world), "operator": "Equal", "value": "evict", "effect": "NoExecute",
+        "tolerationSeconds": seconds,
+    }]);
     pod
 }
 
@@ -120,7 +108,7 @@ fn is_ending(pod: &Value) -> bool {
 }
 
 async fn cancelled(world: World) -> Result<()> {
-    let pod = world.run(&tolerant(&world, "pod", None, &[30])).await?;
+    let pod = world.run(&tolerant(&world, "pod", None, 30)).await?;
     let node = pod["spec"]["nodeName"].as_str().context("it runs on a node")?;
     taint(&world, node).await?;
     let stays = |pod: &Value| !is_ending(pod);
@@ -133,8 +121,8 @@ async fn cancelled(world: World) -> Result<()> {
 async fn in_time(world: World) -> Result<()> {
     let nodes = world.nodes().await?;
     let node = nodes.first().context("a node")?;
-    world.run(&tolerant(&world, "soon", Some(node), &[300, 5])).await?;
-    world.run(&tolerant(&world, "later", Some(node), &[40])).await?;
+    world.run(&tolerant(&world, "soon", Some(node), 5)).await?;
+    world.run(&tolerant(&world, "later", Some(node), 40)).await?;
     taint(&world, node).await?;
     let result = evicted(&world).await;
     untaint(&world, node).await?;

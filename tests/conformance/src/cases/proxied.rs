@@ -40,7 +40,10 @@ async fn porter(world: &World) -> Result<[String; 2]> {
     let mut pod = server_of(world, "porter", "porter");
     pod["spec"]["containers"][0]["command"][2] = json!(TELLS);
     pod["spec"]["containers"][0]["readinessProbe"] = json!({"tcpSocket": {"port": 8080}});
-    world.create("v1", "services", &service("porter", "porter")).await?;
+    let mut service = service("porter", "porter");
+    // Whoever names no port means the one without a name.
+    service["spec"]["ports"] = json!([{"port": 80, "targetPort": 8080}]);
+    world.create("v1", "services", &service).await?;
     world.run(&pod).await?;
     endpoints_are(world, "porter", &["porter"]).await?;
     Ok([
@@ -70,7 +73,8 @@ async fn each_method(world: &World, path: &str, target: &str) -> Result<()> {
     for method in methods() {
         let answer = world.api.send(method.clone(), path, &[], None).await?;
         let told = json!([answer.code, header(&answer, "x-method"), header(&answer, "x-target")]);
-        same(&format!("{method} {path}"), &told, &json!([200, method.as_str(), target]))?;
+        let what = format!("{method} {path}: {}", answer.text());
+        same(&what, &told, &json!([200, method.as_str(), target]))?;
         let body =
             if method == Method::HEAD { String::new() } else { format!("{method} {target}") };
         same("body", &json!(answer.text().trim()), &json!(body))?;
