@@ -69,7 +69,7 @@ mod tests {
 
     static NONE: Extended = Extended::new();
 
-    fn wants<'a>(amounts: Amounts, ports: &'a [HostPort]) -> Wants<'a> {
+    fn wants(amounts: Amounts, ports: &[HostPort]) -> Wants<'_> {
         Wants { amounts, ports, extended: &NONE, extended_room: &NONE }
     }
 
