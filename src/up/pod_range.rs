@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 
 use super::network;
 use crate::cluster_cidr::ClusterCidr;
+use crate::pki::files::write_file;
 
 /// Where it is kept, in the data directory.
 const FILE: &str = "cluster-cidr";
@@ -40,8 +41,8 @@ pub async fn decide(
     let shown = network::ask("ip", &["-4", "-o", "route", "show"]).await?;
     let chosen = choose(wanted, kept, &routes(&shown, own))?;
     if kept.is_none() {
-        fs::write(&file, format!("{chosen}\n"))
-            .with_context(|| format!("write {}", file.display()))?;
+        // Whole or not at all: every later start refuses half of it.
+        write_file(&file, &format!("{chosen}\n"), 0o644)?;
     }
     Ok(chosen)
 }

@@ -71,7 +71,11 @@ pub(super) fn on_disk(
         let figures = figures(&pod, usage.unwrap_or(&none), Some((paths, Parts::All)));
         let folder = paths.pod(uid(&pod)).join("volumes");
         let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-        let volumes = volumes.filter(|volume| volume.empty_dir.is_some()).map(|volume| {
+        // Only what is bounded is worth being looked through once more.
+        let bounded = volumes.filter(|volume| {
+            volume.empty_dir.as_ref().is_some_and(|empty| empty.size_limit.is_some())
+        });
+        let volumes = bounded.map(|volume| {
             (volume.name.clone(), whole(Some(used(&folder.join(&volume.name)).bytes)))
         });
         let volumes = volumes.collect();
