@@ -30,6 +30,7 @@ pub mod member;
 pub mod members;
 pub mod server;
 
+pub mod background;
 pub mod compaction;
 
 pub mod snapshot;

@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::background::Background;
 use crate::enroll::server::Enroller;
 use crate::leader_context::Settings;
 use crate::pki::{Certify, FRONT_PROXY_CLIENT, PkiError, Usage};
@@ -73,6 +74,8 @@ struct Server {
     serving: Layer,
     /// Peers.
     peers: Layer,
+    /// Where the leader's tasks and all informers run.
+    background: Background,
 }
 
 /// Tasks that are stopped together.
@@ -127,7 +130,8 @@ impl Server {
             serving_peers.serve(listeners.raft, token).await.context("serve peers")
         });
         let identity = Arc::new(identity);
-        let api = Arc::new(make_api(&node, &identity, &config)?);
+        let background = Background::start()?;
+        let api = Arc::new(background.within(|| make_api(&node, &identity, &config))?);
         let mut serving = Layer::new();
         serve_api(&mut serving, &api, &identity, listeners.api)?;
         let (serving_etcd, token) = (node.clone(), serving.token.clone());
@@ -160,7 +164,8 @@ impl Server {
         };
         let signer = Arc::new(ClusterCa(Arc::clone(&identity)));
         if config.scope == Scope::ControlPlane {
-            upper.tasks.spawn(leader::run(node.clone(), api, Arc::new(settings), signer, token));
+            let leading = leader::run(node.clone(), api, Arc::new(settings), signer, token);
+            upper.tasks.spawn_on(leading, background.handle());
         }
         info!(
             name = config.name,
@@ -169,7 +174,7 @@ impl Server {
             api = config.api_url(),
             "server started"
         );
-        Ok(Self { node, upper, serving, peers })
+        Ok(Self { node, upper, serving, peers, background })
     }
 
     /// Until it is told to stop, or a part of it ends.
@@ -191,6 +196,7 @@ impl Server {
         if tokio::time::timeout(NODE_PATIENCE, self.node.stop()).await.is_err() {
             error!("raft did not end within {NODE_PATIENCE:?}");
         }
+        drop(self.background);
         info!("server stopped");
     }
 }

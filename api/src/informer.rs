@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use kontiki_storage::kv::Kv;
 use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -228,6 +229,12 @@ impl<T: Send + Sync + 'static> Informer<T> {
         found.into_iter().flat_map(BTreeMap::values).map(Arc::clone).collect()
     }
 
+    /// Whether any object is under a key of an index.
+    pub fn is_indexed(&self, name: &'static str, key: &str) -> bool {
+        let state = self.state.read();
+        state.indices.get(name).is_some_and(|index| index.entries.contains_key(key))
+    }
+
     /// How many objects there are.
     pub fn len(&self) -> usize {
         self.state.read().objects.len()
@@ -323,22 +330,26 @@ pub struct Informers {
     kv: Arc<dyn Kv>,
     scheme: Arc<Scheme>,
     running: Mutex<HashMap<(TypeId, &'static str), AnyInformer>>,
+    /// Where all of them run, whoever asks for one first.
+    runtime: Handle,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Informers {
+    /// None yet. They run in the runtime within which this is called.
     pub(crate) fn new(kv: Arc<dyn Kv>, scheme: Arc<Scheme>) -> Self {
         Self {
             kv,
             scheme,
             running: Mutex::default(),
+            runtime: Handle::current(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }
     }
 
-    /// The informer of a type. Must be called within a tokio runtime.
+    /// The informer of a type.
     ///
     /// # Panics
     /// When the server does not know the type's kind: the list in `resources` decides that.
@@ -365,7 +376,7 @@ impl Informers {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.tasks.spawn(task(self.stop.clone()));
+        self.tasks.spawn_on(task(self.stop.clone()), &self.runtime);
     }
 
     /// Ends all informers and waits until they have.
@@ -383,12 +394,9 @@ impl Informers {
         let mut running = self.running.lock();
         let entry = running.entry((TypeId::of::<T>(), kind.storage)).or_insert_with(|| {
             let informer = Arc::new(Informer::<T>::new(kind));
-            self.tasks.spawn(reflector::run(
-                Arc::clone(&self.kv),
-                Arc::clone(&informer),
-                decode,
-                self.stop.clone(),
-            ));
+            let (kv, stop) = (Arc::clone(&self.kv), self.stop.clone());
+            let follow = reflector::run(kv, Arc::clone(&informer), decode, stop);
+            self.tasks.spawn_on(follow, &self.runtime);
             informer
         });
         Arc::clone(entry).downcast().expect("an informer must have the type under which it is kept")

@@ -230,7 +230,8 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
-    /// The server over a store. Serves nothing yet. Must be called within a tokio runtime.
+    /// The server over a store. Serves nothing yet. Must be called within a tokio runtime, in which
+    /// its informers will run; it can be another than that in which it serves.
     pub fn new(kv: Arc<dyn Kv>, config: ApiConfig) -> Result<Self, SetupError> {
         let scheme = Arc::new(Scheme::new(resources::KINDS));
         let (kv, sealed) = seal(kv, &config);

@@ -3,9 +3,10 @@
 //! What is taken is what the nodes say: nothing is kept beside them. One worker allocates, and only
 //! after the informer has seen its last allocation.
 
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Node;
@@ -19,6 +20,11 @@ use super::own_writes::OwnWrites;
 use super::owners::{self, ObjectKey};
 use super::runtime::{Controller, During, Next, Reconcile, ReconcileError};
 use crate::leader_context::LeaderContext;
+
+/// The index of nodes by the part they have.
+const BY_PART: &str = "pod-cidr";
+/// Before a node for which no part was left is looked at again.
+const EXHAUSTED_RETRY: Duration = Duration::from_secs(30);
 
 /// The addresses of all pods, cut into parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,23 +43,33 @@ impl Pool {
         Self { base: base.to_bits() & mask, prefix_len, part_len }
     }
 
-    fn parts(self) -> impl Iterator<Item = String> {
-        let bits = u32::from(self.part_len - self.prefix_len);
+    /// How many parts there are.
+    fn len(self) -> u64 {
+        1 << u32::from(self.part_len - self.prefix_len)
+    }
+
+    fn part(self, number: u64) -> String {
         let shift = u32::from(32 - self.part_len);
-        (0..1_u64 << bits).map(move |number| {
-            let offset = u32::try_from(number << shift).unwrap_or(0);
-            format!("{}/{}", Ipv4Addr::from_bits(self.base | offset), self.part_len)
-        })
+        let offset = u32::try_from(number << shift).unwrap_or(0);
+        format!("{}/{}", Ipv4Addr::from_bits(self.base | offset), self.part_len)
+    }
+
+    /// The parts from that number on, then those before it.
+    fn parts_from(self, first: u64) -> impl Iterator<Item = (u64, String)> {
+        let number = move |step| (first + step) % self.len();
+        (0..self.len()).map(move |step| (number(step), self.part(number(step))))
     }
 }
 
-/// The part for a node: `None` where it has one already, or none is left.
-pub fn plan(pool: Pool, node: &Node, all: &[Arc<Node>]) -> Plan {
+/// The part for a node: nothing to do where it has one already. The search begins at the part
+/// `next`, behind the last one given: to begin at the first each time costs as much as there are
+/// nodes, for each of them.
+fn plan(pool: Pool, next: u64, node: &Node, is_taken: impl Fn(&str) -> bool) -> Plan {
     if cidr(node).is_some() {
         return Plan::Keep;
     }
-    let taken: BTreeSet<&str> = all.iter().filter_map(|node| cidr(node)).collect();
-    pool.parts().find(|part| !taken.contains(part.as_str())).map_or(Plan::Exhausted, Plan::Assign)
+    let free = pool.parts_from(next).find(|(_, part)| !is_taken(part));
+    free.map_or(Plan::Exhausted, |(number, part)| Plan::Assign { number, part })
 }
 
 /// What to do about a node's addresses.
@@ -62,7 +78,12 @@ pub enum Plan {
     /// It has some.
     Keep,
     /// Give it these.
-    Assign(String),
+    Assign {
+        /// The place of the part among all.
+        number: u64,
+        /// The part.
+        part: String,
+    },
     /// There are none left.
     Exhausted,
 }
@@ -78,6 +99,8 @@ pub struct NodeIpam {
     /// One key for all: each allocation must see all the others.
     own: OwnWrites<(), Node>,
     pool: Pool,
+    /// Behind the part that was given last.
+    next: AtomicU64,
     events: EventRecorder,
 }
 
@@ -88,11 +111,13 @@ pub fn controller(
     events: &EventRecorder,
 ) -> Controller<NodeIpam> {
     let nodes = context.informers.of::<Node>();
+    nodes.index_by(BY_PART, |node| cidr(node).map(str::to_owned).into_iter().collect());
     let reconciler = NodeIpam {
         client: context.client_of("node-controller"),
         nodes: Arc::clone(&nodes),
         own: OwnWrites::new(Arc::clone(&nodes)),
         pool: Pool::new(context.settings.cluster_cidr, context.settings.node_cidr_mask),
+        next: AtomicU64::new(0),
         events: events.of("cidrAllocator"),
     };
     Controller::new("node-ipam", context, begin, reconciler)
@@ -107,14 +132,15 @@ impl Reconcile for NodeIpam {
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, ReconcileError> {
         self.own.seen(&()).await?;
         let Some(node) = self.nodes.get("", &key.name) else { return Ok(Next::OnChange) };
-        match plan(self.pool, &node, &self.nodes.list()) {
+        let next = self.next.load(Ordering::Relaxed);
+        match plan(self.pool, next, &node, |part| self.nodes.is_indexed(BY_PART, part)) {
             Plan::Keep => {}
             Plan::Exhausted => {
                 let message = format!("Node {key} status is now: CIDRNotAvailable");
                 self.events.warning(&*node, "CIDRNotAvailable", message);
-                return Ok(Next::After(std::time::Duration::from_secs(30)));
+                return Ok(Next::After(EXHAUSTED_RETRY));
             }
-            Plan::Assign(cidr) => {
+            Plan::Assign { number, part: cidr } => {
                 let patch = Patch::Merge(json!({
                     "metadata": { "resourceVersion": node.metadata.resource_version },
                     "spec": { "podCIDR": cidr, "podCIDRs": [cidr] },
@@ -125,6 +151,7 @@ impl Reconcile for NodeIpam {
                     .await
                     .during(|| format!("giving node {key} the addresses {cidr}"))?;
                 self.own.wrote(&(), &written);
+                self.next.store(number + 1, Ordering::Relaxed);
             }
         }
         Ok(Next::OnChange)
@@ -144,25 +171,39 @@ mod tests {
         })
     }
 
+    fn planned(pool: Pool, next: u64, node: &Node, all: &[Arc<Node>]) -> Plan {
+        plan(pool, next, node, |part| all.iter().any(|node| cidr(node) == Some(part)))
+    }
+
+    fn assign(number: u64, part: &str) -> Plan {
+        Plan::Assign { number, part: part.to_owned() }
+    }
+
     #[test]
-    fn each_node_gets_the_first_part_that_nobody_has() {
+    fn each_node_gets_a_part_that_nobody_has() {
         let pool = Pool::new((Ipv4Addr::new(10, 244, 0, 0), 16), 24);
         let all = [node(Some("10.244.0.0/24")), node(Some("10.244.2.0/24")), node(None)];
-        assert_eq!(plan(pool, &all[2], &all), Plan::Assign("10.244.1.0/24".to_owned()));
-        assert_eq!(plan(pool, &all[0], &all), Plan::Keep);
-        let without_second = [all[0].clone(), all[2].clone()];
-        let Plan::Assign(part) = plan(pool, &all[2], &without_second) else { panic!() };
-        assert_eq!(part, "10.244.1.0/24");
+        assert_eq!(planned(pool, 0, &all[2], &all), assign(1, "10.244.1.0/24"));
+        assert_eq!(planned(pool, 2, &all[2], &all), assign(3, "10.244.3.0/24"));
+        assert_eq!(planned(pool, 0, &all[0], &all), Plan::Keep);
+    }
+
+    #[test]
+    fn behind_the_last_part_comes_the_first() {
+        let pool = Pool::new((Ipv4Addr::new(10, 244, 0, 0), 22), 24);
+        let all = [node(Some("10.244.0.0/24")), node(Some("10.244.3.0/24"))];
+        assert_eq!(planned(pool, 3, &node(None), &all), assign(1, "10.244.1.0/24"));
+        assert_eq!(planned(pool, 4, &node(None), &all), assign(1, "10.244.1.0/24"));
     }
 
     #[test]
     fn when_all_parts_are_taken_none_is_given_twice() {
         let pool = Pool::new((Ipv4Addr::new(192, 168, 7, 9), 30), 31);
         let mut all = Vec::new();
-        for part in ["192.168.7.8/31", "192.168.7.10/31"] {
-            assert_eq!(plan(pool, &node(None), &all), Plan::Assign(part.to_owned()));
+        for (number, part) in [(0, "192.168.7.8/31"), (1, "192.168.7.10/31")] {
+            assert_eq!(planned(pool, 0, &node(None), &all), assign(number, part));
             all.push(node(Some(part)));
         }
-        assert_eq!(plan(pool, &node(None), &all), Plan::Exhausted);
+        assert_eq!(planned(pool, 0, &node(None), &all), Plan::Exhausted);
     }
 }

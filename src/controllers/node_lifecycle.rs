@@ -64,11 +64,13 @@ pub fn controller(
 ) -> Controller<NodeLifecycle> {
     let nodes = context.informers.of::<Node>();
     let leases = context.informers.of::<Lease>();
+    let pods = context.informers.of::<Pod>();
+    pods::index_by_node(&pods);
     let heartbeats = Arc::new(Heartbeats::default());
     let reconciler = NodeLifecycle {
         client: context.client_of("node-controller"),
         nodes: Arc::clone(&nodes),
-        pods: context.informers.of::<Pod>(),
+        pods,
         own: OwnWrites::new(Arc::clone(&nodes)),
         settings: Arc::clone(&context.settings),
         heartbeats: Arc::clone(&heartbeats),
@@ -225,12 +227,8 @@ impl NodeLifecycle {
         if self.marked.lock().get(name) == Some(&since) {
             return Ok(());
         }
-        let ready: Vec<Arc<Pod>> = self
-            .pods
-            .list()
-            .into_iter()
-            .filter(|pod| pods::node_name(pod) == Some(name) && pods::is_ready(pod))
-            .collect();
+        let ready: Vec<Arc<Pod>> =
+            pods::on_node(&self.pods, name).into_iter().filter(|pod| pods::is_ready(pod)).collect();
         for outcome in join_all(ready.iter().map(|pod| self.mark_pod(pod))).await {
             outcome?;
         }

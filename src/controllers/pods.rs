@@ -1,9 +1,11 @@
 //! What the controllers ask of a pod: is it active, ready, available, terminating.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use kontiki_api::informer::Informer;
 
 /// The pod's phase; empty where it has none yet.
 pub fn phase(pod: &Pod) -> &str {
@@ -77,6 +79,20 @@ pub fn max_restarts(pod: &Pod) -> i32 {
         .map(|container| container.restart_count)
         .max()
         .unwrap_or(0)
+}
+
+/// The index of pods by their node.
+const BY_NODE: &str = "node";
+
+/// Has the pods found by their node, for [`on_node`].
+pub fn index_by_node(pods: &Informer<Pod>) {
+    pods.index_by(BY_NODE, |pod| node_name(pod).map(str::to_owned).into_iter().collect());
+}
+
+/// The pods of a node. To look through all pods for each node would cost as much as there are of
+/// both together.
+pub fn on_node(pods: &Informer<Pod>, node: &str) -> Vec<Arc<Pod>> {
+    pods.indexed(BY_NODE, node)
 }
 
 /// The name of the node the pod is bound to.

@@ -293,6 +293,9 @@ impl<R: Reconcile> Worker<R> {
             };
             self.queue.done(&key);
             self.conclude(key, outcome);
+            // A reconcile with nothing to wait for never lets others run: thousands of keys at the
+            // begin of a term held their thread for seconds.
+            tokio::task::yield_now().await;
         }
     }
 

@@ -134,6 +134,7 @@ pub fn controller(
         first_seen: Arc::clone(&first_seen),
         events: events.of("taint-eviction-controller"),
     };
+    pods::index_by_node(&pods);
     let (all_nodes, all_pods) = (Arc::clone(&nodes), Arc::clone(&pods));
     Controller::new("taint-eviction", context, begin, reconciler)
         .watch_changes(&nodes, move |seen| pods_on(&all_pods, &first_seen, &seen))
@@ -152,8 +153,7 @@ fn pods_on(pods: &Informer<Pod>, first_seen: &FirstSeen, seen: &Seen<'_, Node>) 
         return Vec::new();
     }
     let name = owners::name(&node.metadata);
-    let here = |pod: &Arc<Pod>| pods::node_name(pod) == Some(name);
-    pods.list().into_iter().filter(here).map(|pod| ObjectKey::of(&*pod)).collect()
+    pods::on_node(pods, name).iter().map(|pod| ObjectKey::of(&**pod)).collect()
 }
 
 /// A pod that is gone, or is on a node that drives pods off.
