@@ -30,8 +30,8 @@ pub mod member;
 pub mod members;
 pub mod server;
 
-pub mod background;
 pub mod compaction;
+pub mod threads;
 
 pub mod snapshot;
 

@@ -28,10 +28,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::background::Background;
 use crate::enroll::server::Enroller;
 use crate::leader_context::Settings;
 use crate::pki::{Certify, FRONT_PROXY_CLIENT, PkiError, Usage};
+use crate::threads::Threads;
 use crate::{compaction, leader, shutdown};
 
 pub mod config;
@@ -75,7 +75,9 @@ struct Server {
     /// Peers.
     peers: Layer,
     /// Where the leader's tasks and all informers run.
-    background: Background,
+    background: Threads,
+    /// Where the node runs.
+    raft: Threads,
 }
 
 /// Tasks that are stopped together.
@@ -117,7 +119,10 @@ impl Server {
     async fn start(config: ServerConfig) -> anyhow::Result<Self> {
         let listeners = Listeners::bind(&config).await?;
         let identity = Identity::establish(&config).await?;
-        let node = start_node(&config, &identity).await?;
+        let identity = Arc::new(identity);
+        let raft = Threads::start("raft")?;
+        let starting = (config.clone(), Arc::clone(&identity));
+        let node = raft.run(async move { start_node(&starting.0, &starting.1).await }).await??;
         check_kept(&node, &identity, &config).await?;
         if identity.record.founder && !node.is_initialized().await? {
             let members = [(identity.record.node_id, member(&config))].into();
@@ -126,11 +131,11 @@ impl Server {
         let mut peers = Layer::new();
         let serving_peers = node.clone();
         let token = peers.token.clone();
-        peers.tasks.spawn(async move {
+        let serve = async move {
             serving_peers.serve(listeners.raft, token).await.context("serve peers")
-        });
-        let identity = Arc::new(identity);
-        let background = Background::start()?;
+        };
+        peers.tasks.spawn_on(serve, raft.handle());
+        let background = Threads::start("background")?;
         let api = Arc::new(background.within(|| make_api(&node, &identity, &config))?);
         let mut serving = Layer::new();
         serve_api(&mut serving, &api, &identity, listeners.api)?;
@@ -174,7 +179,7 @@ impl Server {
             api = config.api_url(),
             "server started"
         );
-        Ok(Self { node, upper, serving, peers, background })
+        Ok(Self { node, upper, serving, peers, background, raft })
     }
 
     /// Until it is told to stop, or a part of it ends.
@@ -196,7 +201,7 @@ impl Server {
         if tokio::time::timeout(NODE_PATIENCE, self.node.stop()).await.is_err() {
             error!("raft did not end within {NODE_PATIENCE:?}");
         }
-        drop(self.background);
+        drop((self.background, self.raft));
         info!("server stopped");
     }
 }

@@ -1,32 +1,32 @@
-//! [`Background`]: threads of their own for what computes.
+//! [`Threads`]: each part of a server has threads of its own, so that none holds up another.
 //!
 //! ```text
-//!   serving threads                        background threads
-//!    raft, etcd API, Kubernetes API  ◄──►   informers, controllers, scheduler
+//!   raft                       serving                        background
+//!    consensus, peers   ◄──►    etcd API, Kubernetes API  ◄──►  informers, controllers, scheduler
 //! ```
 //!
 //! A task that computes without a pause holds up what waits behind it on its thread. Where that was
-//! raft, the others elected a new leader, which then computed in turn: a cluster with 5,000 nodes had
-//! a leader every three seconds and no service.
+//! raft, the others elected a new leader, whose controllers then computed in turn: a cluster of 5,000
+//! nodes had a leader every three seconds and no service; a list of 10,000 pods cost one its lead.
 
 use anyhow::Context;
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// The threads; they end when this is dropped, in the middle of what they do.
-pub struct Background {
+/// The threads of a part; they end when this is dropped, in the middle of what they do.
+pub struct Threads {
     /// `None` only while it is dropped.
     runtime: Option<Runtime>,
     handle: Handle,
 }
 
-impl Background {
-    /// As many threads as there are processors.
-    pub fn start() -> anyhow::Result<Self> {
+impl Threads {
+    /// Threads of that name, as many as there are processors.
+    pub fn start(name: &'static str) -> anyhow::Result<Self> {
         let runtime = Builder::new_multi_thread()
-            .thread_name("background")
+            .thread_name(name)
             .enable_all()
             .build()
-            .context("start the threads for controllers")?;
+            .with_context(|| format!("start the threads `{name}`"))?;
         let handle = runtime.handle().clone();
         Ok(Self { runtime: Some(runtime), handle })
     }
@@ -41,9 +41,17 @@ impl Background {
         let _entered = self.handle.enter();
         act()
     }
+
+    /// Does something there, and waits for it.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        act: impl Future<Output = T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        self.handle.spawn(act).await.context("a part of the server")
+    }
 }
 
-impl Drop for Background {
+impl Drop for Threads {
     fn drop(&mut self) {
         // To wait for the threads is not allowed where asynchronous code runs.
         if let Some(runtime) = self.runtime.take() {
@@ -60,8 +68,8 @@ mod tests {
     use super::*;
 
     #[tokio::test(flavor = "current_thread")]
-    async fn who_computes_in_the_background_holds_up_nobody_who_serves() {
-        let background = Background::start().unwrap();
+    async fn who_computes_on_threads_of_its_own_holds_up_nobody_else() {
+        let background = Threads::start("background").unwrap();
         let (stop, until_stop) = sync_channel::<()>(1);
         // Blocks its thread, as a long computation does.
         background.handle().spawn(async move { drop(until_stop.recv()) });
