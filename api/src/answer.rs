@@ -2,6 +2,8 @@
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream::Stream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde_json::Value;
@@ -33,6 +35,22 @@ pub(crate) fn bytes(code: StatusCode, media_type: &'static str, content: Vec<u8>
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// That an answer whose size nobody knows yet ends by itself, unlike a watch: it may be packed, and
+/// read whole.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ends;
+
+/// A long answer in parts.
+pub(crate) fn parts(
+    media_type: &'static str,
+    parts: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+) -> Response {
+    let mut response = bytes(StatusCode::OK, media_type, Vec::new());
+    *response.body_mut() = Body::from_stream(parts);
+    response.extensions_mut().insert(Ends);
     response
 }
 

@@ -4,6 +4,7 @@ mod body;
 mod cluster;
 mod component;
 mod connect;
+mod copied;
 mod delete;
 mod documents;
 mod log;

@@ -65,6 +65,7 @@ pub mod negotiate;
 mod node_network;
 mod outbound;
 mod shape;
+mod spliced;
 mod usage;
 
 pub mod allocate;

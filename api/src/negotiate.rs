@@ -47,6 +47,13 @@ pub struct Form {
     pub shape: Shape,
 }
 
+impl Form {
+    /// Whether objects are shown as they are, in JSON: then their bytes can be copied.
+    pub fn is_plain(self) -> bool {
+        self.format == Format::Json && self.shape == Shape::Object
+    }
+}
+
 /// What can be answered with.
 const OFFERED: [&str; 2] = ["application/json", "application/yaml"];
 

@@ -13,6 +13,7 @@ mod apply;
 mod attach;
 mod binding;
 mod create;
+mod decoded;
 mod definitions;
 mod delete;
 mod endpoint;
@@ -21,7 +22,7 @@ mod metadata;
 mod namespaces;
 mod page;
 mod patching;
-mod read;
+pub(crate) mod read;
 mod scale;
 pub(crate) mod stored;
 mod tracking;
@@ -34,6 +35,7 @@ use kontiki_storage::kv::Kv;
 
 use crate::admission::Admission;
 use crate::outbound::Outbound;
+use decoded::Decoded;
 use scheme::Scheme;
 
 pub use apply::Apply;
@@ -50,12 +52,13 @@ pub struct Registry {
     scheme: Arc<Scheme>,
     admission: Admission,
     outbound: Arc<Outbound>,
+    decoded: Decoded,
 }
 
 impl Registry {
     /// The registry over a store.
     pub fn new(kv: Arc<dyn Kv>, scheme: Arc<Scheme>, admission: Admission) -> Self {
-        Self { kv, scheme, admission, outbound: Arc::default() }
+        Self { kv, scheme, admission, outbound: Arc::default(), decoded: Decoded::default() }
     }
 
     /// Calls webhooks.

@@ -102,13 +102,7 @@ impl Shaper {
 
     /// A page of objects.
     pub(crate) fn list(&self, list: ObjectList) -> Value {
-        let mut metadata = json!({ "resourceVersion": list.resource_version.to_string() });
-        if !list.continue_token.is_empty() {
-            metadata["continue"] = list.continue_token.into();
-        }
-        if let Some(remaining) = list.remaining {
-            metadata["remainingItemCount"] = remaining.into();
-        }
+        let metadata = list_metadata(&list);
         match self.shape {
             Shape::Table(version) => {
                 let rows: Vec<Value> =
@@ -173,6 +167,18 @@ impl Shaper {
             Include::Object => json!({ "cells": cells, "object": object.into_value() }),
         }
     }
+}
+
+/// What is said of a page.
+pub(crate) fn list_metadata(list: &ObjectList) -> Value {
+    let mut metadata = json!({ "resourceVersion": list.resource_version.to_string() });
+    if !list.continue_token.is_empty() {
+        metadata["continue"] = list.continue_token.as_str().into();
+    }
+    if let Some(remaining) = list.remaining {
+        metadata["remainingItemCount"] = remaining.into();
+    }
+    metadata
 }
 
 fn partial(object: &Object, version: &str) -> Value {

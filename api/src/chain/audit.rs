@@ -17,6 +17,7 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
 use super::trace::AuditId;
+use crate::answer;
 use crate::audit::{Audit, Begun, Level, Outcome, Stage, Trail};
 use crate::authn::User;
 use crate::query::Query;
@@ -175,7 +176,8 @@ async fn read(response: Response, level: Level) -> (Response, Option<Value>) {
         media.to_str().is_ok_and(|media| media.starts_with("application/json"))
     });
     let is_refusal = response.status().as_u16() >= 400;
-    let is_whole = response.body().size_hint().exact().is_some();
+    let is_whole = response.body().size_hint().exact().is_some()
+        || response.extensions().get::<answer::Ends>().is_some();
     if !is_json || !is_whole || !(is_refusal || level == Level::RequestResponse) {
         return (response, None);
     }

@@ -127,6 +127,10 @@ impl Strategy for Version {
         self.default(object);
     }
 
+    fn shows_as_stored(&self) -> bool {
+        false
+    }
+
     fn prepare_for_create(&self, _ctx: &RequestContext, object: &mut Object) {
         if self.has_status {
             object.remove(&["status"]);

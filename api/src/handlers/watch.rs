@@ -16,13 +16,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::Call;
+use super::{Call, copied};
 use crate::answer;
 use crate::negotiate::Format;
 use crate::registry::Registry;
 use crate::registry::scheme::Scheme;
 use crate::registry::strategy::Kind;
-use crate::registry::watch::{ObjectWatch, WatchEvent};
+use crate::registry::watch::{ObjectWatch, Shown, WatchEvent};
 use crate::selectors::Selection;
 use crate::shape::Shaper;
 use crate::status::Status;
@@ -39,6 +39,7 @@ pub(super) async fn watch(call: Call) -> Result<Response, Status> {
     if form.format != Format::Json {
         return Err(Status::not_acceptable(&["application/json", "application/json;stream=watch"]));
     }
+    let is_plain = form.is_plain();
     let Call { api, ctx, kind, path, query, .. } = call;
     let fields = match (path.name.as_str(), query.get("fieldSelector")) {
         ("", fields) => fields.to_owned(),
@@ -61,7 +62,9 @@ pub(super) async fn watch(call: Call) -> Result<Response, Status> {
     bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let lines = Lines {
         watch,
+        kind,
         shaper,
+        is_plain,
         ends: Instant::now() + lasts,
         wants_bookmarks: query.is_true("allowWatchBookmarks"),
         bookmarks,
@@ -93,7 +96,10 @@ fn line(kind: &str, object: &Value) -> Bytes {
 /// The lines of one watch.
 struct Lines {
     watch: ObjectWatch,
+    kind: &'static Kind,
     shaper: Shaper,
+    /// Objects are shown as they are.
+    is_plain: bool,
     ends: Instant,
     wants_bookmarks: bool,
     bookmarks: Interval,
@@ -154,27 +160,41 @@ impl Lines {
     }
 
     fn line(&mut self, event: Result<WatchEvent, Status>) -> Option<Bytes> {
-        let shaper = self.shaper.at(Timestamp::now());
-        let is_first = self.is_first;
-        let (kind, object) = match event {
-            Err(refusal) => {
-                self.is_over = true;
-                ("ERROR", refusal.to_value())
+        let made = event.and_then(|event| match event {
+            WatchEvent::Added(shown) => self.change("ADDED", shown).map(Some),
+            WatchEvent::Modified(shown) => self.change("MODIFIED", shown).map(Some),
+            WatchEvent::Deleted(shown) => self.change("DELETED", shown).map(Some),
+            WatchEvent::Bookmark { revision, ends_initial } => {
+                Ok(self.bookmark(revision, ends_initial))
             }
-            Ok(WatchEvent::Added(object)) => ("ADDED", shaper.watched(object, is_first)),
-            Ok(WatchEvent::Modified(object)) => ("MODIFIED", shaper.watched(object, is_first)),
-            Ok(WatchEvent::Deleted(object)) => ("DELETED", shaper.watched(object, is_first)),
-            Ok(WatchEvent::Bookmark { revision, ends_initial }) => {
-                let is_news = revision > self.bookmarked;
-                let is_wanted = self.wants_bookmarks && is_news;
-                if !(ends_initial || is_wanted) {
-                    return None;
-                }
-                self.bookmarked = revision;
-                ("BOOKMARK", shaper.bookmark(revision, ends_initial, is_first))
-            }
-        };
-        self.is_first = false;
-        Some(line(kind, &object))
+        });
+        let line = made.unwrap_or_else(|refusal| {
+            self.is_over = true;
+            Some(line("ERROR", &refusal.to_value()))
+        });
+        self.is_first &= line.is_none();
+        line
+    }
+
+    fn change(&self, change: &str, shown: Shown) -> Result<Bytes, Status> {
+        if self.is_plain
+            && let Shown::Stored { kv, revision } = &shown
+            && let Some(line) = copied::event(change, kv, *revision)
+        {
+            return Ok(line);
+        }
+        let object = shown.object(self.kind)?;
+        Ok(line(change, &self.shaper.at(Timestamp::now()).watched(object, self.is_first)))
+    }
+
+    fn bookmark(&mut self, revision: u64, ends_initial: bool) -> Option<Bytes> {
+        let is_news = revision > self.bookmarked;
+        if !(ends_initial || self.wants_bookmarks && is_news) {
+            return None;
+        }
+        self.bookmarked = revision;
+        let object =
+            self.shaper.at(Timestamp::now()).bookmark(revision, ends_initial, self.is_first);
+        Some(line("BOOKMARK", &object))
     }
 }

@@ -1,6 +1,9 @@
 //! Deleting: at once, or in two steps where a grace period, finalizers or the dependents hold the
 //! object. What the steps are is decided by [`plan`]; the rest does it.
 
+use std::future;
+
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use jiff::{SignedDuration, Timestamp};
 use kontiki_storage::kv::{Consistency, Op};
 
@@ -18,6 +21,10 @@ use crate::status::Status;
 pub const ORPHAN: &str = "orphan";
 /// The finalizer by which the garbage collector is asked to delete the dependents first.
 pub const FOREGROUND: &str = "foregroundDeletion";
+
+/// How many objects of a collection are deleted at the same time: one after another, ten thousand
+/// pods took longer than a request may.
+const DELETIONS_AT_ONCE: usize = 16;
 
 /// What a deletion does to the stored object.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,15 +114,15 @@ impl Registry {
         options: &DeleteOptions,
     ) -> Result<Vec<Object>, Status> {
         let selected = self.list(ctx, kind, namespace, list).await?;
-        let mut deleted = Vec::with_capacity(selected.items.len());
-        for object in selected.items {
+        let deleting = selected.items.into_iter().map(|object| async move {
             match self.delete(ctx, kind, object.namespace(), object.name(), options).await {
-                Ok(done) => deleted.push(done.object().clone()),
-                Err(refusal) if refusal.is_not_found() => {}
-                Err(refusal) => return Err(refusal),
+                Ok(done) => Ok(Some(done.into_object())),
+                Err(refusal) if refusal.is_not_found() => Ok(None),
+                Err(refusal) => Err(refusal),
             }
-        }
-        Ok(deleted)
+        });
+        let deleted = stream::iter(deleting).buffered(DELETIONS_AT_ONCE);
+        deleted.try_filter_map(|gone| future::ready(Ok(gone))).try_collect().await
     }
 }
 

@@ -121,6 +121,13 @@ impl Deleted {
             Self::Gone(object) | Self::Terminating(object) => object,
         }
     }
+
+    /// The same, taken out.
+    pub fn into_object(self) -> Object {
+        match self {
+            Self::Gone(object) | Self::Terminating(object) => object,
+        }
+    }
 }
 
 /// A change of a part of an object.

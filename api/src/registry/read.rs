@@ -1,6 +1,8 @@
 //! Reading: one object, or a page of them.
 
-use kontiki_storage::kv::{Consistency, KeyRange, RangeRequest, RangeResponse, Revision};
+use kontiki_storage::kv::{
+    Consistency, KeyRange, KeyValue, RangeRequest, RangeResponse, Revision,
+};
 
 use super::options::{Freshness, ListOptions, ObjectList};
 use super::page::Token;
@@ -13,6 +15,14 @@ use crate::status::Status;
 
 /// How many keys are read at once where a selector decides which of them count.
 const SELECT_CHUNK: u64 = 500;
+
+/// A page of objects as the store has them.
+pub(crate) struct StoredList {
+    /// The objects, in key order.
+    pub(crate) kvs: Vec<KeyValue>,
+    /// What is said of the page; without items.
+    pub(crate) rest: ObjectList,
+}
 
 /// Where a list begins and at which revision it is read.
 struct Start {
@@ -51,6 +61,26 @@ impl Registry {
             .ok_or_else(|| Status::not_found(kind.group, kind.plural, name))
     }
 
+    /// Reads one object, not decoded, where it is shown as it is stored.
+    pub(crate) async fn get_stored(
+        &self,
+        _ctx: &RequestContext,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        freshness: Freshness,
+    ) -> Result<Option<KeyValue>, Status> {
+        if !kind.strategy.shows_as_stored() {
+            return Ok(None);
+        }
+        let request = RangeRequest {
+            consistency: consistency(freshness),
+            ..RangeRequest::new(KeyRange::key(key::object(kind, namespace, name)))
+        };
+        let found = self.range(request).await?.kvs.pop();
+        found.map(Some).ok_or_else(|| Status::not_found(kind.group, kind.plural, name))
+    }
+
     /// Reads a page of objects.
     pub async fn list(
         &self,
@@ -72,25 +102,71 @@ impl Registry {
         let mut revision = start.revision;
         while let Some(from) = next.take() {
             let wanted = options.limit.saturating_sub(list.items.len() as u64);
+            let limit = if options.limit == 0 { 0 } else { chunk(wanted, &selection) };
             let request = RangeRequest {
                 revision,
-                limit: if options.limit == 0 { 0 } else { chunk(wanted, &selection) },
+                limit,
                 consistency: start.consistency,
                 ..RangeRequest::new(KeyRange::between(from, end_of(&folder)))
             };
-            let response = match self.range(request).await {
-                Err(refusal) if refusal.is_expired() && !options.continue_token.is_empty() => {
-                    let token = Token { revision: None, start: start.key };
-                    return Err(Status::expired_continue(token.encode(&folder)));
-                }
-                other => other?,
-            };
+            let response = self.page(request, &start, &folder, options).await?;
             let at = *revision.get_or_insert(response.revision);
             list.resource_version = at.get();
             let converted = self.of_response(kind, &response).await?;
             next = take(&mut list, &response, converted, options, &selection, &folder, at)?;
         }
         Ok(list)
+    }
+
+    /// A page of a list that leaves nothing out, of objects that are shown as they are stored;
+    /// `None` of any other: what that shows must be decoded first.
+    pub(crate) async fn list_stored(
+        &self,
+        _ctx: &RequestContext,
+        kind: &'static Kind,
+        namespace: &str,
+        options: &ListOptions,
+    ) -> Result<Option<StoredList>, Status> {
+        if !kind.strategy.shows_as_stored() {
+            return Ok(None);
+        }
+        let selection = Selection::parse(kind, &options.label_selector, &options.field_selector)?;
+        if !selection.is_everything() {
+            return Ok(None);
+        }
+        let folder = key::folder(kind, namespace);
+        let start = start(&folder, options)?;
+        let request = RangeRequest {
+            revision: start.revision,
+            limit: options.limit,
+            consistency: start.consistency,
+            ..RangeRequest::new(KeyRange::between(start.key.clone(), end_of(&folder)))
+        };
+        let response = self.page(request, &start, &folder, options).await?;
+        let at = start.revision.unwrap_or(response.revision);
+        let mut rest = ObjectList { resource_version: at.get(), ..ObjectList::default() };
+        let left = response.count.saturating_sub(response.kvs.len() as u64);
+        if let Some(last) = response.kvs.last().filter(|_| left > 0) {
+            rest.end_page(&last.key, left, &selection, &folder, at);
+        }
+        Ok(Some(StoredList { kvs: response.kvs, rest }))
+    }
+
+    /// Reads the keys of a page.
+    async fn page(
+        &self,
+        request: RangeRequest,
+        start: &Start,
+        folder: &str,
+        options: &ListOptions,
+    ) -> Result<RangeResponse, Status> {
+        match self.range(request).await {
+            Err(refusal) if refusal.is_expired() && !options.continue_token.is_empty() => {
+                let token = Token { revision: None, start: start.key.clone() };
+                Err(Status::expired_continue(token.encode(folder)))
+            }
+            other => other,
+        }
     }
 
     /// The objects of a response where a webhook converts them, all at once; `None` where none does.
@@ -162,13 +238,32 @@ fn take(
     }
     let left = response.count.saturating_sub(seen);
     let Some(last) = last.filter(|_| left > 0) else { return Ok(None) };
-    let next = format!("{}\0", String::from_utf8_lossy(last));
     if options.limit == 0 || (list.items.len() as u64) < options.limit {
-        return Ok(Some(next));
+        return Ok(Some(after(last)));
     }
-    list.continue_token = Token { revision: Some(revision), start: next }.encode(folder);
-    list.remaining = selection.is_everything().then_some(left);
+    list.end_page(last, left, selection, folder, revision);
     Ok(None)
+}
+
+impl ObjectList {
+    /// Says how to go on behind the last key of a full page.
+    fn end_page(
+        &mut self,
+        last: &[u8],
+        left: u64,
+        selection: &Selection,
+        folder: &str,
+        revision: Revision,
+    ) {
+        let token = Token { revision: Some(revision), start: after(last) };
+        self.continue_token = token.encode(folder);
+        self.remaining = selection.is_everything().then_some(left);
+    }
+}
+
+/// The first key after that one.
+fn after(key: &[u8]) -> String {
+    format!("{}\0", String::from_utf8_lossy(key))
 }
 
 fn start(folder: &str, options: &ListOptions) -> Result<Start, Status> {

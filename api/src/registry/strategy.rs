@@ -294,6 +294,11 @@ pub trait Strategy: Send + Sync {
     /// Brings what was read from the store into the form in which this version shows it.
     fn present(&self, _object: &mut Object) {}
 
+    /// Whether [`Strategy::present`] leaves every object as it is: then its bytes are shown.
+    fn shows_as_stored(&self) -> bool {
+        true
+    }
+
     /// Brings it back into the form in which it is stored.
     fn store(&self, _object: &mut Object) {}
 

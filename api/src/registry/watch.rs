@@ -33,15 +33,39 @@ pub enum WatchStart {
     Now,
 }
 
+/// An object of an event.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Shown {
+    /// As the kind shows it.
+    Object(Object),
+    /// As the store has it, which is as the kind shows it.
+    Stored {
+        /// The object.
+        kv: KeyValue,
+        /// The event's revision, which is the object's resourceVersion.
+        revision: Revision,
+    },
+}
+
+impl Shown {
+    /// The object, decoded.
+    pub fn object(self, kind: &Kind) -> Result<Object, Status> {
+        match self {
+            Self::Object(object) => Ok(object),
+            Self::Stored { kv, revision } => stored::decode_at(kind, &kv, revision),
+        }
+    }
+}
+
 /// What a client sees.
 #[derive(Debug, Clone, PartialEq)]
 pub enum WatchEvent {
     /// An object is there, or begins to be selected.
-    Added(Object),
+    Added(Shown),
     /// A selected object changed.
-    Modified(Object),
+    Modified(Shown),
     /// An object is gone, or ceases to be selected: its last state, with the revision of the event.
-    Deleted(Object),
+    Deleted(Shown),
     /// Everything up to this revision was sent.
     Bookmark {
         /// The revision.
@@ -179,9 +203,13 @@ impl ObjectWatch {
 
     async fn look(&self, pending: &Pending) -> Result<Option<WatchEvent>, Status> {
         match pending {
+            Pending::Initial(kv) if self.selection.kind().strategy.shows_as_stored() => {
+                let shown = Shown::Stored { kv: kv.clone(), revision: kv.mod_revision };
+                Ok(self.selects(kv)?.then_some(WatchEvent::Added(shown)))
+            }
             Pending::Initial(kv) => {
                 let object = self.object(kv, kv.mod_revision).await?;
-                Ok(self.selection.matches(&object).then_some(WatchEvent::Added(object)))
+                Ok(self.selection.matches(&object).then_some(WatchEvent::Added(Shown::Object(object))))
             }
             Pending::EndOfInitial(revision) => {
                 Ok(Some(WatchEvent::Bookmark { revision: revision.get(), ends_initial: true }))
@@ -189,8 +217,34 @@ impl ObjectWatch {
             Pending::Progress(revision) => {
                 Ok(Some(WatchEvent::Bookmark { revision: revision.get(), ends_initial: false }))
             }
+            Pending::Event(event) if self.selection.kind().strategy.shows_as_stored() => {
+                self.see_stored(event)
+            }
             Pending::Event(event) => self.see(event).await,
         }
+    }
+
+    /// Whether an object that is shown as it is stored is selected.
+    fn selects(&self, kv: &KeyValue) -> Result<bool, Status> {
+        if self.selection.is_everything() {
+            return Ok(true);
+        }
+        let object = self.registry.decoded.get(self.selection.kind(), kv)?;
+        Ok(self.selection.matches(&object))
+    }
+
+    /// The same as [`Self::see`], of such an object.
+    fn see_stored(&self, event: &Event) -> Result<Option<WatchEvent>, Status> {
+        let revision = event.kv.mod_revision;
+        let selected = |kv: &KeyValue| {
+            Ok::<_, Status>(self.selects(kv)?.then(|| Shown::Stored { kv: kv.clone(), revision }))
+        };
+        let before = event.prev_kv.as_ref().map(selected).transpose()?.flatten();
+        let after = match event.kind {
+            EventKind::Put => selected(&event.kv)?,
+            EventKind::Delete => None,
+        };
+        Ok(seen(before, after))
     }
 
     async fn see(&self, event: &Event) -> Result<Option<WatchEvent>, Status> {
@@ -205,11 +259,16 @@ impl ObjectWatch {
                 .filter(|object| self.selection.matches(object)),
             EventKind::Delete => None,
         };
-        Ok(match (before, after) {
-            (None, None) => None,
-            (None, Some(object)) => Some(WatchEvent::Added(object)),
-            (Some(_), Some(object)) => Some(WatchEvent::Modified(object)),
-            (Some(object), None) => Some(WatchEvent::Deleted(object)),
-        })
+        Ok(seen(before.map(Shown::Object), after.map(Shown::Object)))
+    }
+}
+
+/// What a client sees of a change, by what of it is selected.
+fn seen(before: Option<Shown>, after: Option<Shown>) -> Option<WatchEvent> {
+    match (before, after) {
+        (None, None) => None,
+        (None, Some(object)) => Some(WatchEvent::Added(object)),
+        (Some(_), Some(object)) => Some(WatchEvent::Modified(object)),
+        (Some(object), None) => Some(WatchEvent::Deleted(object)),
     }
 }

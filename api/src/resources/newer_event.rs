@@ -56,6 +56,10 @@ fn to_older(object: &mut Object) {
 }
 
 impl Strategy for NewerEvent {
+    fn shows_as_stored(&self) -> bool {
+        false
+    }
+
     fn present(&self, object: &mut Object) {
         for (here, there) in NAMES {
             if let Some(value) = object.remove(&[there]) {

@@ -45,6 +45,10 @@ const LOADS: [(&str, &str, &str, &str); 2] = [
 struct OlderAutoscaler;
 
 impl Strategy for OlderAutoscaler {
+    fn shows_as_stored(&self) -> bool {
+        false
+    }
+
     fn present(&self, object: &mut Object) {
         to_older(object);
     }
