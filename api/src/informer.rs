@@ -1,6 +1,9 @@
 //! [`Informers`]: the objects of a kind in memory, kept current by a watch, decoded once and shared
 //! by everybody in this process who reads them.
 //!
+//! Objects are without their `managedFields`, as in upstream's controllers: a write that says none
+//! leaves them as they are.
+//!
 //! A subscriber never blocks the others: one that falls behind is told [`Change::Resync`] and reads
 //! the whole state anew.
 
@@ -23,6 +26,7 @@ use crate::client::ApiType;
 use crate::object::Object;
 use crate::registry::scheme::Scheme;
 use crate::registry::strategy::Kind;
+use crate::spliced;
 
 pub use partial::PartialObject;
 
@@ -404,13 +408,13 @@ impl Informers {
 }
 
 fn typed<K: ApiType>(bytes: &[u8], revision: u64) -> Result<K, String> {
-    let mut object: K = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let mut object: K = serde_json::from_slice(&spliced::trimmed(bytes)).map_err(|error| error.to_string())?;
     object.metadata_mut().resource_version = Some(revision.to_string());
     Ok(object)
 }
 
 fn whole(bytes: &[u8], revision: u64) -> Result<Object, String> {
-    let mut object = Object::from_stored(bytes).map_err(|error| error.to_string())?;
+    let mut object = Object::from_stored(&spliced::trimmed(bytes)).map_err(|error| error.to_string())?;
     object.set_meta("resourceVersion", revision.to_string());
     Ok(object)
 }

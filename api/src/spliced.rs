@@ -11,6 +11,9 @@
 //! What does not look as the registry writes it (an object in one line, its metadata without a
 //! resourceVersion) is left to who decodes.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 /// Whether an object says what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Type {
@@ -54,6 +57,45 @@ fn append_object(out: &mut Vec<u8>, stored: &[u8], revision: u64, said: Type) ->
     }
     out.push(b'}');
     (has_metadata && members.is_at_end()).then_some(())
+}
+
+/// A stored object without its `managedFields`, which are half of most objects and which nobody reads
+/// who only looks at it; as it is where it is not written as expected.
+pub(crate) fn trimmed(stored: &[u8]) -> Cow<'_, [u8]> {
+    match managed_fields(stored) {
+        Some(managed) => {
+            let mut trimmed = Vec::with_capacity(stored.len() - managed.len());
+            trimmed.extend_from_slice(&stored[..managed.start]);
+            trimmed.extend_from_slice(&stored[managed.end..]);
+            Cow::Owned(trimmed)
+        }
+        None => Cow::Borrowed(stored),
+    }
+}
+
+/// Where they stand, with the comma that parts them from another member.
+fn managed_fields(stored: &[u8]) -> Option<Range<usize>> {
+    let mut members = Members::of(stored)?;
+    while let Some(member) = members.next()? {
+        if member.key != b"metadata" {
+            continue;
+        }
+        let begin = members.at - member.value.len();
+        let mut inner = Members::of(member.value)?;
+        while let Some(found) = inner.next()? {
+            if found.key != b"managedFields" {
+                continue;
+            }
+            let (from, to) = (begin + inner.at - found.whole.len(), begin + inner.at);
+            return Some(match (stored[from - 1], stored[to]) {
+                (b',', _) => from - 1..to,
+                (_, b',') => from..to + 1,
+                _ => from..to,
+            });
+        }
+        return None;
+    }
+    None
 }
 
 /// The revision goes where its name's order puts it, as if the whole had been encoded anew.
@@ -246,6 +288,23 @@ mod tests {
         #[test]
         fn no_bytes_make_it_fail(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             append(&mut Vec::new(), &bytes, 7, Type::Left);
+            trimmed(&bytes);
+        }
+    }
+
+    #[test]
+    fn managed_fields_are_left_out_wherever_they_stand() {
+        for (stored, expected) in [
+            (r#"{"metadata":{"managedFields":[{"a":"}"}]}}"#, r#"{"metadata":{}}"#),
+            (r#"{"metadata":{"managedFields":[],"name":"a"}}"#, r#"{"metadata":{"name":"a"}}"#),
+            (r#"{"metadata":{"a":1,"managedFields":[]}}"#, r#"{"metadata":{"a":1}}"#),
+            (r#"{"a":{"managedFields":1},"metadata":{"a":1,"managedFields":[],"b":2},"z":[]}"#,
+             r#"{"a":{"managedFields":1},"metadata":{"a":1,"b":2},"z":[]}"#),
+            (r#"{"metadata":{"a":{"managedFields":[]}}}"#, r#"{"metadata":{"a":{"managedFields":[]}}}"#),
+            (r#"{"metadata":{"managedFields":["#, r#"{"metadata":{"managedFields":["#),
+            ("", ""),
+        ] {
+            assert_eq!(String::from_utf8_lossy(&trimmed(stored.as_bytes())), expected);
         }
     }
 

@@ -6,16 +6,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use k8s_openapi::Metadata;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kontiki_api::admission::quota::usage::{self, Usage, matches, usage};
 use kontiki_api::client::Client;
-use kontiki_api::informer::Informer;
+use kontiki_api::informer::{Informer, PartialObject};
 use kontiki_api::object::Object;
 use kontiki_api::quantity::Quantity;
 use kontiki_api::registry::options::{ListOptions, Part};
 use kontiki_api::registry::strategy::Kind;
 use kontiki_api::resources::resource_quota::KIND;
+use kontiki_api::resources::{persistent_volume_claim, pod, service};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::owners;
 use super::runtime::{Controller, During, Next, Reconcile, ReconcileError, Seen};
 use crate::leader_context::LeaderContext;
 
@@ -50,29 +56,66 @@ pub fn controller(context: &LeaderContext, begin: u64) -> Controller<Quotas> {
     };
     let mut controller = Controller::new("resourcequota", context, begin, reconciler)
         .watch(&quotas, |quota| vec![key(quota)]);
+    controller = controller
+        .watch_changes(&context.informers.of::<Pod>(), measured(&quotas, &pod::KIND))
+        .watch_changes(&context.informers.of::<Service>(), measured(&quotas, &service::KIND))
+        .watch_changes(
+            &context.informers.of::<PersistentVolumeClaim>(),
+            measured(&quotas, &persistent_volume_claim::KIND),
+        );
     for kind in context.client.stored_kinds() {
-        if !kind.is_namespaced() || kind.kind == "Event" {
+        if !kind.is_namespaced() || kind.kind == "Event" || is_measured(kind) {
             continue;
         }
         let all = Arc::clone(&quotas);
-        let informer = context.informers.objects(kind);
-        controller = controller.watch_changes(&informer, move |seen| concerned(&all, kind, &seen));
+        let informer = context.informers.partial(kind);
+        controller = controller.watch_changes(&informer, move |seen| counted(&all, &seen));
     }
     controller
 }
 
-fn key(quota: &Object) -> Key {
-    Key { namespace: quota.namespace().to_owned(), name: quota.name().to_owned() }
+/// Whether objects of a kind use more than one another; of the others it only matters how many there
+/// are.
+fn is_measured(kind: &Kind) -> bool {
+    kind.group.is_empty() && ["pods", "services", "persistentvolumeclaims"].contains(&kind.plural)
 }
 
-/// The quotas of the namespace, where the object uses something else than before. What is new was
+/// The quotas of the namespace where an object uses something else than before. What is new was
 /// charged when it was created.
-fn concerned(quotas: &Informer<Object>, kind: &Kind, seen: &Seen<'_, Object>) -> Vec<Key> {
-    let Some(old) = seen.old else { return Vec::new() };
-    if seen.new.is_some_and(|new| usage(kind, new) == usage(kind, old)) {
-        return Vec::new();
+fn measured<K: Serialize + Metadata<Ty = ObjectMeta>>(
+    quotas: &Arc<Informer<Object>>,
+    kind: &'static Kind,
+) -> impl Fn(Seen<'_, K>) -> Vec<Key> + use<K> {
+    let quotas = Arc::clone(quotas);
+    move |seen| {
+        let Some(old) = seen.old else { return Vec::new() };
+        let concerned = keys(&quotas, owners::namespace(old.metadata()));
+        // Most namespaces have no quota, and to see what an object uses is not free.
+        if concerned.is_empty() {
+            return concerned;
+        }
+        let used = |object: &K| Object::from_typed(object).ok().map(|object| usage(kind, &object));
+        if seen.new.is_some_and(|new| used(new) == used(old)) {
+            return Vec::new();
+        }
+        concerned
     }
-    quotas.list_in(old.namespace()).iter().map(|quota| key(quota)).collect()
+}
+
+/// The same for objects that are only counted.
+fn counted(quotas: &Informer<Object>, seen: &Seen<'_, PartialObject>) -> Vec<Key> {
+    match (seen.old, seen.new) {
+        (Some(old), None) => keys(quotas, &old.namespace),
+        _ => Vec::new(),
+    }
+}
+
+fn keys(quotas: &Informer<Object>, namespace: &str) -> Vec<Key> {
+    quotas.list_in(namespace).iter().map(|quota| key(quota)).collect()
+}
+
+fn key(quota: &Object) -> Key {
+    Key { namespace: quota.namespace().to_owned(), name: quota.name().to_owned() }
 }
 
 #[async_trait]

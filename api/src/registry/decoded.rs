@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::stored;
 use super::strategy::Kind;
 use crate::object::Object;
+use crate::spliced;
 use crate::status::Status;
 
 /// How many objects are kept: watchers are told of an event at nearly the same time.
@@ -34,7 +35,7 @@ impl Default for Decoded {
 }
 
 impl Decoded {
-    /// The object of a kind that is shown as it is stored.
+    /// The object of a kind that is shown as it is stored, without its `managedFields`.
     pub(super) fn get(&self, kind: &Kind, kv: &KeyValue) -> Result<Arc<Object>, Status> {
         let revision = kv.mod_revision;
         let place = usize::try_from(revision.get() % PLACES as u64).unwrap_or(0);
@@ -45,7 +46,8 @@ impl Decoded {
             return Ok(Arc::clone(&kept.object));
         }
         // Others who want the same wait here, rather than do the same.
-        let object = Arc::new(stored::decode(kind, kv)?);
+        let trimmed = KeyValue { value: spliced::trimmed(&kv.value).into_owned().into(), ..kv.clone() };
+        let object = Arc::new(stored::decode(kind, &trimmed)?);
         *kept = Some(Kept { key: kv.key.clone(), revision, object: Arc::clone(&object) });
         Ok(object)
     }
