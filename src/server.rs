@@ -131,9 +131,8 @@ impl Server {
         let mut peers = Layer::new();
         let serving_peers = node.clone();
         let token = peers.token.clone();
-        let serve = async move {
-            serving_peers.serve(listeners.raft, token).await.context("serve peers")
-        };
+        let serve =
+            async move { serving_peers.serve(listeners.raft, token).await.context("serve peers") };
         peers.tasks.spawn_on(serve, raft.handle());
         let background = Threads::start("background")?;
         let api = Arc::new(background.within(|| make_api(&node, &identity, &config))?);

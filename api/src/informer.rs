@@ -408,13 +408,15 @@ impl Informers {
 }
 
 fn typed<K: ApiType>(bytes: &[u8], revision: u64) -> Result<K, String> {
-    let mut object: K = serde_json::from_slice(&spliced::trimmed(bytes)).map_err(|error| error.to_string())?;
+    let mut object: K =
+        serde_json::from_slice(&spliced::trimmed(bytes)).map_err(|error| error.to_string())?;
     object.metadata_mut().resource_version = Some(revision.to_string());
     Ok(object)
 }
 
 fn whole(bytes: &[u8], revision: u64) -> Result<Object, String> {
-    let mut object = Object::from_stored(&spliced::trimmed(bytes)).map_err(|error| error.to_string())?;
+    let mut object =
+        Object::from_stored(&spliced::trimmed(bytes)).map_err(|error| error.to_string())?;
     object.set_meta("resourceVersion", revision.to_string());
     Ok(object)
 }

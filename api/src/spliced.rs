@@ -298,9 +298,14 @@ mod tests {
             (r#"{"metadata":{"managedFields":[{"a":"}"}]}}"#, r#"{"metadata":{}}"#),
             (r#"{"metadata":{"managedFields":[],"name":"a"}}"#, r#"{"metadata":{"name":"a"}}"#),
             (r#"{"metadata":{"a":1,"managedFields":[]}}"#, r#"{"metadata":{"a":1}}"#),
-            (r#"{"a":{"managedFields":1},"metadata":{"a":1,"managedFields":[],"b":2},"z":[]}"#,
-             r#"{"a":{"managedFields":1},"metadata":{"a":1,"b":2},"z":[]}"#),
-            (r#"{"metadata":{"a":{"managedFields":[]}}}"#, r#"{"metadata":{"a":{"managedFields":[]}}}"#),
+            (
+                r#"{"a":{"managedFields":1},"metadata":{"a":1,"managedFields":[],"b":2},"z":[]}"#,
+                r#"{"a":{"managedFields":1},"metadata":{"a":1,"b":2},"z":[]}"#,
+            ),
+            (
+                r#"{"metadata":{"a":{"managedFields":[]}}}"#,
+                r#"{"metadata":{"a":{"managedFields":[]}}}"#,
+            ),
             (r#"{"metadata":{"managedFields":["#, r#"{"metadata":{"managedFields":["#),
             ("", ""),
         ] {

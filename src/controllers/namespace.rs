@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
 use kontiki_api::client::Client;
 use kontiki_api::informer::Informer;
+use kontiki_api::object::Object;
 use kontiki_api::registry::options::{DeleteOptions, Deleted, ListOptions, Part, Propagation};
 use kontiki_api::registry::strategy::Kind;
 use kontiki_api::status::Status;
@@ -23,6 +25,10 @@ use plan::{Left, Step};
 
 /// How soon a namespace that is not empty yet is looked at again.
 const AGAIN: Duration = Duration::from_millis(500);
+/// How many objects are read at once: what is deleted need not be in memory all together.
+const PAGE: u64 = 500;
+/// How many objects of a kind are deleted at the same time.
+const DELETIONS_AT_ONCE: usize = 16;
 /// The finalizer that is this controller's to take off.
 const FINALIZER: &str = "kubernetes";
 
@@ -88,28 +94,47 @@ impl Namespaces {
         namespace: &str,
         left: &mut Left,
     ) -> Result<(), ReconcileError> {
-        let list = match self.client.list_objects(kind, namespace, &ListOptions::default()).await {
-            Ok(list) => list,
-            Err(status) => return note(status, kind, left),
-        };
         let resource = format!("{}.{}", kind.plural, kind.group);
-        for object in list.items {
-            if object.is_terminating() {
-                left.add(&resource, object.finalizers());
-                continue;
-            }
-            let options = DeleteOptions::of_uid(object.uid()).propagate(Propagation::Background);
-            match self.client.delete_object(kind, namespace, object.name(), &options).await {
-                Ok(Deleted::Gone(_)) => {}
-                Ok(Deleted::Terminating(object)) => left.add(&resource, object.finalizers()),
-                Err(status) if status.is_not_found() => {}
-                Err(status) => {
-                    left.add(&resource, object.finalizers());
+        let mut page = ListOptions { limit: PAGE, ..ListOptions::default() };
+        loop {
+            let list = match self.client.list_objects(kind, namespace, &page).await {
+                Ok(list) => list,
+                Err(status) => return note(status, kind, left),
+            };
+            let deletions = list.items.into_iter().map(|object| self.remove(kind, object));
+            let mut ended = stream::iter(deletions).buffer_unordered(DELETIONS_AT_ONCE);
+            while let Some((kept, refusal)) = ended.next().await {
+                if let Some(kept) = kept {
+                    left.add(&resource, kept.finalizers());
+                }
+                if let Some(status) = refusal {
                     note(status, kind, left)?;
                 }
             }
+            if list.continue_token.is_empty() {
+                return Ok(());
+            }
+            page.continue_token = list.continue_token;
         }
-        Ok(())
+    }
+
+    /// Deletes an object. Gives what is left of it, and why where it was refused.
+    async fn remove(
+        &self,
+        kind: &'static Kind,
+        object: Object,
+    ) -> (Option<Object>, Option<Status>) {
+        if object.is_terminating() {
+            return (Some(object), None);
+        }
+        let options = DeleteOptions::of_uid(object.uid()).propagate(Propagation::Background);
+        let (namespace, name) = (object.namespace(), object.name());
+        match self.client.delete_object(kind, namespace, name, &options).await {
+            Ok(Deleted::Gone(_)) => (None, None),
+            Ok(Deleted::Terminating(object)) => (Some(object), None),
+            Err(status) if status.is_not_found() => (None, None),
+            Err(status) => (Some(object), Some(status)),
+        }
     }
 
     async fn tell(

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kontiki_node_agent::fit::ports::{HostPort, host_ports};
 
+use super::cycle;
 use super::resources::{self, Resources};
 use super::volumes::ClaimNeed;
 use crate::controllers::{owners, pods};
@@ -90,6 +91,8 @@ pub struct NodeInfo {
     pub requested: Resources,
     /// The same with defaults.
     pub counted: Resources,
+    /// What decides, with a pod's, between it and nodes as good.
+    pub lot: u64,
 }
 
 impl NodeInfo {
@@ -103,6 +106,7 @@ impl NodeInfo {
             max_pods: 0,
             requested: Resources::default(),
             counted: Resources::default(),
+            lot: 0,
         };
         info.set_node(node);
         info
@@ -116,6 +120,7 @@ impl NodeInfo {
             .and_then(|quantity| quantity.0.parse::<kontiki_api::quantity::Quantity>().ok())
             .map_or(0, kontiki_api::quantity::Quantity::value);
         self.allocatable = Resources::of(&allocatable);
+        self.lot = cycle::lot(owners::name(&node.metadata));
         self.node = node;
     }
 

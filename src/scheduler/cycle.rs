@@ -105,8 +105,9 @@ pub fn schedule(
         return Ok(Arc::clone(only));
     }
     let totals = totals(pod, &feasible, nodes, scores);
+    let own = lot(pod.uid());
     let best = (0..feasible.len())
-        .max_by_key(|position| (totals[*position], lot(pod.uid(), feasible[*position].name())))
+        .max_by_key(|position| (totals[*position], joined(own, feasible[*position].lot)))
         .expect("there must be a feasible node where no reason was found against all");
     Ok(Arc::clone(&feasible[best]))
 }
@@ -237,7 +238,7 @@ pub(super) fn scored(
 /// Where among so many nodes the search for a pod's begins.
 fn place_of(uid: &str, nodes: usize) -> usize {
     let count = u64::try_from(nodes).unwrap_or(u64::MAX).max(1);
-    usize::try_from(lot(uid, "") % count).unwrap_or(0)
+    usize::try_from(lot(uid) % count).unwrap_or(0)
 }
 
 /// The golden section of so many, or the next number that has no factor in common with them: in
@@ -259,12 +260,22 @@ fn turns(nodes: usize, begin: usize, stride: usize) -> impl Iterator<Item = usiz
     (0..nodes).map(move |turn| (begin + turn * stride) % nodes)
 }
 
-/// Decides among equals: another node for another pod, but always the same for the same two.
-pub(super) fn lot(uid: &str, node: &str) -> u64 {
-    uid.bytes().chain([0]).chain(node.bytes()).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+/// The lot of a name. A node's is drawn once: to hash the names of hundreds of nodes for each pod
+/// was a quarter of its cycle.
+pub(super) fn lot(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         let hash: u64 = hash ^ u64::from(byte);
         hash.wrapping_mul(0x0100_0000_01b3).rotate_left(23)
     })
+}
+
+/// Decides among equals: another node for another pod, but always the same for the same two.
+pub(super) fn joined(pod: u64, node: u64) -> u64 {
+    // The finalizer of splitmix64: each bit of both decides about each bit.
+    let mixed = (pod ^ node.rotate_left(32)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]

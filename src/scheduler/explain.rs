@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use serde_json::{Map, Value, json};
 
 use super::cache::{PodInfo, Snapshot};
-use super::cycle::{lot, scored};
+use super::cycle::{joined, lot, scored};
 use super::framework::{Filter, Score};
 
 /// What the scheduler makes of a node for a pod.
@@ -91,7 +91,9 @@ pub fn explain(
             verdicts[*position].scores.push((score.name(), own, score.weight()));
         }
     }
-    verdicts.sort_by_key(|one| Reverse((one.fits(), one.total(), lot(pod.uid(), &one.node))));
+    verdicts.sort_by_key(|one| {
+        Reverse((one.fits(), one.total(), joined(lot(pod.uid()), lot(&one.node))))
+    });
     verdicts
 }
 

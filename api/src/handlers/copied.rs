@@ -55,12 +55,7 @@ pub(super) fn event(change: &str, kv: &KeyValue, revision: Revision) -> Option<B
     Some(text.into())
 }
 
-fn append(
-    out: &mut Vec<u8>,
-    kind: &'static Kind,
-    kv: &KeyValue,
-    said: Type,
-) -> Result<(), Status> {
+fn append(out: &mut Vec<u8>, kind: &'static Kind, kv: &KeyValue, said: Type) -> Result<(), Status> {
     if spliced::append(out, &kv.value, kv.mod_revision.get(), said) {
         return Ok(());
     }
@@ -84,13 +79,7 @@ struct Parts {
 
 impl Parts {
     fn new(kind: &'static Kind, list: StoredList) -> Self {
-        Self {
-            kind,
-            kvs: list.kvs.into_iter(),
-            rest: list.rest,
-            is_first: true,
-            is_over: false,
-        }
+        Self { kind, kvs: list.kvs.into_iter(), rest: list.rest, is_first: true, is_over: false }
     }
 
     fn end(&self) -> String {

@@ -17,8 +17,7 @@ pub(super) async fn get(call: Call) -> Result<Response, Status> {
     {
         return copied::object(kind, &found);
     }
-    let found =
-        api.registry.get_fresh(&ctx, kind, &path.namespace, &path.name, freshness).await?;
+    let found = api.registry.get_fresh(&ctx, kind, &path.namespace, &path.name, freshness).await?;
     Ok(answer::document(StatusCode::OK, form.format, &shaper.object(found)))
 }
 

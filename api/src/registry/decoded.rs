@@ -46,7 +46,8 @@ impl Decoded {
             return Ok(Arc::clone(&kept.object));
         }
         // Others who want the same wait here, rather than do the same.
-        let trimmed = KeyValue { value: spliced::trimmed(&kv.value).into_owned().into(), ..kv.clone() };
+        let trimmed =
+            KeyValue { value: spliced::trimmed(&kv.value).into_owned().into(), ..kv.clone() };
         let object = Arc::new(stored::decode(kind, &trimmed)?);
         *kept = Some(Kept { key: kv.key.clone(), revision, object: Arc::clone(&object) });
         Ok(object)

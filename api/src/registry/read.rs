@@ -1,8 +1,6 @@
 //! Reading: one object, or a page of them.
 
-use kontiki_storage::kv::{
-    Consistency, KeyRange, KeyValue, RangeRequest, RangeResponse, Revision,
-};
+use kontiki_storage::kv::{Consistency, KeyRange, KeyValue, RangeRequest, RangeResponse, Revision};
 
 use super::options::{Freshness, ListOptions, ObjectList};
 use super::page::Token;

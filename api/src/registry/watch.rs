@@ -209,7 +209,10 @@ impl ObjectWatch {
             }
             Pending::Initial(kv) => {
                 let object = self.object(kv, kv.mod_revision).await?;
-                Ok(self.selection.matches(&object).then_some(WatchEvent::Added(Shown::Object(object))))
+                Ok(self
+                    .selection
+                    .matches(&object)
+                    .then_some(WatchEvent::Added(Shown::Object(object))))
             }
             Pending::EndOfInitial(revision) => {
                 Ok(Some(WatchEvent::Bookmark { revision: revision.get(), ends_initial: true }))
