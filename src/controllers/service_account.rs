@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kontiki_api::client::{ApiType, Client};
 use kontiki_api::informer::Informer;
+use kontiki_api::resources::config_map;
 use kontiki_api::status::Status;
 
 use super::owners;
@@ -25,7 +26,6 @@ pub struct Furnishings {
     client: Client,
     namespaces: Arc<Informer<Namespace>>,
     accounts: Arc<Informer<ServiceAccount>>,
-    config_maps: Arc<Informer<ConfigMap>>,
     root_ca_pem: String,
 }
 
@@ -33,18 +33,21 @@ pub struct Furnishings {
 pub fn controller(context: &LeaderContext, begin: u64) -> Controller<Furnishings> {
     let namespaces = context.informers.of::<Namespace>();
     let accounts = context.informers.of::<ServiceAccount>();
-    let config_maps = context.informers.of::<ConfigMap>();
+    // Of those only the names: what they hold may be large, and nobody else keeps it.
+    let config_maps = context.informers.partial(&config_map::KIND);
     let reconciler = Furnishings {
         client: context.client_of("service-account-controller"),
         namespaces: Arc::clone(&namespaces),
         accounts: Arc::clone(&accounts),
-        config_maps: Arc::clone(&config_maps),
         root_ca_pem: context.settings.root_ca_pem.clone(),
     };
     Controller::new("service-account", context, begin, reconciler)
         .watch(&namespaces, |namespace| vec![owners::name(&namespace.metadata).to_owned()])
         .watch(&accounts, |account| named(&account.metadata, DEFAULT))
-        .watch(&config_maps, |map| named(&map.metadata, ROOT_CA))
+        .watch(&config_maps, |map| {
+            let is_it = &*map.name == ROOT_CA;
+            is_it.then(|| map.namespace.to_string()).into_iter().collect()
+        })
 }
 
 fn named(meta: &ObjectMeta, name: &str) -> Vec<String> {
@@ -76,18 +79,21 @@ impl Reconcile for Furnishings {
 impl Furnishings {
     async fn publish_root_ca(&self, namespace: &str) -> Result<(), ReconcileError> {
         let data = Some(BTreeMap::from([(ROOT_CA_KEY.to_owned(), self.root_ca_pem.clone())]));
-        match self.config_maps.get(namespace, ROOT_CA) {
-            None => {
+        match self.client.get::<ConfigMap>(namespace, ROOT_CA).await {
+            Err(status) if status.is_not_found() => {
                 let map =
                     ConfigMap { metadata: meta(namespace, ROOT_CA), data, ..ConfigMap::default() };
                 self.create(&map).await
             }
-            Some(map) if map.data != data => {
-                let map = ConfigMap { data, ..ConfigMap::clone(&map) };
+            Err(status) => {
+                Err(status).during(|| format!("reading config map {namespace}/{ROOT_CA}"))
+            }
+            Ok(map) if map.data != data => {
+                let map = ConfigMap { data, ..map };
                 let written = self.client.update(&map).await;
                 written.map(drop).during(|| format!("updating config map {namespace}/{ROOT_CA}"))
             }
-            Some(_) => Ok(()),
+            Ok(_) => Ok(()),
         }
     }
 
