@@ -1,29 +1,63 @@
 //! Answers: documents and refusals as HTTP responses.
 
+pub(crate) mod indent;
+
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{HeaderValue, StatusCode};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::negotiate::Format;
 use crate::status::Status;
 
+/// A document of this server's own: its text may be indented on its way out, as somebody else's,
+/// passed on, must not be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Own;
+
 /// A document in the text that the client takes.
-pub(crate) fn document(code: StatusCode, format: Format, value: &Value) -> Response {
+pub(crate) fn document(code: StatusCode, format: Format, value: &impl Serialize) -> Response {
     let text = match format {
-        Format::Json => serde_json::to_vec(value).expect("a JSON value must have a text"),
+        Format::Json => line(value),
         Format::Yaml => match serde_yaml_ng::to_string(value) {
             Ok(text) => text.into_bytes(),
             Err(error) => return Status::internal(error).into_response(),
         },
     };
-    bytes(code, format.media_type(), text)
+    let mut response = bytes(code, format.media_type(), text);
+    response.extensions_mut().insert(Own);
+    response
+}
+
+/// JSON ends its line, as Kubernetes' encoder ends it: clients' tests compare whole bodies.
+fn line(value: &impl Serialize) -> Vec<u8> {
+    let mut text = serde_json::to_vec(value).expect("a document must have a JSON text");
+    text.push(b'\n');
+    text
 }
 
 /// A JSON document.
 pub(crate) fn json(value: &Value) -> Response {
     document(StatusCode::OK, Format::Json, value)
+}
+
+/// A JSON document for people, who read it by `kubectl get --raw`.
+pub(crate) fn indented(value: &Value) -> Response {
+    let text = serde_json::to_vec_pretty(value).expect("a JSON value must have a text");
+    bytes(StatusCode::OK, Format::Json.media_type(), text)
+}
+
+/// What Go's own multiplexer answers where nothing is: no `Status`, which clients notice.
+pub(crate) fn no_such_page() -> Response {
+    let text = b"404 page not found\n".to_vec();
+    let mut response = bytes(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", text);
+    let nosniff = HeaderValue::from_static("nosniff");
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
 }
 
 /// Bytes of a media type.
@@ -39,7 +73,7 @@ pub(crate) fn bytes(code: StatusCode, media_type: &'static str, content: Vec<u8>
 impl IntoResponse for Status {
     fn into_response(self) -> Response {
         let code = StatusCode::from_u16(self.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = document(code, Format::Json, &self.to_value());
+        let mut response = document(code, Format::Json, &self);
         if let Some(seconds) = self.retry_after_seconds() {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
