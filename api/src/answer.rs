@@ -11,6 +11,7 @@ use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::codec;
 use crate::negotiate::Format;
 use crate::status::Status;
 
@@ -20,14 +21,22 @@ use crate::status::Status;
 pub(crate) struct Own;
 
 /// A document in the text that the client takes.
-pub(crate) fn document(code: StatusCode, format: Format, value: &impl Serialize) -> Response {
+pub(crate) fn document(code: StatusCode, format: Format, value: &Value) -> Response {
     let text = match format {
         Format::Json => line(value),
         Format::Yaml => match serde_yaml_ng::to_string(value) {
             Ok(text) => text.into_bytes(),
             Err(error) => return Status::internal(error).into_response(),
         },
+        Format::Protobuf => match codec::encode_protobuf(value) {
+            Some(bytes) => bytes,
+            None => return Status::internal("this kind has no protobuf form").into_response(),
+        },
     };
+    own(code, format, text)
+}
+
+fn own(code: StatusCode, format: Format, text: Vec<u8>) -> Response {
     let mut response = bytes(code, format.media_type(), text);
     response.extensions_mut().insert(Own);
     response
@@ -73,7 +82,7 @@ pub(crate) fn bytes(code: StatusCode, media_type: &'static str, content: Vec<u8>
 impl IntoResponse for Status {
     fn into_response(self) -> Response {
         let code = StatusCode::from_u16(self.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = document(code, Format::Json, &self);
+        let mut response = own(code, Format::Json, line(&self));
         if let Some(seconds) = self.retry_after_seconds() {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }

@@ -3,6 +3,8 @@
 use http::header::CONTENT_TYPE;
 
 use super::*;
+use crate::codec::{self, FieldValidation, Format, Target};
+use crate::schema::Gvk;
 
 async fn text_of(response: Response) -> String {
     let bytes = response.into_body().collect().await.expect("a body").to_bytes();
@@ -63,5 +65,29 @@ async fn a_path_that_nobody_knows_gets_no_status() {
         let answer = cluster.get(path).await;
         let message = "the server could not find the requested resource";
         assert_eq!(answer.refusal(), (404, "NotFound", message), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn who_takes_protobuf_alone_gets_it() {
+    let cluster = Cluster::start().await;
+    let made = cluster.config_map("a", json!({})).await;
+    for (path, name) in
+        [(CONFIG_MAPS.to_owned() + "/a", "ConfigMap"), (CONFIG_MAPS.to_owned(), "ConfigMapList")]
+    {
+        let request = Request::get(&path)
+            .header("accept", "application/vnd.kubernetes.protobuf")
+            .extension(Arc::new(User::authenticated("admin", &[MASTERS])))
+            .body(Body::empty())
+            .expect("a valid request");
+        let response = cluster.answer(request).await;
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/vnd.kubernetes.protobuf");
+        let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+        let gvk = Gvk::new("", "v1", name);
+        let target = Target::Kind(gvk);
+        let read = codec::decode(&bytes, Format::Protobuf, target, FieldValidation::Ignore);
+        let read = read.expect("it must be protobuf").value;
+        let one = read.pointer("/items/0").unwrap_or(&read);
+        assert_eq!(one["metadata"]["uid"], made["metadata"]["uid"]);
     }
 }
