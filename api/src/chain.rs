@@ -7,6 +7,7 @@ mod compress;
 mod deadline;
 mod impersonate;
 mod in_flight;
+mod indent;
 mod trace;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub(crate) fn around(routes: Router, api: &Arc<Api>) -> Router {
             .layer(from_fn(request_info))
             .layer(from_fn_with_state(with(), trace::filter))
             .layer(from_fn(compress::filter))
+            .layer(from_fn(indent::filter))
             .layer(from_fn_with_state(with(), deadline::filter))
             .layer(from_fn_with_state(with(), authenticate::filter))
             .layer(from_fn_with_state(with(), audit::filter))

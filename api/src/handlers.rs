@@ -28,7 +28,7 @@ use hyper::upgrade::OnUpgrade;
 use jiff::Timestamp;
 
 use crate::context::RequestContext;
-use crate::negotiate::{Form, negotiate};
+use crate::negotiate::{Form, Offer, negotiate};
 use crate::query::Query;
 use crate::registry::options::Part;
 use crate::registry::strategy::{ALL_VERBS, Kind};
@@ -64,7 +64,10 @@ pub(crate) struct Call {
 impl Call {
     /// The form in which the client takes objects of this kind.
     fn form(&self) -> Result<(Form, Shaper), Status> {
-        let form = negotiate(&self.headers, true)?;
+        let is_custom = self.kind.strategy.definition().is_some();
+        let is_textual = is_custom || self.kind.group == resource_metrics::GROUP;
+        let offer = if is_textual { Offer::Shapes } else { Offer::All };
+        let form = negotiate(&self.headers, offer)?;
         let shaper = Shaper::new(self.kind, form.shape, &self.query, Timestamp::now())?;
         Ok((form, shaper))
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http::{HeaderName, HeaderValue, StatusCode};
 use kontiki_storage::kv::{KeyRange, Kv, RangeRequest};
 
@@ -13,7 +13,6 @@ use crate::query::Query;
 use crate::registry::key;
 use crate::server::ReadyCheck;
 use crate::state::Api;
-use crate::status::Status;
 
 /// How long a check may take before it counts as failed.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -73,7 +72,7 @@ pub(crate) async fn answer(api: &Api, endpoint: &str, check: &str, query: &Query
     let checks = checks(api, endpoint);
     if !check.is_empty() {
         let Some(one) = checks.iter().find(|one| one.name() == check) else {
-            return Status::no_such_path().into_response();
+            return answer::no_such_page();
         };
         return match outcome(endpoint, &**one).await {
             Ok(()) => text(StatusCode::OK, "ok".to_owned()),

@@ -1,5 +1,8 @@
-//! In what form a client takes its answer: JSON or YAML, as the object itself, as a Table or with
-//! nothing but the metadata.
+//! In what form a client takes its answer: JSON, YAML or protobuf, as the object itself, as a Table or
+//! with nothing but the metadata.
+//!
+//! The store keeps JSON, so JSON is what costs least: a client that takes it beside protobuf, as Go's
+//! do, gets it. Protobuf is for who takes nothing else.
 
 use http::HeaderMap;
 use http::header::ACCEPT;
@@ -13,6 +16,8 @@ pub enum Format {
     Json,
     /// YAML.
     Yaml,
+    /// Kubernetes' protobuf, of kinds that are built in.
+    Protobuf,
 }
 
 impl Format {
@@ -21,6 +26,7 @@ impl Format {
         match self {
             Self::Json => "application/json",
             Self::Yaml => "application/yaml",
+            Self::Protobuf => PROTOBUF,
         }
     }
 }
@@ -54,11 +60,24 @@ impl Form {
     }
 }
 
-/// What can be answered with.
-const OFFERED: [&str; 2] = ["application/json", "application/yaml"];
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
-/// The form a client takes best; objects in a shape of their own only where `shapes` are on offer.
-pub fn negotiate(headers: &HeaderMap, is_shapeable: bool) -> Result<Form, Status> {
+/// What can be answered with; the last one only where the kind is built in.
+const OFFERED: [&str; 3] = ["application/json", "application/yaml", PROTOBUF];
+
+/// What is on offer beside JSON and YAML texts of objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offer {
+    /// Tables and metadata alone: of kinds that have no protobuf form.
+    Shapes,
+    /// Protobuf: of what is a part or an answer, not an object.
+    Protobuf,
+    /// Both.
+    All,
+}
+
+/// The form a client takes best of what is on `offer`.
+pub fn negotiate(headers: &HeaderMap, offer: Offer) -> Result<Form, Status> {
     let accepted: Vec<&str> =
         headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     if accepted.iter().all(|value| value.trim().is_empty()) {
@@ -72,10 +91,21 @@ pub fn negotiate(headers: &HeaderMap, is_shapeable: bool) -> Result<Form, Status
         .collect();
     // Stable: of equal ranges the first one wins.
     ranges.sort_by(|left, right| right.0.total_cmp(&left.0));
-    ranges
-        .iter()
-        .find_map(|(_, range)| form(range, is_shapeable))
-        .ok_or_else(|| Status::not_acceptable(&OFFERED))
+    let found = ranges.iter().find_map(|(_, range)| form(range, offer != Offer::Protobuf));
+    if let Some(form) = found {
+        return Ok(form);
+    }
+    if offer == Offer::Shapes {
+        return Err(Status::not_acceptable(&OFFERED[..2]));
+    }
+    let is_protobuf = |range: &&str| media(range) == PROTOBUF && parameter(range, "as").is_none();
+    let found = ranges.iter().map(|(_, range)| range).find(|range| is_protobuf(range));
+    let form = Form { format: Format::Protobuf, shape: Shape::Object };
+    found.map(|_| form).ok_or_else(|| Status::not_acceptable(&OFFERED))
+}
+
+fn media(range: &str) -> &str {
+    range.split(';').next().unwrap_or_default().trim()
 }
 
 fn quality(range: &str) -> f32 {
@@ -90,8 +120,7 @@ fn parameter<'a>(range: &'a str, name: &str) -> Option<&'a str> {
 }
 
 fn form(range: &str, is_shapeable: bool) -> Option<Form> {
-    let media = range.split(';').next().unwrap_or_default().trim();
-    let format = match media {
+    let format = match media(range) {
         "*/*" | "application/*" | "application/json" => Format::Json,
         "application/yaml" => Format::Yaml,
         _ => return None,
@@ -118,31 +147,38 @@ fn form(range: &str, is_shapeable: bool) -> Option<Form> {
 mod tests {
     use super::*;
 
-    fn of(accept: &str, is_shapeable: bool) -> Result<Form, u16> {
+    fn of(accept: &str, offer: Offer) -> Result<Form, u16> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, accept.parse().expect("a valid header"));
-        negotiate(&headers, is_shapeable).map_err(|status| status.code())
+        negotiate(&headers, offer).map_err(|status| status.code())
     }
 
     #[test]
     fn the_first_best_range_wins() {
         let json = Form { format: Format::Json, shape: Shape::Object };
         let yaml = Form { format: Format::Yaml, shape: Shape::Object };
+        let protobuf = Form { format: Format::Protobuf, shape: Shape::Object };
         let table = Form { format: Format::Json, shape: Shape::Table("v1") };
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
-        for (accept, is_shapeable, expected) in [
-            ("", true, Ok(json)),
-            ("*/*", true, Ok(json)),
-            (kubectl, true, Ok(table)),
-            (kubectl, false, Ok(json)),
-            ("application/json;q=0.5,application/yaml", true, Ok(yaml)),
-            ("application/vnd.kubernetes.protobuf,application/json", true, Ok(json)),
-            ("application/vnd.kubernetes.protobuf", true, Err(406)),
-            ("application/json;as=Table;v=v2;g=meta.k8s.io", true, Err(406)),
-            ("application/json;as=Table;v=v1;g=meta.k8s.io", false, Err(406)),
-            ("text/html", true, Err(406)),
+        for (accept, offer, expected) in [
+            ("", Offer::All, Ok(json)),
+            ("*/*", Offer::All, Ok(json)),
+            (kubectl, Offer::All, Ok(table)),
+            (kubectl, Offer::Protobuf, Ok(json)),
+            ("application/json;q=0.5,application/yaml", Offer::All, Ok(yaml)),
+            ("application/vnd.kubernetes.protobuf,application/json", Offer::All, Ok(json)),
+            ("application/vnd.kubernetes.protobuf", Offer::All, Ok(protobuf)),
+            ("application/vnd.kubernetes.protobuf", Offer::Shapes, Err(406)),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io",
+                Offer::All,
+                Err(406),
+            ),
+            ("application/json;as=Table;v=v2;g=meta.k8s.io", Offer::All, Err(406)),
+            ("application/json;as=Table;v=v1;g=meta.k8s.io", Offer::Protobuf, Err(406)),
+            ("text/html", Offer::All, Err(406)),
         ] {
-            assert_eq!(of(accept, is_shapeable), expected, "{accept}");
+            assert_eq!(of(accept, offer), expected, "{accept}");
         }
     }
 }

@@ -67,9 +67,8 @@ async fn resource(
         Some(kind) => Some(kind),
         None => crd::look(&api.registry, &path.group, &path.version, &path.resource).await?,
     };
-    let kind = found
-        .filter(|kind| kind.is_namespaced() || path.namespace.is_empty())
-        .ok_or_else(Status::no_such_path)?;
+    let found = found.filter(|kind| kind.is_namespaced() || path.namespace.is_empty());
+    let Some(kind) = found else { return nothing_of(&api, &path.group) };
     if kind.is_namespaced() && path.namespace.is_empty() && !path.name.is_empty() {
         return Err(Status::no_such_path());
     }
@@ -82,6 +81,15 @@ async fn resource(
     } else {
         handlers::subresource(call).await
     }
+}
+
+/// Nothing is there: a `Status` says so for the groups built in, whose paths upstream's own router
+/// knows, and Go's multiplexer for all others.
+fn nothing_of(api: &Api, group: &str) -> Result<Response, Status> {
+    if api.registry.scheme().built_in().iter().any(|kind| kind.group == group) {
+        return Err(Status::no_such_path());
+    }
+    Ok(answer::no_such_page())
 }
 
 async fn other(
@@ -121,16 +129,20 @@ async fn other(
             answer::json(&api.tokens.discovery(&api.config.advertise_address))
         }
         ["openid", "v1", "jwks"] => handlers::jwks(api).await?,
-        [] => handlers::root(api),
-        ["version"] => answer::json(&version::document()),
+        [] | ["index.html"] => handlers::root(api),
+        ["version"] => answer::indented(&version::document()),
         ["metrics"] => api.metrics.answer()?,
         ["kontiki", "v1", "network"] => {
             handlers::node_network(api, &ctx.shared_user(), query).await?
         }
         ["kontiki", "v1", "status"] => handlers::cluster_status(api).await?,
         ["openapi", rest @ ..] => handlers::openapi(api, rest, query, headers).await?,
-        ["api" | "apis", ..] => handlers::discovery(api, &segments, headers)?,
-        _ => return Err(Status::no_such_path()),
+        ["api", ..] => {
+            handlers::discovery(api, &segments, headers).map_or_else(|| nothing_of(api, ""), Ok)?
+        }
+        ["apis", group @ ..] => handlers::discovery(api, &segments, headers)
+            .map_or_else(|| nothing_of(api, group.first().copied().unwrap_or_default()), Ok)?,
+        _ => return Ok(answer::no_such_page()),
     };
     if !matches!(*method, Method::GET | Method::HEAD) {
         return Err(Status::method_not_allowed());

@@ -190,6 +190,10 @@ impl Agent {
             checkpoint,
             timers: self.config.timers.clone(),
             pulls: Semaphore::new(PULLS_MAX),
+            archived: match self.config.registry_mirror {
+                Some(_) => BTreeSet::new(),
+                None => self.kept_images.clone(),
+            },
         });
         let reporter = NodeReporter {
             config: self.config.clone(),

@@ -126,8 +126,12 @@ impl NodeReporter {
         let mut labels = self.config.labels.clone();
         let name = &self.config.node_name;
         labels.insert("kubernetes.io/hostname".to_owned(), name.clone());
-        labels.insert("kubernetes.io/os".to_owned(), "linux".to_owned());
-        labels.insert("kubernetes.io/arch".to_owned(), system::architecture().to_owned());
+        // The old names are still what selectors of many charts go by, so upstream keeps both.
+        for prefix in ["", "beta."] {
+            let architecture = system::architecture().to_owned();
+            labels.insert(format!("{prefix}kubernetes.io/os"), "linux".to_owned());
+            labels.insert(format!("{prefix}kubernetes.io/arch"), architecture);
+        }
         let folder = self.paths.local_volumes().display().to_string();
         let taints = &self.config.taints;
         Node {

@@ -85,6 +85,8 @@ pub struct Context {
     pub timers: Timers,
     /// Bounds pulls at the same time.
     pub pulls: Semaphore,
+    /// Names of images from archives, which stand in for a registry: no pull fetches anything newer.
+    pub archived: BTreeSet<String>,
 }
 
 /// What a worker is told.

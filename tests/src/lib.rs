@@ -7,6 +7,7 @@
 //! tests/cluster.rs      real processes on real disks: killed, paused, started again
 //! tests/etcd.rs        the etcd API, answer by answer beside a real etcd
 //! tests/faults.rs       damaged, full, foreign, doubly used: each refused in so many words
+//! tests/clients.rs      Helm, the Python and the JavaScript library, unmodified
 //! tests/e2e.rs          kubectl, containerd, and all of it at once
 //! ```
 //!

@@ -4,7 +4,6 @@ use std::io;
 
 use axum::response::Response;
 use bytes::Bytes;
-use http::StatusCode;
 use kontiki_storage::kv::{KeyValue, Revision};
 use serde_json::Value;
 
@@ -24,7 +23,7 @@ const PART_BYTES: usize = 64 << 10;
 pub(super) fn object(kind: &'static Kind, kv: &KeyValue) -> Result<Response, Status> {
     let mut text = Vec::new();
     append(&mut text, kind, kv, Type::Said)?;
-    Ok(answer::bytes(StatusCode::OK, "application/json", text))
+    Ok(answer::own_text(text))
 }
 
 /// A page of objects.
@@ -32,7 +31,7 @@ pub(super) fn list(kind: &'static Kind, list: StoredList) -> Result<Response, St
     let mut parts = Parts::new(kind, list);
     let first = parts.next().transpose()?.unwrap_or_default();
     if parts.is_over {
-        return Ok(answer::bytes(StatusCode::OK, "application/json", first));
+        return Ok(answer::own_text(first));
     }
     let rest = parts.map(|part| {
         part.map(Bytes::from).map_err(|status| {
@@ -40,8 +39,9 @@ pub(super) fn list(kind: &'static Kind, list: StoredList) -> Result<Response, St
             io::Error::other(status.to_string())
         })
     });
-    let all = std::iter::once(Ok(Bytes::from(first))).chain(rest);
-    Ok(answer::parts("application/json", futures_util::stream::iter(all)))
+    let end = std::iter::once(Ok(Bytes::from_static(b"\n")));
+    let all = std::iter::once(Ok(Bytes::from(first))).chain(rest).chain(end);
+    Ok(answer::parts(futures_util::stream::iter(all)))
 }
 
 /// A line of a watch; `None` where the object has to be decoded for it.

@@ -16,29 +16,26 @@ use crate::query::Query;
 use crate::state::Api;
 use crate::status::Status;
 
-/// `/api`, `/apis` and what is below them without being a resource.
-pub(crate) fn discovery(
-    api: &Api,
-    segments: &[&str],
-    headers: &HeaderMap,
-) -> Result<Response, Status> {
+/// `/api`, `/apis` and what is below them without being a resource; nothing for other paths.
+pub(crate) fn discovery(api: &Api, segments: &[&str], headers: &HeaderMap) -> Option<Response> {
     let path = match *segments {
         ["api"] => Path::Api,
         ["apis"] => Path::Apis,
         ["api", version] => Path::GroupVersion("", version),
         ["apis", group] => Path::Group(group),
         ["apis", group, version] => Path::GroupVersion(group, version),
-        _ => return Err(Status::no_such_path()),
+        _ => return None,
     };
     let accept = header(headers, &ACCEPT);
     let discovery = api.described().discovery;
-    let document = discovery.document(path, &accept).ok_or_else(Status::no_such_path)?;
+    let document = discovery.document(path, &accept)?;
     let mut response = tagged(&document.etag, document.content_type, headers, || {
         Body::from(document.body.clone())
     });
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public"));
     response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
-    Ok(response)
+    response.extensions_mut().insert(answer::Own);
+    Some(response)
 }
 
 /// `/`: where something can be read that is no object.
@@ -57,7 +54,7 @@ pub(crate) fn root(api: &Api) -> Response {
     let mut paths = api.described().discovery.paths();
     paths.extend(others.map(str::to_owned));
     paths.sort_unstable();
-    answer::json(&json!({ "paths": paths }))
+    answer::indented(&json!({ "paths": paths }))
 }
 
 /// `/openapi/v2`, `/openapi/v3` and the documents behind it.
@@ -74,29 +71,22 @@ pub(crate) async fn openapi(
     // The first to ask waits while the documents are made, which takes the processor for a while.
     tokio::task::spawn_blocking(move || specification(&documents, &path, &hash, &headers))
         .await
-        .map_err(Status::internal)?
+        .map_err(Status::internal)
 }
 
-fn specification(
-    documents: &OpenApi,
-    path: &str,
-    hash: &str,
-    headers: &HeaderMap,
-) -> Result<Response, Status> {
+fn specification(documents: &OpenApi, path: &str, hash: &str, headers: &HeaderMap) -> Response {
     if path == "v3" {
         let index = documents.index();
         let body = || Body::from(index.body.clone());
-        return Ok(tagged(&index.etag, index.content_type, headers, body));
+        return tagged(&index.etag, index.content_type, headers, body);
     }
     let packed = match path {
-        "v2" => documents.v2(&header(headers, &ACCEPT)),
-        _ => path
-            .strip_prefix("v3/")
-            .and_then(|path| documents.group_version(path))
-            .ok_or_else(Status::no_such_path)?,
+        "v2" => Some(documents.v2(&header(headers, &ACCEPT))),
+        _ => path.strip_prefix("v3/").and_then(|path| documents.group_version(path)),
     };
+    let Some(packed) = packed else { return answer::no_such_page() };
     if !hash.is_empty() && hash != packed.hash() {
-        return Ok(moved(path, packed.hash()));
+        return moved(path, packed.hash());
     }
     let takes_gzip = crate::chain::takes_gzip(headers);
     let mut response = tagged(&packed.etag(), packed.content_type(), headers, || {
@@ -116,7 +106,7 @@ fn specification(
             headers.insert(EXPIRES, expires);
         }
     }
-    Ok(response)
+    response
 }
 
 /// The document behind an old hash is elsewhere now.

@@ -15,7 +15,7 @@ use crate::authn::User;
 use crate::authz::node::node_of;
 use crate::authz::{Attributes, AuthorizationConfig, Decision, ResourceAttributes, decide_seated};
 use crate::context::RequestContext;
-use crate::negotiate::negotiate;
+use crate::negotiate::{Offer, negotiate};
 use crate::object::Object;
 use crate::selectors::LabelSelector;
 use crate::state::Api;
@@ -26,7 +26,7 @@ pub(super) async fn create(mut call: Call) -> Result<Response, Status> {
     let gvk = body::gvk(call.kind);
     let mut object = body::object(&mut call, gvk).await?;
     let Call { api, ctx, kind, path, headers, .. } = call;
-    let form = negotiate(&headers, false)?;
+    let form = negotiate(&headers, Offer::Protobuf)?;
     let status = match kind.kind {
         "SelfSubjectReview" => json!({ "userInfo": user_info(ctx.user()) }),
         "TokenReview" => token(&api, &object).await?,

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Call, body, connect, log, proxy, read, token, write};
 use crate::answer;
 use crate::fields::{self, Place};
-use crate::negotiate::negotiate;
+use crate::negotiate::{Offer, negotiate};
 use crate::object::Object;
 use crate::registry::options::Part;
 use crate::request_info::Verb;
@@ -51,7 +51,7 @@ pub(crate) async fn subresource(call: Call) -> Result<Response, Status> {
 }
 
 async fn scale(mut call: Call) -> Result<Response, Status> {
-    let form = negotiate(&call.headers, false)?;
+    let form = negotiate(&call.headers, Offer::Protobuf)?;
     let registry = Arc::clone(&call.api.registry);
     let (namespace, name) = (call.path.namespace.clone(), call.path.name.clone());
     let scale = match call.path.verb {
@@ -78,7 +78,7 @@ async fn scale(mut call: Call) -> Result<Response, Status> {
 async fn bind(mut call: Call) -> Result<Response, Status> {
     let binding = body::object(&mut call, Gvk::new("", "v1", "Binding")).await?;
     let Call { api, ctx, kind, path, headers, .. } = call;
-    let form = negotiate(&headers, false)?;
+    let form = negotiate(&headers, Offer::Protobuf)?;
     check_name(&binding, &path.name)?;
     api.registry.bind(&ctx, kind, &path.namespace, &path.name, &binding).await?;
     Ok(answer::document(StatusCode::CREATED, form.format, &Status::created().to_value()))
@@ -88,7 +88,7 @@ async fn bind(mut call: Call) -> Result<Response, Status> {
 pub(super) async fn bind_named(mut call: Call) -> Result<Response, Status> {
     let binding = body::object(&mut call, Gvk::new("", "v1", "Binding")).await?;
     let Call { api, ctx, path, headers, .. } = call;
-    let form = negotiate(&headers, false)?;
+    let form = negotiate(&headers, Offer::Protobuf)?;
     let (name, namespace) = (binding.name(), binding.namespace());
     if !namespace.is_empty() && namespace != path.namespace {
         let why = "the namespace of the provided object does not match the namespace sent on the \
@@ -107,7 +107,7 @@ pub(super) async fn bind_named(mut call: Call) -> Result<Response, Status> {
 async fn evict(mut call: Call) -> Result<Response, Status> {
     let eviction = body::object(&mut call, Gvk::new("policy", "v1", "Eviction")).await?;
     let Call { api, ctx, kind, path, headers, .. } = call;
-    let form = negotiate(&headers, false)?;
+    let form = negotiate(&headers, Offer::Protobuf)?;
     check_name(&eviction, &path.name)?;
     let options = body::options_of(eviction.at("/deleteOptions").unwrap_or(&Value::Null))?;
     api.registry.evict(&ctx, kind, &path.namespace, &path.name, &eviction, &options).await?;

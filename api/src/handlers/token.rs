@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Call, body};
 use crate::admission::{Admit, Operation};
 use crate::answer;
-use crate::negotiate::negotiate;
+use crate::negotiate::{Offer, negotiate};
 use crate::object::Object;
 use crate::registry::seconds as timestamp;
 use crate::schema::Gvk;
@@ -22,7 +22,7 @@ const SECONDS_DEFAULT: i64 = 3600;
 pub(super) async fn create(mut call: Call) -> Result<Response, Status> {
     let mut request = body::object(&mut call, Gvk::new(GROUP, "v1", "TokenRequest")).await?;
     let Call { api, ctx, kind, path, headers, .. } = call;
-    let form = negotiate(&headers, false)?;
+    let form = negotiate(&headers, Offer::Protobuf)?;
     check(&request, &path.name)?;
     request.set_default(&["spec", "expirationSeconds"], SECONDS_DEFAULT);
     let account = api.registry.get(&ctx, kind, &path.namespace, &path.name).await?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
-use http::Request;
+use http::{Request, StatusCode};
 use reqwest::Url;
 use serde_json::Value;
 use tower::ServiceExt as _;
@@ -33,6 +33,9 @@ impl ApiServer {
         let answer = serde_json::from_slice::<Value>(&text);
         if code.is_success() {
             return answer.map_err(Status::internal);
+        }
+        if code == StatusCode::NOT_FOUND && answer.is_err() {
+            return Err(Status::no_such_path());
         }
         let message = answer.ok().and_then(|refusal| Some(refusal["message"].as_str()?.to_owned()));
         let message = message.unwrap_or_else(|| String::from_utf8_lossy(&text).trim().to_owned());

@@ -4,6 +4,7 @@ mod aggregating;
 mod applying;
 mod auditing;
 mod authorizing;
+mod bodies;
 mod custom;
 mod deleting;
 mod evicting;

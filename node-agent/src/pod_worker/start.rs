@@ -153,6 +153,12 @@ async fn ensure_image(job: &Job, definition: &ContainerDef) -> Result<Image, Sta
     };
     let pull_error = |error: crate::runtime::RuntimeError| StartError::Pull(error.message);
     let present = context.runtime.image(name).await.map_err(pull_error)?;
+    let policy = match &present {
+        Some(image) if image.tags.iter().any(|tag| context.archived.contains(tag)) => {
+            PullPolicy::IfNotPresent
+        }
+        _ => policy,
+    };
     match (present, policy) {
         (Some(image), PullPolicy::IfNotPresent | PullPolicy::Never) => {
             let text = format!("Container image {name:?} already present on machine");

@@ -191,6 +191,7 @@ impl Lab {
             catalog: Arc::new(RwLock::new(catalog)),
             timers,
             pulls: Semaphore::new(1),
+            archived: ["archived".to_owned()].into(),
         });
         let pod = serde_json::from_value(json!({
             "metadata": { "name": "p", "namespace": "ns", "uid": "u" }, "spec": spec,

@@ -179,6 +179,14 @@ async fn each_pull_policy_asks_the_registry_as_often_as_it_must() {
 }
 
 #[tokio::test]
+async fn an_image_from_an_archive_is_not_asked_of_a_registry_even_when_it_is_the_latest() {
+    let lab = Lab::with(&["archived"], &one(&json!({ "image": "archived" })));
+    let _worker = lab.start();
+    lab.until("it runs", || lab.phase() == "Running").await;
+    assert_eq!(lab.runtime.pulls(), 0);
+}
+
+#[tokio::test]
 async fn what_keeps_a_container_from_starting_is_told_by_its_reason() {
     let env = json!({ "env": [{ "name": "A", "valueFrom":
         { "configMapKeyRef": { "name": "m", "key": "k" } } }] });

