@@ -293,6 +293,20 @@ mod tests {
     }
 
     #[test]
+    fn no_kind_that_is_shown_as_it_is_stored_presents_it_otherwise() {
+        let stored = json!({
+            "apiVersion": "v1", "kind": "Any", "metadata": { "name": "a" },
+            "spec": { "replicas": 1 }, "status": {}, "count": 2, "note": "n", "message": "m",
+        });
+        let stored = Object::new(stored).unwrap();
+        for kind in crate::resources::KINDS.iter().filter(|kind| kind.strategy.shows_as_stored()) {
+            let mut shown = stored.clone();
+            kind.strategy.present(&mut shown);
+            assert_eq!(shown, stored, "{}", kind.kind);
+        }
+    }
+
+    #[test]
     fn managed_fields_are_left_out_wherever_they_stand() {
         for (stored, expected) in [
             (r#"{"metadata":{"managedFields":[{"a":"}"}]}}"#, r#"{"metadata":{}}"#),
