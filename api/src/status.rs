@@ -227,11 +227,14 @@ impl Status {
         Self::new(400, Reason::BadRequest, message)
     }
 
-    /// 422: the request was understood and cannot be carried out on this object.
+    /// 422: the request was understood and cannot be carried out on this object. `why` is for the log:
+    /// Kubernetes keeps it to itself, and clients compare the message.
     pub fn unprocessable(why: impl fmt::Display) -> Self {
-        let message =
-            format!("the server rejected our request due to an error in our request: {why}");
-        Self::new(422, Reason::Invalid, message)
+        tracing::debug!(%why, "a request cannot be carried out");
+        let message = "the server rejected our request due to an error in our request";
+        let mut status = Self::new(422, Reason::Invalid, message);
+        status.0.details = Some(Details::default());
+        status
     }
 
     /// 405: this resource does not have that verb.

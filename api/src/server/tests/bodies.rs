@@ -35,6 +35,22 @@ async fn a_refusal_has_the_bytes_that_kubernetes_sends() {
 }
 
 #[tokio::test]
+async fn a_json_patch_that_does_not_fit_is_refused_with_no_further_word() {
+    let cluster = Cluster::start().await;
+    cluster.config_map("a", json!({})).await;
+    let body = json!([{ "op": "replace", "path": "/data/no", "value": "x" }]);
+    let (path, media) = (format!("{CONFIG_MAPS}/a"), "application/json-patch+json");
+    let body = body.to_string().into_bytes();
+    let response = cluster.send(Method::PATCH, &path, media, body).await;
+    assert_eq!(
+        text_of(response).await,
+        "{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"metadata\":{},\"status\":\"Failure\",\
+         \"message\":\"the server rejected our request due to an error in our request\",\
+         \"reason\":\"Invalid\",\"details\":{},\"code\":422}\n"
+    );
+}
+
+#[tokio::test]
 async fn curl_gets_indented_documents_and_clients_one_line() {
     let cluster = Cluster::start().await;
     let path = "/api/v1/namespaces/default";
