@@ -16,6 +16,7 @@ mod authentication;
 mod authorization;
 pub mod bench;
 pub mod chaos;
+pub mod check;
 mod cloud;
 pub mod down;
 pub mod hollow;
@@ -86,6 +87,8 @@ pub enum Verb {
     Down(down::Flags),
     /// Say how each server of a cluster is.
     Status(status::Flags),
+    /// Try a running cluster against the CIS benchmark's items for control planes.
+    Check(check::Flags),
     /// Run one server of the control plane.
     Server(server::Flags),
     /// Run one node's agent.
@@ -122,6 +125,7 @@ fn run(cli: Cli) -> ExitCode {
         Verb::Up(flags) => up::run(&cli.global, flags),
         Verb::Down(flags) => down::run(&flags),
         Verb::Status(flags) => status::run(&flags),
+        Verb::Check(flags) => check::run(&flags),
         Verb::Server(flags) => server::run(flags),
         Verb::Agent(flags) => agent::run(flags),
         Verb::Member(flags) => member::run(flags),

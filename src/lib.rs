@@ -55,4 +55,5 @@ pub mod up;
 
 pub mod bench;
 pub mod chaos;
+pub mod check;
 pub mod hollow;

@@ -298,6 +298,7 @@ fn make_api(
             Scope::Store => Surface::Members,
         },
         cluster_id: identity.record.cluster_id.clone(),
+        advertise_address: server.api_url().trim_start_matches("https://").to_owned(),
         client_ca_pem: Some(ca_pem.clone()),
         kubelet: Some(KubeletIdentity {
             cert_pem: kubelet.cert_pem,

@@ -72,7 +72,7 @@ mod tests {
         let background = Threads::start("background").unwrap();
         let (stop, until_stop) = sync_channel::<()>(1);
         // Blocks its thread, as a long computation does.
-        background.handle().spawn(async move { drop(until_stop.recv()) });
+        background.handle().spawn(async move { until_stop.recv() });
         tokio::time::timeout(Duration::from_secs(5), tokio::time::sleep(Duration::from_millis(1)))
             .await
             .expect("the serving thread must be free");

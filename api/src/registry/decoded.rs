@@ -14,8 +14,9 @@ use crate::object::Object;
 use crate::spliced;
 use crate::status::Status;
 
-/// How many objects are kept: watchers are told of an event at nearly the same time.
-const PLACES: usize = 256;
+/// How many objects are kept: watchers are told of an event at nearly the same time, and the object
+/// before it was that of an event not long ago.
+const PLACES: usize = 1024;
 
 /// The objects, each at the place that its revision says.
 pub(super) struct Decoded {
