@@ -76,8 +76,6 @@ struct Server {
     peers: Layer,
     /// Where the leader's tasks and all informers run.
     background: Threads,
-    /// Where the node runs.
-    raft: Threads,
 }
 
 /// Tasks that are stopped together.
@@ -119,10 +117,7 @@ impl Server {
     async fn start(config: ServerConfig) -> anyhow::Result<Self> {
         let listeners = Listeners::bind(&config).await?;
         let identity = Identity::establish(&config).await?;
-        let identity = Arc::new(identity);
-        let raft = Threads::start("raft")?;
-        let starting = (config.clone(), Arc::clone(&identity));
-        let node = raft.run(async move { start_node(&starting.0, &starting.1).await }).await??;
+        let node = start_node(&config, &identity).await?;
         check_kept(&node, &identity, &config).await?;
         if identity.record.founder && !node.is_initialized().await? {
             let members = [(identity.record.node_id, member(&config))].into();
@@ -131,9 +126,10 @@ impl Server {
         let mut peers = Layer::new();
         let serving_peers = node.clone();
         let token = peers.token.clone();
-        let serve =
-            async move { serving_peers.serve(listeners.raft, token).await.context("serve peers") };
-        peers.tasks.spawn_on(serve, raft.handle());
+        peers.tasks.spawn(async move {
+            serving_peers.serve(listeners.raft, token).await.context("serve peers")
+        });
+        let identity = Arc::new(identity);
         let background = Threads::start("background")?;
         let api = Arc::new(background.within(|| make_api(&node, &identity, &config))?);
         let mut serving = Layer::new();
@@ -178,7 +174,7 @@ impl Server {
             api = config.api_url(),
             "server started"
         );
-        Ok(Self { node, upper, serving, peers, background, raft })
+        Ok(Self { node, upper, serving, peers, background })
     }
 
     /// Until it is told to stop, or a part of it ends.
@@ -200,7 +196,7 @@ impl Server {
         if tokio::time::timeout(NODE_PATIENCE, self.node.stop()).await.is_err() {
             error!("raft did not end within {NODE_PATIENCE:?}");
         }
-        drop((self.background, self.raft));
+        drop(self.background);
         info!("server stopped");
     }
 }

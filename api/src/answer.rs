@@ -12,10 +12,21 @@ use http::header::{
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::codec;
 use crate::negotiate::Format;
 use crate::status::Status;
+
+/// Does what takes long in one piece, such as encoding thousands of objects: what waits behind it on
+/// this thread, raft perhaps, goes on on another. A leader that deleted 10,000 pods at once lost its
+/// lead by its answer.
+pub(crate) fn at_length<T>(act: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(act),
+        _ => act(),
+    }
+}
 
 /// A document of this server's own: its text may be indented on its way out, as somebody else's,
 /// passed on, must not be.

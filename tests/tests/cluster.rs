@@ -1,6 +1,9 @@
 //! Real processes on real disks: three servers under `kontiki up`, killed, paused, started again.
 //! Each test is one story, told from the start of a cluster to its end.
 
+use std::collections::BTreeMap;
+use std::fs::{Permissions, set_permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::Duration;
 
@@ -102,6 +105,35 @@ fn a_server_of_the_store_alone_is_an_etcd_with_nothing_in_it_and_without_kuberne
         assert_eq!(ask("/livez"), "200");
         assert_ne!(ask("/api/v1/namespaces"), "200");
     }
+}
+
+#[test]
+fn the_items_of_the_benchmark_hold_but_for_those_that_the_operator_has_to_configure() {
+    let up = Up::start(SERVERS);
+    let verdicts = || -> BTreeMap<String, String> {
+        let checked = up.kontiki(&["check", "-o", "json"]);
+        let said: Value = serde_json::from_slice(&checked.stdout).expect("it must say JSON");
+        let findings = said["findings"].as_array().expect("there must be findings");
+        let text =
+            |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+        findings.iter().map(|one| (text(one, "id"), text(one, "verdict"))).collect()
+    };
+    let found = verdicts();
+    let failed: Vec<&str> =
+        found.iter().filter(|(_, verdict)| *verdict == "FAIL").map(|(id, _)| &**id).collect();
+    assert_eq!(
+        failed,
+        ["1.2.16", "1.2.17", "1.2.18", "1.2.19", "3.2.1"],
+        "no audit log is asked for"
+    );
+    for tried in ["1.2.1", "1.2.6", "1.2.7", "1.2.8", "1.2.12", "1.2.13", "1.2.27", "1.2.29", "2.5"]
+    {
+        assert_eq!(found[tried], "PASS", "{tried}");
+    }
+
+    let kubeconfig = up.data_dir.join("kubeconfig");
+    set_permissions(&kubeconfig, Permissions::from_mode(0o644)).expect("it must be ours");
+    assert_eq!(verdicts()["1.1.13"], "FAIL", "everybody can be the administrator");
 }
 
 #[test]

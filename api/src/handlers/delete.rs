@@ -33,5 +33,5 @@ pub(super) async fn delete_collection(mut call: Call) -> Result<Response, Status
         api.registry.delete_collection(&ctx, kind, &path.namespace, &list, &options).await?;
     let resource_version = api.registry.kv().revision().get();
     let list = ObjectList { items, resource_version, ..ObjectList::default() };
-    Ok(answer::document(StatusCode::OK, form.format, &shaper.list(list)))
+    Ok(super::read::listed(list, form, shaper))
 }

@@ -5,7 +5,13 @@ use http::StatusCode;
 
 use super::{Call, copied};
 use crate::answer;
+use crate::negotiate::Form;
+use crate::registry::options::ObjectList;
+use crate::shape::Shaper;
 use crate::status::Status;
+
+/// Lists of more objects take milliseconds to encode.
+const LONG: usize = 200;
 
 pub(super) async fn get(call: Call) -> Result<Response, Status> {
     let (form, shaper) = call.form()?;
@@ -31,5 +37,12 @@ pub(super) async fn list(call: Call) -> Result<Response, Status> {
         return copied::list(kind, list);
     }
     let list = api.registry.list(&ctx, kind, &path.namespace, &options).await?;
-    Ok(answer::document(StatusCode::OK, form.format, &shaper.list(list)))
+    Ok(listed(list, form, shaper))
+}
+
+/// A page of objects as the client takes it.
+pub(super) fn listed(list: ObjectList, form: Form, shaper: Shaper) -> Response {
+    let is_long = list.items.len() > LONG;
+    let encode = move || answer::document(StatusCode::OK, form.format, &shaper.list(list));
+    if is_long { answer::at_length(encode) } else { encode() }
 }

@@ -11,8 +11,9 @@ use crate::object::Object;
 use crate::selectors::Selection;
 use crate::status::Status;
 
-/// How many keys are read at once where a selector decides which of them count.
-const SELECT_CHUNK: u64 = 500;
+/// How many keys are read and decoded at once, where a selector decides which of them count or all
+/// are wanted: others get their turn between.
+const CHUNK: u64 = 500;
 
 /// A page of objects as the store has them.
 pub(crate) struct StoredList {
@@ -100,11 +101,11 @@ impl Registry {
         let mut revision = start.revision;
         while let Some(from) = next.take() {
             let wanted = options.limit.saturating_sub(list.items.len() as u64);
-            let limit = if options.limit == 0 { 0 } else { chunk(wanted, &selection) };
+            let limit = if options.limit == 0 { CHUNK } else { chunk(wanted, &selection) };
             let request = RangeRequest {
                 revision,
                 limit,
-                consistency: start.consistency,
+                consistency: revision.map_or(start.consistency, Consistency::NotOlderThan),
                 ..RangeRequest::new(KeyRange::between(from, end_of(&folder)))
             };
             let response = self.page(request, &start, &folder, options).await?;
@@ -112,6 +113,7 @@ impl Registry {
             list.resource_version = at.get();
             let converted = self.of_response(kind, &response).await?;
             next = take(&mut list, &response, converted, options, &selection, &folder, at)?;
+            tokio::task::yield_now().await;
         }
         Ok(list)
     }
@@ -296,7 +298,7 @@ pub(super) fn consistency(freshness: Freshness) -> Consistency {
 }
 
 fn chunk(wanted: u64, selection: &Selection) -> u64 {
-    if selection.is_everything() { wanted } else { wanted.max(SELECT_CHUNK) }
+    if selection.is_everything() { wanted } else { wanted.max(CHUNK) }
 }
 
 /// The first key after a folder, whose name ends with a slash.
