@@ -27,11 +27,7 @@ const DRY_RUN: &str = "dryRun=All";
 /// Tries the items that the API itself answers for.
 pub(super) async fn check(target: &Target) -> anyhow::Result<Vec<Finding>> {
     let mut findings = vec![
-        refused(
-            ANONYMOUS,
-            StatusCode::UNAUTHORIZED,
-            &target.get_as_nobody(NAMESPACES, None).await?,
-        ),
+        anonymous(&target.get_as_nobody(NAMESPACES, None).await?),
         refused(
             LOOKUP,
             StatusCode::UNAUTHORIZED,
@@ -59,20 +55,28 @@ fn refused(item: Item, code: StatusCode, answer: &Answer) -> Finding {
     item.judge(answer.code == code, answer.said())
 }
 
-/// RBAC gives its reasons.
+/// What a binding gives is allowed; that it is not to others, 1.2.6 shows.
 async fn rbac(target: &Target) -> anyhow::Result<Finding> {
+    let user = "system:kube-scheduler";
     let review = json!({
         "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
-        "spec": {
-            "user": "system:kube-scheduler",
-            "resourceAttributes": { "verb": "list", "resource": "pods" },
-        },
+        "spec": { "user": user, "resourceAttributes": { "verb": "list", "resource": "pods" } },
     });
     let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
-    let answer = target.post(path, &review).await?;
-    let reason = answer.document["status"]["reason"].as_str().unwrap_or_default();
-    let said = if reason.is_empty() { answer.said() } else { reason.to_owned() };
-    Ok(RBAC.judge(reason.starts_with("RBAC: allowed by"), said))
+    let is_allowed = target.post(path, &review).await?.document["status"]["allowed"] == true;
+    let path = format!("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{user}");
+    let binding = target.get(&path).await?;
+    let may = if is_allowed { "may" } else { "may not" };
+    let said = format!("{user} {may} list pods; its ClusterRoleBinding: {}", binding.said());
+    Ok(RBAC.judge(is_allowed && binding.code.is_success(), said))
+}
+
+/// As nobody known, one is refused; not to be anybody at all is better.
+fn anonymous(answer: &Answer) -> Finding {
+    match answer.code {
+        StatusCode::FORBIDDEN => ANONYMOUS.found(Verdict::Warn, answer.said()),
+        _ => refused(ANONYMOUS, StatusCode::UNAUTHORIZED, answer),
+    }
 }
 
 async fn admission(target: &Target) -> anyhow::Result<Vec<Finding>> {

@@ -95,6 +95,12 @@ impl Target {
         Ok(answer.status())
     }
 
+    /// A POST without a certificate to any address, and the document it is answered with.
+    pub async fn post_to(&self, url: &str, body: &Value) -> anyhow::Result<Value> {
+        let request = self.nobody.post(url).body(body.to_string()).timeout(DEADLINE);
+        client::json_answer(request.send().await.map_err(client::why)?).await
+    }
+
     async fn ask(
         &self,
         client: &reqwest::Client,

@@ -40,8 +40,7 @@ async fn encrypted(target: &Target) -> anyhow::Result<Finding> {
     let (from, to) = ("/registry/secrets/", "/registry/secrets0");
     let ask = json!({ "key": BASE64.encode(from), "range_end": BASE64.encode(to), "limit": 1 });
     let url = format!("http://{}/v3/kv/range", server.etcd);
-    let asked = reqwest::Client::new().post(&url).body(ask.to_string()).timeout(DEADLINE).send();
-    let answer = client::json_answer(asked.await.map_err(client::why)?).await;
+    let answer = target.post_to(&url, &ask).await;
     let answer = answer.with_context(|| format!("read a Secret of {}", server.name))?;
     let kv = &answer["kvs"][0];
     let text = |field: &str| kv[field].as_str().and_then(|text| BASE64.decode(text).ok());

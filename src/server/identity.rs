@@ -1,5 +1,7 @@
 //! Which member of which cluster this server is: from its data directory, or by beginning or joining.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -31,8 +33,7 @@ impl Identity {
     /// Finds out, or makes it so.
     pub async fn establish(config: &ServerConfig) -> anyhow::Result<Self> {
         let data_dir = &config.data_dir;
-        std::fs::create_dir_all(data_dir)
-            .with_context(|| format!("create {}", data_dir.display()))?;
+        own_directory(data_dir)?;
         let lock = DirLock::acquire(data_dir, "server")?;
         let dir = PkiDir::of(data_dir);
         let found = MemberRecord::find_for(data_dir, &config.name)?;
@@ -55,6 +56,13 @@ impl Identity {
         write_tokens(data_dir, &pki)?;
         Ok(Self { record, pki, dir, _lock: lock })
     }
+}
+
+/// The directory is nobody's but the server's: everything of the cluster is in it.
+fn own_directory(data_dir: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(data_dir).with_context(|| format!("create {}", data_dir.display()))?;
+    std::fs::set_permissions(data_dir, Permissions::from_mode(0o700))
+        .with_context(|| format!("keep others out of {}", data_dir.display()))
 }
 
 /// Data without the record of whose it is must not be taken over under a new id (R8).
