@@ -19,6 +19,7 @@ mod overlay;
 mod page;
 mod pages;
 mod room;
+mod running;
 mod sled;
 pub mod timing;
 

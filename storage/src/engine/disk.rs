@@ -35,6 +35,8 @@ use super::lock::DirectoryLock;
 use super::overlay::{Frozen, Layer, Overlay};
 use super::pages::Pages;
 use super::room::{self, Gauge, Reserve};
+use super::running::Running;
+use super::sled::segments;
 use super::timing::Timings;
 use super::{Batch, Durability, Engine, EngineError, Room, Tree, Visit, directory_bytes, io_error};
 
@@ -74,6 +76,7 @@ pub(super) struct Shared {
     timings: Timings,
     /// What keeps room for sled's file.
     reserve: Box<dyn Reserve>,
+    running: Running,
     /// Held as long as anything here may still write.
     _lock: DirectoryLock,
 }
@@ -129,10 +132,13 @@ impl DiskEngine {
     ) -> Result<Self, EngineError> {
         std::fs::create_dir_all(directory).map_err(io_error("create", directory))?;
         let lock = DirectoryLock::acquire(directory)?;
+        let running = Running::begin(directory)?;
+        check_segments(&directory.join("sled"), running.after_power_cut)?;
         let pages = Pages::open(&directory.join("sled"))?;
         // What the last process wrote may stand in the page cache alone. The journal's segments
         // before the checkpoint are used again: nothing may depend on them after a power cut.
         pages.records.sync()?;
+        running.settled()?;
         let checkpoint = pages.checkpoint()?;
         let mut overlay = Overlay::default();
         let journal_directory = directory.join("journal");
@@ -160,6 +166,7 @@ impl DiskEngine {
             gauge: Gauge::default(),
             timings: Timings::default(),
             reserve,
+            running,
             _lock: lock,
         });
         let stepper = step::Stepper::new(Arc::clone(&shared), checkpoint)?;
@@ -168,6 +175,18 @@ impl DiskEngine {
             .spawn(move || stepper.run())
             .map_err(io_error("start a thread for", directory))?;
         Ok(Self { directory: directory.to_owned(), shared, thread: Some(thread) })
+    }
+}
+
+/// Refuses a damaged file of sled. After a power cut, what had not been synced looks like damage, too:
+/// then the journal has it, and what it does not have is found by the peers' hashes.
+fn check_segments(path: &Path, after_power_cut: bool) -> Result<(), EngineError> {
+    match segments::check(&path.join("db")) {
+        Err(error @ EngineError::Damaged { .. }) if after_power_cut => {
+            tracing::warn!(%error, "taken for what the power cut left unfinished");
+            Ok(())
+        }
+        outcome => outcome,
     }
 }
 
@@ -221,6 +240,9 @@ impl Drop for DiskEngine {
             && thread.join().is_err()
         {
             tracing::error!("the thread that writes to sled panicked");
+        }
+        if self.shared.stopped.get().is_none() && self.shared.pages.records.sync().is_ok() {
+            self.shared.running.end();
         }
     }
 }

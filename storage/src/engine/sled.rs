@@ -7,7 +7,8 @@
 //!   are split by count, above 16 records, so the largest record bounds the largest leaf.
 //! - Batches of more than a hundred or so records are slow inside it.
 //! - Its cache limit is honoured only if its own flush thread runs.
-//! - On some damaged files it panics: every call is guarded.
+//! - On some damaged files it panics: every call is guarded. Others it takes for good and serves older
+//!   pages: `segments.rs` looks through the file before.
 //! - Its threads hold its file for a moment after it is dropped: opening waits for them.
 //! - `flush_async` deadlocks: only the blocking call is used, on the engine's own thread.
 
@@ -23,6 +24,8 @@ use super::page::RECORD_MAX;
 use super::room::Reserve;
 use super::{EngineError, io_error};
 use crate::codec::hex;
+
+pub(super) mod segments;
 
 const SEGMENT_BYTES: usize = 2 << 20;
 const CACHE_BYTES: u64 = 32 << 20;

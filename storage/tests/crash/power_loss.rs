@@ -66,6 +66,11 @@ fn stride(events: &[Event]) -> usize {
 fn look(disk: &Disk, heard: &Heard, point: usize, chance: &mut dyn FnMut() -> bool) {
     let folder = tempfile::tempdir().unwrap();
     disk.after_power_cut(folder.path(), chance);
+    // The machine that comes back is another boot of it.
+    let running = folder.path().join("data/RUNNING");
+    if running.exists() {
+        std::fs::write(running, "the boot before the cut").unwrap();
+    }
     match DiskEngine::open(&folder.path().join("data")) {
         Ok(engine) => check(&engine, heard),
         Err(error) => panic!("sync {point}: {error}: {:?}", std::error::Error::source(&error)),
