@@ -22,7 +22,7 @@ pub struct LeaderContext {
     /// The API, fenced by the term: what is written through it is refused once the term is past
     /// (invariant R9).
     pub client: Client,
-    /// The objects in memory. They run at every server all the time, so they are warm at once.
+    /// The objects in memory. Those that most depends on run at every server all the time.
     pub informers: Arc<Informers>,
     /// Cancelled when the term, or the process, ends.
     pub token: CancellationToken,
@@ -41,6 +41,12 @@ pub struct LeaderContext {
 }
 
 impl LeaderContext {
+    /// The same for one of the tasks, which has to wait for those informers only that it asks for.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self { informers: self.informers.view(), ..self.clone() }
+    }
+
     /// The API as the service account of the controller of that name: it may do what the role
     /// `system:controller:NAME` allows (`api/src/authz/defaults.txt`), and what it writes is its own
     /// in `managedFields` and in the audit.

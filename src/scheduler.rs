@@ -37,7 +37,7 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, 
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kontiki_api::client::Client;
-use kontiki_api::informer::{Change, Informer};
+use kontiki_api::informer::{Change, Informer, Informers};
 use kontiki_api::status::Status;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -53,7 +53,7 @@ use self::queue::SchedulingQueue;
 use self::volumes::{Provision, Storage, provisions};
 use crate::controllers::events::{self, EventRecorder};
 use crate::controllers::volumes::claims_of;
-use crate::controllers::{self, owners, pods};
+use crate::controllers::{self, owners, pods, runtime};
 use crate::leader_context::LeaderContext;
 
 /// Whose pods these are: those that name another scheduler are left alone.
@@ -66,19 +66,19 @@ const VOLUME_BINDS_MAX: usize = 512;
 const VOLUMES_DEADLINE: Duration = Duration::from_mins(10);
 /// How long one of them may take.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
-/// The longest wait for the informers to reach the revision at which the term began.
-const CATCH_UP_DEADLINE: Duration = Duration::from_secs(10);
 /// The longest sleep of the loop when nothing happens.
 const IDLE: Duration = Duration::from_mins(1);
 
 /// Schedules until the context's token is cancelled.
 pub async fn run(context: LeaderContext) {
+    let context = context.apart();
     let Some(begin) = controllers::begin(&context.client, &context.token).await else { return };
     let client = context.client.as_user("system:kube-scheduler", &[]);
     let (events, writer) = events::recorder(client.clone(), context.token.child_token());
     let writer = tokio::spawn(writer);
     let scheduler = Scheduler {
         client,
+        informers: Arc::clone(&context.informers),
         events: events.of(SCHEDULER_NAME),
         nodes: context.informers.of::<Node>(),
         pods: context.informers.of::<Pod>(),
@@ -101,6 +101,7 @@ pub async fn run(context: LeaderContext) {
 
 struct Scheduler {
     client: Client,
+    informers: Arc<Informers>,
     events: EventRecorder,
     nodes: Arc<Informer<Node>>,
     pods: Arc<Informer<Pod>>,
@@ -148,7 +149,7 @@ impl Scheduler {
             volumes: self.storage.volumes.subscribe(),
             classes: self.storage.classes.subscribe(),
         };
-        self.catch_up(begin).await;
+        runtime::caught_up(&self.informers, begin).await;
         self.reset();
         loop {
             self.take_all(&mut changes);
@@ -178,22 +179,6 @@ impl Scheduler {
                 Some(written) = self.binds_with_volumes.join_next(), if !self.binds_with_volumes.is_empty() => self.take_written(written),
                 () = tokio::time::sleep_until(wake) => {}
             }
-        }
-    }
-
-    async fn catch_up(&self, begin: u64) {
-        let reached = async {
-            self.nodes.synced().await;
-            self.pods.synced().await;
-            self.nodes.reached(begin).await;
-            self.pods.reached(begin).await;
-            self.budgets.reached(begin).await;
-            self.storage.claims.reached(begin).await;
-            self.storage.volumes.reached(begin).await;
-            self.storage.classes.reached(begin).await;
-        };
-        if tokio::time::timeout(CATCH_UP_DEADLINE, reached).await.is_err() {
-            tracing::warn!(begin, "the informers are behind; scheduling all the same");
         }
     }
 

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use kontiki_storage::kv::Kv;
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
@@ -329,11 +330,37 @@ impl<T> Change<T> {
 /// An `Informer<T>` whose `T` is told by its key.
 type AnyInformer = Arc<dyn Any + Send + Sync>;
 
+/// The type of the objects, and their kind in the store.
+type Which = (TypeId, &'static str);
+
+/// An informer, whatever its objects are.
+#[async_trait]
+trait Follows: Send + Sync {
+    async fn caught_up(&self, revision: u64);
+}
+
+#[async_trait]
+impl<T: Send + Sync + 'static> Follows for Informer<T> {
+    async fn caught_up(&self, revision: u64) {
+        self.synced().await;
+        self.reached(revision).await;
+    }
+}
+
 /// One informer per kind and type, started when it is first asked for.
+///
+/// Who asks through a view of its own ([`Informers::view`]) can wait until all that it asked for has
+/// caught up.
 pub struct Informers {
+    all: Arc<All>,
+    asked_for: Mutex<HashMap<Which, Arc<dyn Follows>>>,
+}
+
+/// What all views have in common.
+struct All {
     kv: Arc<dyn Kv>,
     scheme: Arc<Scheme>,
-    running: Mutex<HashMap<(TypeId, &'static str), AnyInformer>>,
+    running: Mutex<HashMap<Which, AnyInformer>>,
     /// Where all of them run, whoever asks for one first.
     runtime: Handle,
     tasks: TaskTracker,
@@ -343,13 +370,29 @@ pub struct Informers {
 impl Informers {
     /// None yet. They run in the runtime within which this is called.
     pub(crate) fn new(kv: Arc<dyn Kv>, scheme: Arc<Scheme>) -> Self {
-        Self {
+        let all = All {
             kv,
             scheme,
             running: Mutex::default(),
             runtime: Handle::current(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+        };
+        Self { all: Arc::new(all), asked_for: Mutex::default() }
+    }
+
+    /// The same informers for somebody else, of whom nothing is known yet.
+    pub fn view(&self) -> Arc<Self> {
+        Arc::new(Self { all: Arc::clone(&self.all), asked_for: Mutex::default() })
+    }
+
+    /// Waits until every informer that was asked for through this view has every change up to
+    /// `revision`: who decides on a list that is not in yet takes objects for gone that are there.
+    /// Callers bound the wait.
+    pub async fn caught_up(&self, revision: u64) {
+        let asked_for: Vec<_> = self.asked_for.lock().values().cloned().collect();
+        for informer in asked_for {
+            informer.caught_up(revision).await;
         }
     }
 
@@ -359,6 +402,7 @@ impl Informers {
     /// When the server does not know the type's kind: the list in `resources` decides that.
     pub fn of<K: ApiType>(&self) -> Arc<Informer<K>> {
         let kind = self
+            .all
             .scheme
             .kind(K::GROUP, K::VERSION, K::KIND)
             .expect("a type with an informer must be among the served kinds");
@@ -380,14 +424,14 @@ impl Informers {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.tasks.spawn_on(task(self.stop.clone()), &self.runtime);
+        self.all.tasks.spawn_on(task(self.all.stop.clone()), &self.all.runtime);
     }
 
     /// Ends all informers and waits until they have.
     pub async fn shutdown(&self) {
-        self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.all.stop.cancel();
+        self.all.tasks.close();
+        self.all.tasks.wait().await;
     }
 
     fn start<T: Send + Sync + 'static>(
@@ -395,8 +439,22 @@ impl Informers {
         kind: &'static Kind,
         decode: Decode<T>,
     ) -> Arc<Informer<T>> {
+        let which = (TypeId::of::<T>(), kind.storage);
+        let informer = self.all.start(which, kind, decode);
+        self.asked_for.lock().entry(which).or_insert_with(|| Arc::clone(&informer) as _);
+        informer
+    }
+}
+
+impl All {
+    fn start<T: Send + Sync + 'static>(
+        &self,
+        which: Which,
+        kind: &'static Kind,
+        decode: Decode<T>,
+    ) -> Arc<Informer<T>> {
         let mut running = self.running.lock();
-        let entry = running.entry((TypeId::of::<T>(), kind.storage)).or_insert_with(|| {
+        let entry = running.entry(which).or_insert_with(|| {
             let informer = Arc::new(Informer::<T>::new(kind));
             let (kv, stop) = (Arc::clone(&self.kv), self.stop.clone());
             let follow = reflector::run(kv, Arc::clone(&informer), decode, stop);

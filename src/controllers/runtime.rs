@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use kontiki_api::informer::{Change, Informer};
+use kontiki_api::informer::{Change, Informer, Informers};
 use kontiki_api::status::Status;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -29,8 +29,8 @@ use crate::leader_context::LeaderContext;
 
 /// The longest a reconcile may take before it is given up and tried again.
 const RECONCILE_DEADLINE: Duration = Duration::from_mins(1);
-/// The longest wait for an informer to reach the revision at which the term began.
-const CATCH_UP_DEADLINE: Duration = Duration::from_secs(10);
+/// How often it is told that informers have not reached the revision at which the term began.
+const CATCH_UP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// When to look at a key again though nothing changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +123,7 @@ pub struct Controller<R: Reconcile> {
     workers: usize,
     begin: u64,
     metrics: Arc<ControllerMetrics>,
+    informers: Arc<Informers>,
     token: CancellationToken,
 }
 
@@ -138,6 +139,7 @@ impl<R: Reconcile> Controller<R> {
             workers: context.settings.workers.max(1),
             begin,
             metrics: context.metrics.controller(name),
+            informers: Arc::clone(&context.informers),
             token: context.token.child_token(),
         }
     }
@@ -194,15 +196,24 @@ impl<R: Reconcile> Controller<R> {
     }
 
     /// Runs until the token is cancelled; all tasks are joined then.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let mut tasks = JoinSet::new();
-        for feed in self.feeds {
+        for feed in std::mem::take(&mut self.feeds) {
             let token = self.token.clone();
             // Dropping a feed loses nothing: the queue it feeds ends with it.
             tasks.spawn(async move {
                 let _ended = token.run_until_cancelled(feed).await;
             });
         }
+        // A reconcile looks at more than what wakes it: a CronJob was told that its Jobs were gone
+        // while the list of them was still being read.
+        if self.token.run_until_cancelled(caught_up(&self.informers, self.begin)).await.is_some() {
+            self.begin_work(&mut tasks);
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    fn begin_work(&self, tasks: &mut JoinSet<()>) {
         for _ in 0..self.workers {
             let worker = Worker {
                 name: self.name,
@@ -213,7 +224,14 @@ impl<R: Reconcile> Controller<R> {
             };
             tasks.spawn(worker.run());
         }
-        while tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Waits until all informers of a view have what was written before the term: nothing may be decided
+/// on less.
+pub async fn caught_up(informers: &Informers, begin: u64) {
+    while tokio::time::timeout(CATCH_UP_PATIENCE, informers.caught_up(begin)).await.is_err() {
+        tracing::warn!(begin, "the informers are behind: nothing is decided until they are not");
     }
 }
 
@@ -251,9 +269,7 @@ async fn follow<K, Key, F, M>(
     M: Fn() -> Vec<Key>,
 {
     informer.synced().await;
-    if tokio::time::timeout(CATCH_UP_DEADLINE, informer.reached(begin)).await.is_err() {
-        tracing::warn!(kind = ?informer.kind(), begin, "the informer is behind; starting all the same");
-    }
+    informer.reached(begin).await;
     let mut change = Some(Change::Resync);
     while let Some(this) = change {
         let found: Vec<Key> = match &this {

@@ -6,6 +6,7 @@ mod autoscale;
 mod certificates;
 mod cloud;
 mod cluster;
+mod cold;
 mod cron_job;
 mod custom;
 mod daemon_set;
