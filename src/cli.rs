@@ -31,8 +31,9 @@ pub mod version;
 /// The exit code of a mistake in flags, environment or configuration file.
 pub const EXIT_USAGE: u8 = 2;
 
-/// What is logged unless told otherwise: openraft tells every step of its own at `info`.
-const DEFAULT_LOG: &str = "info,openraft=warn";
+/// What is logged unless told otherwise: openraft tells every step of its own at `info`, and at `warn`
+/// each heartbeat that a peer leaves unanswered.
+const DEFAULT_LOG: &str = "info,openraft=error";
 
 /// A Kubernetes-compatible, highly available control plane in one binary.
 #[derive(Debug, Parser)]

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, future, stream};
@@ -55,13 +55,15 @@ pub(crate) struct Peer {
     target: NodeId,
     client: Result<Arc<dyn PeerClient>, CallError>,
     lane: Lane,
+    contact: Arc<Contact>,
     blocking: Blocking,
 }
 
 impl Network {
     fn peer(&self, target: NodeId, member: &Member, lane: Lane) -> Peer {
         let client = self.transport.client(target, member);
-        Peer { me: self.me, target, client, lane, blocking: self.blocking }
+        let contact = Arc::new(Contact { target, is_lost: AtomicBool::new(false) });
+        Peer { me: self.me, target, client, lane, contact, blocking: self.blocking }
     }
 }
 
@@ -159,7 +161,10 @@ impl NetStreamAppend<TypeConfig> for Peer {
     {
         Box::pin(async move {
             match self.lane {
-                Lane::Heartbeat => Ok(heartbeats(self.client()?, input, option.hard_ttl())),
+                Lane::Heartbeat => {
+                    let contact = Arc::clone(&self.contact);
+                    Ok(heartbeats(self.client()?, contact, input, option.hard_ttl()))
+                }
                 Lane::Log => self.replicate(input).await,
             }
         })
@@ -168,13 +173,36 @@ impl NetStreamAppend<TypeConfig> for Peer {
 
 fn heartbeats<'s>(
     client: Arc<dyn PeerClient>,
+    contact: Arc<Contact>,
     input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     timeout: Duration,
 ) -> AppendResults<'s> {
     Box::pin(input.then(move |request| {
-        let client = Arc::clone(&client);
-        async move { append_reply(client.heartbeat(append_to(request), timeout).await) }
+        let (client, contact) = (Arc::clone(&client), Arc::clone(&contact));
+        async move {
+            let reply = client.heartbeat(append_to(request), timeout).await;
+            contact.tell(reply.as_ref().err());
+            append_reply(reply)
+        }
     }))
+}
+
+/// Whether a peer answers, told when that changes: openraft tells it at every heartbeat, a hundred
+/// lines a second for a peer that is away.
+struct Contact {
+    target: NodeId,
+    is_lost: AtomicBool,
+}
+
+impl Contact {
+    fn tell(&self, error: Option<&CallError>) {
+        let peer = self.target;
+        match (self.is_lost.swap(error.is_some(), Ordering::Relaxed), error) {
+            (false, Some(error)) => tracing::warn!(peer, %error, "a peer does not answer"),
+            (true, None) => tracing::info!(peer, "the peer answers again"),
+            _ => {}
+        }
+    }
 }
 
 /// How many appends of a stream were sent; its reader knows how many were answered.
