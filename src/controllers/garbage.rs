@@ -165,11 +165,13 @@ impl Garbage {
             Collect::Keep => Ok(Next::OnChange),
             Collect::LookAgain => Ok(Next::After(UNKNOWN_AGAIN)),
             Collect::Release(uids) => self.release(found, &uids).await.map(|()| Next::OnChange),
-            Collect::Delete(propagation) => self.delete(found, propagation).await,
-            Collect::UnblockAndDelete => {
-                self.unblock(found).await?;
-                self.delete(found, Propagation::Foreground).await
+            Collect::Delete(propagation) => {
+                self.delete(found, found.object.revision, propagation).await
             }
+            Collect::UnblockAndDelete => match self.unblock(found).await? {
+                Some(revision) => self.delete(found, revision, Propagation::Foreground).await,
+                None => Ok(Next::OnChange),
+            },
         }
     }
 
@@ -247,13 +249,19 @@ impl Garbage {
         self.events.record(reference, EventType::Warning, "OwnerRefInvalidNamespace", message);
     }
 
+    /// Deletes an object as it is at that revision. One that has changed since, let go by its owner
+    /// perhaps, is looked at again when that is seen.
     async fn delete(
         &self,
         found: &Found,
+        revision: u64,
         propagation: Propagation,
     ) -> Result<Next, ReconcileError> {
         let object = &found.object;
-        let options = DeleteOptions::of_uid(&*object.uid).propagate(propagation);
+        let options = DeleteOptions {
+            resource_version: Some(revision.to_string()),
+            ..DeleteOptions::of_uid(&*object.uid).propagate(propagation)
+        };
         let deleted =
             self.client.delete_object(found.kind, &object.namespace, &object.name, &options);
         match deleted.await {
@@ -271,11 +279,11 @@ impl Garbage {
         if left.len() == owners.len() {
             return Ok(());
         }
-        self.patch(found, json!({ "ownerReferences": left })).await
+        self.patch(found, json!({ "ownerReferences": left })).await.map(drop)
     }
 
-    /// Lets the object hold up none of its owners.
-    async fn unblock(&self, found: &Found) -> Result<(), ReconcileError> {
+    /// Lets the object hold up none of its owners. Gives its revision then, if it is still there.
+    async fn unblock(&self, found: &Found) -> Result<Option<u64>, ReconcileError> {
         let free =
             |owner: &OwnerRef| OwnerRef { block_owner_deletion: Some(false), ..owner.clone() };
         let owners: Vec<OwnerRef> = found.object.owners.iter().map(free).collect();
@@ -285,20 +293,19 @@ impl Garbage {
     async fn take_off(&self, found: &Found, finalizer: &str) -> Result<Next, ReconcileError> {
         let left: Vec<&String> =
             found.object.finalizers.iter().filter(|one| *one != finalizer).collect();
-        self.patch(found, json!({ "finalizers": left })).await.map(|()| Next::OnChange)
+        self.patch(found, json!({ "finalizers": left })).await.map(|_| Next::OnChange)
     }
 
-    async fn patch(&self, found: &Found, mut meta: Value) -> Result<(), ReconcileError> {
+    async fn patch(&self, found: &Found, mut meta: Value) -> Result<Option<u64>, ReconcileError> {
         let object = &found.object;
         meta["uid"] = (*object.uid).into();
         meta["resourceVersion"] = object.revision.to_string().into();
         let patch = Patch::Merge(json!({ "metadata": meta }));
         let (namespace, name) = (&object.namespace, &object.name);
         match self.client.patch_object(found.kind, namespace, name, Part::Main, &patch).await {
-            Err(status) if !status.is_not_found() => {
-                Err(status).during(|| format!("freeing {} {name}", found.kind.kind))
-            }
-            _ => Ok(()),
+            Ok(patched) => Ok(patched.resource_version().parse().ok()),
+            Err(status) if status.is_not_found() => Ok(None),
+            Err(status) => Err(status).during(|| format!("freeing {} {name}", found.kind.kind)),
         }
     }
 }

@@ -1,13 +1,23 @@
 //! Owners and dependents of several kinds, and what becomes of them.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, PersistentVolume, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kontiki_api::client::ApiType;
 use kontiki_api::registry::options::{DeleteOptions, Part, Patch, Propagation};
+use kontiki_storage::kv::{
+    Kv, KvError, Proposal, RangeRequest, RangeResponse, Revision, TxnResponse, WatchRequest,
+    Watcher,
+};
+use kontiki_storage::local::LocalKv;
 use serde_json::json;
 
 use super::cluster::Cluster;
 use crate::controllers::owners;
+use crate::leader_context::Settings;
 
 fn map(name: &str, owners: Vec<OwnerReference>) -> ConfigMap {
     serde_json::from_value(json!({
@@ -182,5 +192,62 @@ async fn a_new_leader_collects_what_lost_its_owner_between_the_terms() {
     delete(&cluster, "owner", Propagation::Background).await;
     cluster.lead();
     until_left(&cluster, &[]).await;
+    cluster.stop().await;
+}
+
+/// A store whose watchers hear of changed Secrets late.
+struct Late(LocalKv);
+
+#[async_trait]
+impl Kv for Late {
+    async fn range(&self, request: RangeRequest) -> Result<RangeResponse, KvError> {
+        self.0.range(request).await
+    }
+
+    async fn txn(&self, proposal: Proposal) -> Result<TxnResponse, KvError> {
+        self.0.txn(proposal).await
+    }
+
+    async fn watch(&self, request: WatchRequest) -> Result<Watcher, KvError> {
+        let watcher = self.0.watch(request).await?;
+        Ok(watcher.read_by(|event| {
+            if event.kv.version > 1 && event.kv.key.starts_with(b"/registry/secrets/") {
+                std::thread::sleep(Duration::from_millis(300));
+            }
+        }))
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), KvError> {
+        self.0.compact(revision).await
+    }
+
+    fn revision(&self) -> Revision {
+        self.0.revision()
+    }
+
+    fn compacted(&self) -> Revision {
+        self.0.compacted()
+    }
+}
+
+/// The owner is seen gone before its dependent is seen let go: what is deleted then must be as it was
+/// seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_was_orphaned_is_not_collected_on_an_old_sight_of_it() {
+    let store = Arc::new(Late(LocalKv::in_memory()));
+    let cluster = Cluster::over(store, &[], Settings::default()).await;
+    let owner = cluster.create(&map("owner", vec![])).await;
+    let kept: Secret = serde_json::from_value(json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {
+            "name": "kept", "namespace": "default", "ownerReferences": [owned_by(&owner)],
+        },
+    }))
+    .unwrap();
+    cluster.create(&kept).await;
+    delete(&cluster, "owner", Propagation::Orphan).await;
+    until_left(&cluster, &[]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(cluster.list::<Secret>("default").await.len(), 1);
     cluster.stop().await;
 }
