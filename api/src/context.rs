@@ -18,6 +18,8 @@ use crate::status::Status;
 pub struct RequestContext {
     user: Arc<User>,
     attributes: Attributes,
+    /// Why it is allowed; may be empty.
+    pub(crate) allowed_by: String,
     /// The moment that counts as now for everything this request does.
     pub now: Timestamp,
     /// Try everything, change nothing.
@@ -73,16 +75,21 @@ impl RequestContext {
     }
 
     /// As upstream, who cannot be told whether they may is told of a fault, not of a refusal.
-    fn of(verdict: Verdict, user: Arc<User>, attributes: Attributes) -> Result<Self, Status> {
+    fn of(mut verdict: Verdict, user: Arc<User>, attributes: Attributes) -> Result<Self, Status> {
         if !verdict.is_allowed() && !verdict.error.is_empty() {
             return Err(Status::internal(verdict.error));
         }
+        let allowed_by = match verdict.is_allowed() {
+            true => std::mem::take(&mut verdict.reason),
+            false => String::new(),
+        };
         if let Err(why) = verdict.into_result() {
             return Err(authz::refusal(&user, &attributes, &why));
         }
         Ok(Self {
             user,
             attributes,
+            allowed_by,
             now: Timestamp::now(),
             dry_run: false,
             field_manager: String::new(),

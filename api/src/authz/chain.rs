@@ -19,19 +19,19 @@ use crate::authn::User;
 /// One that decides from memory. It must never deny: what it does not allow today may be allowed by
 /// what it has not heard of yet.
 pub(super) trait Local: Send + Sync {
-    /// `Ok` where it allows, otherwise why it says nothing (may be empty).
-    fn authorize(&self, user: &User, attributes: &Attributes) -> Result<(), String>;
+    /// It allows, or says nothing.
+    fn authorize(&self, user: &User, attributes: &Attributes) -> Verdict;
 }
 
 impl Local for NodeAuthorizer {
-    fn authorize(&self, user: &User, attributes: &Attributes) -> Result<(), String> {
-        Self::authorize(self, user, attributes)
+    fn authorize(&self, user: &User, attributes: &Attributes) -> Verdict {
+        Self::authorize(self, user, attributes).into()
     }
 }
 
 impl Local for Rbac {
-    fn authorize(&self, user: &User, attributes: &Attributes) -> Result<(), String> {
-        Self::authorize(self, user, attributes)
+    fn authorize(&self, user: &User, attributes: &Attributes) -> Verdict {
+        Self::authorize(self, user, attributes).into()
     }
 }
 
@@ -104,7 +104,7 @@ impl Chain {
         for (place, link) in self.0.iter().enumerate() {
             let verdict = match (link, said.by(place)) {
                 (_, Some(verdict)) => verdict,
-                (Link::Local(local), None) => local.authorize(user, attributes).into(),
+                (Link::Local(local), None) => local.authorize(user, attributes),
                 (Link::Webhook(webhook), None) => match webhook.consider(user, attributes) {
                     Considered::Known(verdict) => verdict,
                     Considered::Ask(question) => return Step::Ask(place, webhook, question),

@@ -27,8 +27,45 @@ pub struct Rbac {
     cluster_bindings: Arc<Informer<ClusterRoleBinding>>,
 }
 
-/// A rule that somebody has, and by which role.
-pub(crate) type Visit<'a> = dyn FnMut(&PolicyRule) -> Search + 'a;
+/// A rule that somebody has, and whence.
+pub(crate) type Visit<'a> = dyn FnMut(&PolicyRule, Source<'_>) -> Search + 'a;
+
+/// A binding, for one of whose subjects somebody is taken.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    /// Empty for a binding of the whole cluster.
+    namespace: &'a str,
+    name: &'a str,
+    role: &'a RoleRef,
+    subjects: Option<&'a Vec<Subject>>,
+    /// What the subject is found by.
+    key: &'a str,
+}
+
+impl Source<'_> {
+    /// In upstream's words.
+    fn describe(&self) -> String {
+        let Self { namespace, name, role, .. } = *self;
+        let (kind, role) = (&role.kind, &role.name);
+        let subject = subjects(self.subjects)
+            .find(|subject| subject_key(namespace, subject) == self.key)
+            .map(|subject| match (subject.kind.as_str(), subject.namespace.as_deref()) {
+                ("ServiceAccount", None | Some("")) => {
+                    format!("ServiceAccount {:?}", format!("{}/{namespace}", subject.name))
+                }
+                ("ServiceAccount", Some(own)) => {
+                    format!("ServiceAccount {:?}", format!("{}/{own}", subject.name))
+                }
+                (other, _) => format!("{other} {:?}", subject.name),
+            })
+            .unwrap_or_default();
+        if namespace.is_empty() {
+            return format!("ClusterRoleBinding {name:?} of {kind} {role:?} to {subject}");
+        }
+        let name = format!("{name}/{namespace}");
+        format!("RoleBinding {name:?} of {kind} {role:?} to {subject}")
+    }
+}
 
 /// Whether to look at more rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,22 +95,25 @@ impl Rbac {
         rbac
     }
 
-    /// `Ok` where a role allows it; otherwise which roles could not be found.
-    pub fn authorize(&self, user: &User, attributes: &Attributes) -> Result<(), String> {
-        let mut allowed = false;
+    /// `Ok` with the binding where a role allows it; otherwise which roles could not be found.
+    pub fn authorize(&self, user: &User, attributes: &Attributes) -> Result<String, String> {
+        let mut allowed = None;
         let namespace = match attributes {
             Attributes::Resource(wanted) => wanted.namespace.as_str(),
             Attributes::Path { .. } => "",
         };
-        let missing = self.visit(user, namespace, &mut |rule| {
-            allowed |= allows(rule, attributes);
-            if allowed { Search::Over } else { Search::On }
+        let missing = self.visit(user, namespace, &mut |rule, source| {
+            if !allows(rule, attributes) {
+                return Search::On;
+            }
+            allowed = Some(format!("RBAC: allowed by {}", source.describe()));
+            Search::Over
         });
         match (allowed, missing.as_slice()) {
-            (true, _) => Ok(()),
-            (false, []) => Err(String::new()),
-            (false, [one]) => Err(format!("RBAC: {one}")),
-            (false, many) => Err(format!("RBAC: [{}]", many.join(", "))),
+            (Some(reason), _) => Ok(reason),
+            (None, []) => Err(String::new()),
+            (None, [one]) => Err(format!("RBAC: {one}")),
+            (None, many) => Err(format!("RBAC: [{}]", many.join(", "))),
         }
     }
 
@@ -81,7 +121,7 @@ impl Rbac {
     /// could not be found.
     pub fn rules_of(&self, user: &User, namespace: &str) -> (Vec<PolicyRule>, Vec<String>) {
         let mut rules = Vec::new();
-        let missing = self.visit(user, namespace, &mut |rule| {
+        let missing = self.visit(user, namespace, &mut |rule, _| {
             rules.push(rule.clone());
             Search::On
         });
@@ -159,7 +199,14 @@ impl Rbac {
         let mut missing = Vec::new();
         for key in keys_of(user) {
             for binding in self.cluster_bindings.indexed(BY_SUBJECT, &key) {
-                if self.visit_role("", &binding.role_ref, visit, &mut missing) == Search::Over {
+                let source = Source {
+                    namespace: "",
+                    name: binding.metadata.name.as_deref().unwrap_or_default(),
+                    role: &binding.role_ref,
+                    subjects: binding.subjects.as_ref(),
+                    key: &key,
+                };
+                if self.visit_role(source, visit, &mut missing) == Search::Over {
                     return missing;
                 }
             }
@@ -167,8 +214,14 @@ impl Rbac {
                 continue;
             }
             for binding in self.bindings.indexed(BY_SUBJECT, &format!("{namespace}|{key}")) {
-                let role = &binding.role_ref;
-                if self.visit_role(namespace, role, visit, &mut missing) == Search::Over {
+                let source = Source {
+                    namespace,
+                    name: binding.metadata.name.as_deref().unwrap_or_default(),
+                    role: &binding.role_ref,
+                    subjects: binding.subjects.as_ref(),
+                    key: &key,
+                };
+                if self.visit_role(source, visit, &mut missing) == Search::Over {
                     return missing;
                 }
             }
@@ -178,13 +231,13 @@ impl Rbac {
 
     fn visit_role(
         &self,
-        namespace: &str,
-        role: &RoleRef,
+        source: Source<'_>,
         visit: &mut Visit<'_>,
         missing: &mut Vec<String>,
     ) -> Search {
+        let Source { namespace, role, .. } = source;
         let mut show = |rules: &Option<Vec<PolicyRule>>| {
-            let is_over = rules.iter().flatten().any(|rule| visit(rule) == Search::Over);
+            let is_over = rules.iter().flatten().any(|rule| visit(rule, source) == Search::Over);
             if is_over { Search::Over } else { Search::On }
         };
         let found = if role.kind == "ClusterRole" {

@@ -29,6 +29,11 @@ impl Verdict {
         Self { decision: Decision::Allow, ..Self::default() }
     }
 
+    /// They may, for a reason that may be empty.
+    pub fn allow_because(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), ..Self::allow() }
+    }
+
     /// Nothing is said, for a reason that may be empty.
     pub fn no_opinion(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), ..Self::default() }
@@ -64,8 +69,15 @@ impl Verdict {
 }
 
 /// Of who only allows, or says why not.
+impl From<Result<String, String>> for Verdict {
+    fn from(found: Result<String, String>) -> Self {
+        found.map_or_else(Self::no_opinion, Self::allow_because)
+    }
+}
+
+/// The same of who gives no reason to allow.
 impl From<Result<(), String>> for Verdict {
     fn from(found: Result<(), String>) -> Self {
-        found.map_or_else(Self::no_opinion, |()| Self::allow())
+        found.map(|()| String::new()).into()
     }
 }

@@ -43,7 +43,7 @@ pub(super) async fn filter(
         }
     };
     note("decision", "allow");
-    note("reason", "");
+    note("reason", &ctx.allowed_by);
     ctx.trail.clone_from(&trail);
     match query.is_dry_run() {
         Ok(is_dry_run) => ctx.dry_run = is_dry_run,

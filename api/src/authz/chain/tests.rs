@@ -10,10 +10,12 @@ use super::*;
 struct Rule(&'static str);
 
 impl Local for Rule {
-    fn authorize(&self, _user: &User, attributes: &Attributes) -> Result<(), String> {
-        let Attributes::Resource(wanted) = attributes else { return Err(String::new()) };
-        let is_it = wanted.resource == self.0;
-        is_it.then_some(()).ok_or_else(|| format!("no rule but for {}", self.0))
+    fn authorize(&self, _user: &User, attributes: &Attributes) -> Verdict {
+        match attributes {
+            Attributes::Resource(wanted) if wanted.resource == self.0 => Verdict::allow(),
+            Attributes::Resource(_) => Verdict::no_opinion(format!("no rule but for {}", self.0)),
+            Attributes::Path { .. } => Verdict::default(),
+        }
     }
 }
 

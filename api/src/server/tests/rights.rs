@@ -180,3 +180,37 @@ async fn strangers_see_health_and_version_and_nothing_else() {
         assert_eq!(ask(path).await, 403, "{path}");
     }
 }
+
+/// As upstream says it: `kubectl auth can-i` and audits show it.
+#[tokio::test]
+async fn who_is_allowed_is_told_by_which_binding() {
+    let cluster = Cluster::start().await;
+    let in_all = format!("{RBAC}/clusterrolebindings");
+    let in_one = format!("{RBAC}/namespaces/default/rolebindings");
+    cluster.post(&in_all, &binding("bob-views", "ClusterRole", "view", "bob")).await.ok();
+    let mut robots = binding("robots", "ClusterRole", "edit", "");
+    robots["subjects"] = json!([
+        { "kind": "User", "name": "eve", "apiGroup": "rbac.authorization.k8s.io" },
+        { "kind": "ServiceAccount", "name": "robot", "namespace": "default" },
+    ]);
+    cluster.post(&in_one, &robots).await.ok();
+    let review = async |user: &str, verb: &str| {
+        let review = json!({ "spec": { "user": user, "resourceAttributes": {
+            "verb": verb, "resource": "pods", "namespace": "default",
+        } } });
+        let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+        cluster.post(path, &review).await.ok()["status"].clone()
+    };
+    for (user, verb, reason) in [
+        ("bob", "list", r#"ClusterRoleBinding "bob-views" of ClusterRole "view" to User "bob""#),
+        (
+            "system:serviceaccount:default:robot",
+            "create",
+            r#"RoleBinding "robots/default" of ClusterRole "edit" to ServiceAccount "robot/default""#,
+        ),
+    ] {
+        let reason = format!("RBAC: allowed by {reason}");
+        assert_eq!(review(user, verb).await, json!({ "allowed": true, "reason": reason }));
+    }
+    assert_eq!(review("bob", "create").await, json!({ "allowed": false }));
+}
