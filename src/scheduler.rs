@@ -13,6 +13,7 @@
 //! it. It runs at the leader only, under its term (invariant R9).
 
 pub mod framework;
+pub mod kin;
 pub mod resources;
 
 pub mod cache;
@@ -33,7 +34,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kontiki_api::client::Client;
@@ -47,6 +48,7 @@ use self::bind::{Act, Nomination, Written};
 use self::cache::{Cache, NodeInfo, PodInfo, Snapshot};
 use self::cycle::{Preempting, Unschedulable, Waiting};
 use self::framework::ClusterEvent;
+use self::kin::Surroundings;
 use self::nominate::Nominations;
 use self::plugins::{FILTERS, SCORES};
 use self::queue::SchedulingQueue;
@@ -76,8 +78,15 @@ pub async fn run(context: LeaderContext) {
     let client = context.client.as_user("system:kube-scheduler", &[]);
     let (events, writer) = events::recorder(client.clone(), context.token.child_token());
     let writer = tokio::spawn(writer);
+    let namespaces = context.informers.of::<Namespace>();
+    let labels_of = {
+        let namespaces = Arc::clone(&namespaces);
+        move |name: &str| namespaces.get("", name)?.metadata.labels.clone()
+    };
+    let surroundings = Surroundings::new(labels_of);
     let scheduler = Scheduler {
         client,
+        namespaces,
         informers: Arc::clone(&context.informers),
         events: events.of(SCHEDULER_NAME),
         nodes: context.informers.of::<Node>(),
@@ -86,7 +95,7 @@ pub async fn run(context: LeaderContext) {
         nominations: Nominations::default(),
         storage: Storage::new(&context.informers),
         reserved: HashMap::new(),
-        cache: Cache::default(),
+        cache: Cache::new(surroundings),
         queue: SchedulingQueue::default(),
         writes: JoinSet::new(),
         binds_with_volumes: JoinSet::new(),
@@ -102,6 +111,7 @@ pub async fn run(context: LeaderContext) {
 struct Scheduler {
     client: Client,
     informers: Arc<Informers>,
+    namespaces: Arc<Informer<Namespace>>,
     events: EventRecorder,
     nodes: Arc<Informer<Node>>,
     pods: Arc<Informer<Pod>>,
@@ -124,6 +134,7 @@ struct Changes {
     claims: mpsc::Receiver<Change<PersistentVolumeClaim>>,
     volumes: mpsc::Receiver<Change<PersistentVolume>>,
     classes: mpsc::Receiver<Change<StorageClass>>,
+    namespaces: mpsc::Receiver<Change<Namespace>>,
 }
 
 impl Changes {
@@ -148,6 +159,7 @@ impl Scheduler {
             claims: self.storage.claims.subscribe(),
             volumes: self.storage.volumes.subscribe(),
             classes: self.storage.classes.subscribe(),
+            namespaces: self.namespaces.subscribe(),
         };
         runtime::caught_up(&self.informers, begin).await;
         self.reset();
@@ -175,6 +187,7 @@ impl Scheduler {
                 Some(_) = changes.claims.recv() => self.wake(ClusterEvent::Volumes),
                 Some(_) = changes.volumes.recv() => self.wake(ClusterEvent::Volumes),
                 Some(_) = changes.classes.recv() => self.wake(ClusterEvent::Volumes),
+                Some(change) = changes.namespaces.recv() => self.take_namespace(&change),
                 Some(written) = self.writes.join_next(), if !self.writes.is_empty() => self.take_written(written),
                 Some(written) = self.binds_with_volumes.join_next(), if !self.binds_with_volumes.is_empty() => self.take_written(written),
                 () = tokio::time::sleep_until(wake) => {}
@@ -188,6 +201,9 @@ impl Scheduler {
         }
         while let Ok(change) = changes.pods.try_recv() {
             self.take_pod(&change);
+        }
+        while let Ok(change) = changes.namespaces.try_recv() {
+            self.take_namespace(&change);
         }
         if changes.storage_changed() {
             self.wake(ClusterEvent::Volumes);
@@ -234,6 +250,15 @@ impl Scheduler {
         }
     }
 
+    /// Other labels of a namespace may let its pods in where they were not, or make company of them.
+    fn take_namespace(&mut self, change: &Change<Namespace>) {
+        if let Change::Updated { old, new } = change
+            && old.metadata.labels != new.metadata.labels
+        {
+            self.wake(ClusterEvent::PodArrived);
+        }
+    }
+
     fn take_pod(&mut self, change: &Change<Pod>) {
         match change {
             Change::Added(pod) | Change::Updated { new: pod, .. } => self.apply_pod(pod),
@@ -265,7 +290,7 @@ impl Scheduler {
         } else if is_ours(pod) {
             // One that was assumed is on its way to its node already.
             if !self.cache.has_pod(uid) {
-                let info = Arc::new(PodInfo::new(Arc::clone(pod)));
+                let info = self.cache.work_out(Arc::clone(pod));
                 self.nominations.apply(&info);
                 self.queue.apply(info);
             }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::{Value, json};
 
@@ -16,8 +16,9 @@ use super::Output;
 use crate::client;
 use crate::controllers::owners;
 use crate::hollow::api::Api;
-use crate::scheduler::cache::{Cache, PodInfo};
+use crate::scheduler::cache::Cache;
 use crate::scheduler::explain::{Verdict, explain};
+use crate::scheduler::kin::Surroundings;
 use crate::scheduler::plugins::{FILTERS, SCORES};
 use crate::scheduler::volumes::{self, Look};
 
@@ -117,11 +118,16 @@ async fn judge(flags: &Explain) -> anyhow::Result<Judged> {
     let uid = owners::uid(&pod.metadata).to_owned();
     let others: Vec<Arc<Pod>> =
         all.into_iter().filter(|other| owners::uid(&other.metadata) != uid).collect();
-    let mut cache = Cache::default();
+    let namespaces: Vec<Arc<Namespace>> = api.list("/api/v1/namespaces").await?;
+    let labels_of = move |name: &str| {
+        let found = namespaces.iter().find(|one| owners::name(&one.metadata) == name)?;
+        found.metadata.labels.clone()
+    };
+    let mut cache = Cache::new(Surroundings::new(labels_of));
     cache.reset(nodes, &others);
     let bound = pod.spec.as_mut().and_then(|spec| spec.node_name.take());
     let claims = volumes::needs(&listed, &pod, &HashSet::new());
-    let info = PodInfo::new(Arc::new(pod)).with_claims(claims);
+    let info = cache.work_out(Arc::new(pod)).with_claims(claims);
     let verdicts = explain(&info, &cache.snapshot(), FILTERS, SCORES);
     Ok(Judged { pod: format!("{}/{}", flags.namespace, flags.pod), bound, verdicts })
 }

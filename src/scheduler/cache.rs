@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kontiki_node_agent::fit::ports::{HostPort, host_ports};
 
 use super::cycle;
+use super::kin::{Kin, Surroundings};
 use super::resources::{self, Resources};
 use super::volumes::ClaimNeed;
 use crate::controllers::{owners, pods};
@@ -20,6 +21,10 @@ use crate::controllers::{owners, pods};
 pub struct PodInfo {
     /// The pod.
     pub pod: Arc<Pod>,
+    /// What it has in common with others.
+    pub kin: Arc<Kin>,
+    /// What it is seen against.
+    pub surroundings: Arc<Surroundings>,
     /// What it asks for.
     pub requests: Resources,
     /// The same with defaults, for comparing nodes.
@@ -32,11 +37,14 @@ pub struct PodInfo {
 
 impl PodInfo {
     /// Works out a pod.
-    pub fn new(pod: Arc<Pod>) -> Self {
+    pub fn new(pod: Arc<Pod>, surroundings: &Arc<Surroundings>) -> Self {
+        let kin = surroundings.kin_of(&pod);
+        let surroundings = Arc::clone(surroundings);
         let requests = resources::requests(&pod);
         let counted = requests.or_default();
         let host_ports = host_ports(&pod);
-        Self { pod, requests, counted, host_ports, claims: Ok(Vec::new()) }
+        let claims = Ok(Vec::new());
+        Self { pod, kin, surroundings, requests, counted, host_ports, claims }
     }
 
     /// The same with what its claims want.
@@ -46,6 +54,8 @@ impl PodInfo {
             claims,
             host_ports: self.host_ports.clone(),
             pod: Arc::clone(&self.pod),
+            kin: Arc::clone(&self.kin),
+            surroundings: Arc::clone(&self.surroundings),
             requests: self.requests.clone(),
             counted: self.counted.clone(),
         }
@@ -83,6 +93,8 @@ pub struct NodeInfo {
     /// Those of them that want to be near to other pods or far from them, by uid: the others need
     /// not be looked at for every pod that comes.
     pub choosy: BTreeMap<String, Arc<PodInfo>>,
+    /// How many it has of each kin.
+    pub kins: Vec<(Arc<Kin>, i64)>,
     /// What it offers.
     pub allocatable: Resources,
     /// How many pods it takes.
@@ -102,6 +114,7 @@ impl NodeInfo {
             node: Arc::default(),
             pods: BTreeMap::new(),
             choosy: BTreeMap::new(),
+            kins: Vec::new(),
             allocatable: Resources::default(),
             max_pods: 0,
             requested: Resources::default(),
@@ -142,6 +155,10 @@ impl NodeInfo {
         if pod.is_choosy() {
             self.choosy.insert(pod.uid().to_owned(), Arc::clone(&pod));
         }
+        match self.kins.iter_mut().find(|(kin, _)| *kin == pod.kin) {
+            Some((_, count)) => *count += 1,
+            None => self.kins.push((Arc::clone(&pod.kin), 1)),
+        }
         self.pods.insert(pod.uid().to_owned(), pod);
     }
 
@@ -151,6 +168,10 @@ impl NodeInfo {
             self.requested.sub(&pod.requests);
             self.counted.sub(&pod.counted);
             self.choosy.remove(uid);
+            if let Some((_, count)) = self.kins.iter_mut().find(|(kin, _)| *kin == pod.kin) {
+                *count -= 1;
+            }
+            self.kins.retain(|(_, count)| *count > 0);
         }
     }
 }
@@ -174,9 +195,20 @@ pub struct Cache {
     /// Nodes of which only the pods are known.
     strange: HashMap<String, NodeInfo>,
     places: HashMap<String, Place>,
+    surroundings: Arc<Surroundings>,
 }
 
 impl Cache {
+    /// Nothing yet.
+    pub fn new(surroundings: Arc<Surroundings>) -> Self {
+        Self { surroundings, ..Self::default() }
+    }
+
+    /// A pod, worked out.
+    pub fn work_out(&self, pod: Arc<Pod>) -> Arc<PodInfo> {
+        Arc::new(PodInfo::new(pod, &self.surroundings))
+    }
+
     /// The nodes as they are now. What changes while a snapshot is held is copied first, so it should
     /// not be held for longer than it is needed.
     pub fn snapshot(&self) -> Arc<Snapshot> {
@@ -219,7 +251,7 @@ impl Cache {
         let Some(node) = pods::node_name(pod).filter(|_| !pods::is_terminal(pod)) else {
             return self.delete_pod(owners::uid(&pod.metadata));
         };
-        let info = Arc::new(PodInfo::new(Arc::clone(pod)));
+        let info = self.work_out(Arc::clone(pod));
         self.put(info, node.to_owned(), false);
     }
 
@@ -314,12 +346,12 @@ mod tests {
         let mut cache = Cache::default();
         cache.apply_node(node("n").cpu("4").arc());
         let one = pod("one").cpu("1").arc();
-        cache.assume(Arc::new(PodInfo::new(Arc::clone(&one))), "n");
+        cache.assume(cache.work_out(Arc::clone(&one)), "n");
         assert_eq!(cpu_of(&cache, "n"), 1000);
         cache.forget("one");
         assert_eq!(cpu_of(&cache, "n"), 0);
 
-        cache.assume(Arc::new(PodInfo::new(one)), "n");
+        cache.assume(cache.work_out(one), "n");
         cache.apply_pod(&pod("one").cpu("1").on("n").arc());
         cache.forget("one");
         assert_eq!(cpu_of(&cache, "n"), 1000, "what was seen is not taken back");
@@ -365,7 +397,7 @@ mod tests {
         cache.apply_node(node("gone").cpu("4").arc());
         cache.apply_pod(&pod("deleted").cpu("1").on("n").arc());
         let waiting = pod("waiting").cpu("2").arc();
-        cache.assume(Arc::new(PodInfo::new(Arc::clone(&waiting))), "n");
+        cache.assume(cache.work_out(Arc::clone(&waiting)), "n");
         cache.reset(vec![node("n").cpu("4").arc()], &[waiting]);
         assert_eq!(cache.snapshot().len(), 1);
         assert_eq!(cpu_of(&cache, "n"), 2000);

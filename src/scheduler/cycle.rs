@@ -1,12 +1,12 @@
 //! The scheduling cycle: one pod, all nodes; filter, score, choose. It only decides.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::cache::{NodeInfo, PodInfo, Snapshot};
-use super::framework::{Filter, MAX_SCORE, Rejection, Score};
+use super::framework::{Filter, MAX_SCORE, NodeFilter, Rejection, Score};
 
 /// A node for the pod, or why there is none.
 pub type Outcome = Result<Arc<NodeInfo>, Unschedulable>;
@@ -96,7 +96,7 @@ pub fn schedule(
     filters: &[&dyn Filter],
     scores: &[&dyn Score],
 ) -> Outcome {
-    let feasible = uncrowded(pod, nodes, waiting, filters)?;
+    let feasible = feasible(pod, nodes, filters, waiting)?;
     let nominated = waiting.nominated.and_then(|n| feasible.iter().find(|node| node.name() == n));
     if let Some(nominated) = nominated {
         return Ok(Arc::clone(nominated));
@@ -127,45 +127,30 @@ pub fn fits(pod: &PodInfo, nodes: &Snapshot, position: usize, filters: &[&dyn Fi
     prepared.into_iter().all(|filter| filter(&nodes[position]).is_ok())
 }
 
-/// The nodes where the pod fits with those who wait, and without: those may yet go elsewhere.
-fn uncrowded(
-    pod: &PodInfo,
-    nodes: &Snapshot,
-    waiting: &Waiting<'_>,
-    filters: &[&dyn Filter],
-) -> Result<Snapshot, Unschedulable> {
-    let Some(crowded) = waiting.crowded else {
-        return feasible(pod, nodes, filters, enough(nodes.len()), waiting.nominated);
-    };
-    // All of them: the first of one kind need not be among the first of the other.
-    let with = feasible(pod, crowded, filters, usize::MAX, None)?;
-    let without = feasible(pod, nodes, filters, usize::MAX, None)?;
-    let names: HashSet<&str> = with.iter().map(|node| node.name()).collect();
-    let fits = |node: &&Arc<NodeInfo>| names.contains(node.name());
-    let both: Snapshot = without.iter().filter(fits).cloned().collect();
-    if both.is_empty() {
-        // Nobody has said why: each node took the pod once.
-        let reasons = BTreeMap::from([("node(s) are kept for nominated pods".into(), nodes.len())]);
-        let nodes = nodes.len();
-        return Err(Unschedulable { nodes, reasons, rejected_by: vec![], resolvable: vec![] });
-    }
-    Ok(both)
-}
-
 /// The nodes that can have the pod, up to so many. Each pod begins at another node, so that all
 /// nodes get their share, and goes on in long strides, so that what is looked at is of everywhere:
-/// neighbours by name are often neighbours in a zone. The one it waits for is looked at first.
+/// neighbours by name are often neighbours in a zone. The one it waits for is looked at first. A node
+/// for which others wait must take the pod with them and without: they may yet go elsewhere.
 fn feasible(
     pod: &PodInfo,
     nodes: &Snapshot,
     filters: &[&dyn Filter],
-    wanted: usize,
-    nominated: Option<&str>,
+    waiting: &Waiting<'_>,
 ) -> Result<Snapshot, Unschedulable> {
-    let prepared: Vec<_> = filters
-        .iter()
-        .filter_map(|filter| Some((filter.name(), filter.prepare(pod, nodes)?)))
-        .collect();
+    let wanted = enough(nodes.len());
+    let nominated = waiting.nominated;
+    let prepared = prepare(pod, nodes, filters);
+    let crowded = waiting.crowded.map(|crowded| (crowded, prepare(pod, crowded, filters)));
+    let rejected = |at: usize| {
+        let by = |prepared: &[Prepared<'_>], node: &NodeInfo| {
+            prepared.iter().find_map(|(name, filter)| Some((*name, filter(node).err()?)))
+        };
+        by(&prepared, &nodes[at]).or_else(|| {
+            let (crowded, prepared) = crowded.as_ref()?;
+            let is_waited_for = !Arc::ptr_eq(&crowded[at], &nodes[at]);
+            is_waited_for.then(|| by(prepared, &crowded[at])).flatten()
+        })
+    };
     let mut feasible = Snapshot::new();
     let mut why = Unschedulable {
         nodes: nodes.len(),
@@ -178,20 +163,31 @@ fn feasible(
     } else {
         (0, 1)
     };
-    let first = nodes.iter().filter(|node| Some(node.name()) == nominated);
-    let others = turns(nodes.len(), begin, stride).map(|at| &nodes[at]);
-    for node in first.chain(others.filter(|node| Some(node.name()) != nominated)) {
+    // Snapshots are in the order of names.
+    let first = nominated.and_then(|n| nodes.binary_search_by(|node| node.name().cmp(n)).ok());
+    let others = turns(nodes.len(), begin, stride).filter(|at| Some(*at) != first);
+    for at in first.into_iter().chain(others) {
         if feasible.len() >= wanted {
             break;
         }
-        let rejected =
-            prepared.iter().find_map(|(name, filter)| Some((*name, filter(node).err()?)));
-        match rejected {
-            None => feasible.push(Arc::clone(node)),
-            Some((name, rejection)) => why.note(node, name, rejection),
+        match rejected(at) {
+            None => feasible.push(Arc::clone(&nodes[at])),
+            Some((name, rejection)) => why.note(&nodes[at], name, rejection),
         }
     }
     if feasible.is_empty() { Err(why) } else { Ok(feasible) }
+}
+
+/// A filter with its name.
+type Prepared<'a> = (&'static str, NodeFilter<'a>);
+
+fn prepare<'a>(
+    pod: &'a PodInfo,
+    nodes: &'a Snapshot,
+    filters: &[&'a dyn Filter],
+) -> Vec<Prepared<'a>> {
+    let named = filters.iter().map(|filter| Some((filter.name(), filter.prepare(pod, nodes)?)));
+    named.flatten().collect()
 }
 
 impl Unschedulable {
@@ -341,8 +337,8 @@ mod tests {
             *used.entry(chosen.name().to_owned()).or_default() += 1;
         }
         assert!(used.len() > 300, "{} nodes used", used.len());
-        let found =
-            feasible(&pod("p").info(), &nodes, FILTERS, enough(1000), Some("n0007")).unwrap();
+        let waiting = Waiting { crowded: None, nominated: Some("n0007") };
+        let found = feasible(&pod("p").info(), &nodes, FILTERS, &waiting).unwrap();
         assert_eq!((found.len(), found[0].name()), (420, "n0007"), "the nominated one is first");
         let mut full = nodes;
         for node in &mut full {
@@ -365,7 +361,7 @@ mod tests {
             .map(|n| node(&format!("n{n:04}")).label("zone", &zone(n)).info(vec![]))
             .collect();
         for name in ["a", "b", "c", "d"] {
-            let found = feasible(&pod(name).info(), &nodes, FILTERS, 420, None).unwrap();
+            let found = feasible(&pod(name).info(), &nodes, FILTERS, &Waiting::default()).unwrap();
             let mut zones: HashMap<&str, usize> = HashMap::new();
             for node in &found {
                 *zones.entry(node.label("zone").unwrap()).or_default() += 1;
@@ -376,15 +372,20 @@ mod tests {
     }
 
     #[test]
-    fn nodes_that_fit_with_and_without_the_nominated_are_found_by_name_however_many_there_are() {
-        let nodes: Snapshot =
-            (0..40_000).map(|number| node(&format!("n{number:05}")).info(vec![])).collect();
-        let waiting = Waiting { crowded: Some(&nodes), nominated: None };
-        let began = std::time::Instant::now();
-        let both = uncrowded(&pod("p").info(), &nodes, &waiting, &[]).unwrap();
-        assert_eq!(both.len(), 40_000);
-        // Comparing each with each takes 800 million comparisons.
-        assert!(began.elapsed().as_secs() < 8, "{:?}", began.elapsed());
+    fn a_node_that_others_wait_for_takes_no_pod_that_does_not_fit_with_them() {
+        let nodes: Snapshot = vec![node("a").cpu("4").info(vec![]), node("b").info(vec![])];
+        let mut crowded = nodes.clone();
+        Arc::make_mut(&mut crowded[0]).add(pod("waits").cpu("3").info());
+        let waiting = Waiting { crowded: Some(&crowded), nominated: None };
+        let found = |cpu: &str| {
+            let found = feasible(&pod("p").cpu(cpu).info(), &nodes, FILTERS, &waiting).unwrap();
+            found.iter().map(|node| node.name().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(found("1"), ["a", "b"]);
+        assert_eq!(found("2"), ["b"]);
+        // What is found is as it is without them.
+        let found = feasible(&pod("p").info(), &nodes, FILTERS, &waiting).unwrap();
+        assert_eq!(found[0].requested.cpu_milli, 0);
     }
 
     #[test]

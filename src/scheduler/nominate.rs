@@ -71,8 +71,9 @@ impl Nominations {
         }
         let mut crowded = nodes.clone();
         for (other, name) in others {
-            if let Some(node) = crowded.iter_mut().find(|node| node.name() == name.as_str()) {
-                let node: &mut NodeInfo = Arc::make_mut(node);
+            // Snapshots are in the order of names: a thousand that wait would each look at all nodes.
+            if let Ok(at) = crowded.binary_search_by(|node| node.name().cmp(name)) {
+                let node: &mut NodeInfo = Arc::make_mut(&mut crowded[at]);
                 node.add(Arc::clone(other));
             }
         }

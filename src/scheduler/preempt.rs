@@ -2,7 +2,7 @@
 //! unimportant ones as will do. It only decides.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -50,10 +50,16 @@ pub fn plan(
     filters: &[&dyn Filter],
     budgets: &[Arc<PodDisruptionBudget>],
 ) -> Option<Preemption> {
-    let positions =
-        nodes.iter().enumerate().filter(|(_, node)| open.iter().any(|o| o == node.name()));
+    let open: HashSet<&str> = open.iter().map(String::as_str).collect();
+    let positions = (0..nodes.len()).filter(|at| open.contains(nodes[*at].name()));
+    // Copied once: at each position it is changed, looked at and made good again.
+    let mut trial = nodes.clone();
     positions
-        .filter_map(|(position, _)| on_node(pod, nodes, position, filters, budgets))
+        .filter_map(|position| {
+            let choice = on_node(pod, &mut trial, position, filters, budgets);
+            trial[position] = Arc::clone(&nodes[position]);
+            choice
+        })
         .take(CANDIDATES_MAX)
         .min_by_key(worth)
 }
@@ -74,14 +80,15 @@ fn worth(choice: &Preemption) -> (usize, i32, i64, usize, Reverse<Timestamp>) {
     (choice.violations, highest, sum, choice.victims.len(), Reverse(eldest))
 }
 
+/// Who would have to leave the node at that position. Leaves the trial without them there.
 fn on_node(
     pod: &PodInfo,
-    nodes: &Snapshot,
+    trial: &mut Snapshot,
     position: usize,
     filters: &[&dyn Filter],
     budgets: &[Arc<PodDisruptionBudget>],
 ) -> Option<Preemption> {
-    let mut lower: Vec<Arc<PodInfo>> = nodes[position]
+    let mut lower: Vec<Arc<PodInfo>> = trial[position]
         .pods
         .values()
         .filter(|other| other.priority() < pod.priority())
@@ -91,13 +98,12 @@ fn on_node(
         return None;
     }
     lower.sort_by_key(|other| importance(other));
-    let mut trial = nodes.clone();
-    let mut node = NodeInfo::clone(&nodes[position]);
+    let mut node = NodeInfo::clone(&trial[position]);
     for other in &lower {
         node.remove(other.uid());
     }
     trial[position] = Arc::new(node);
-    if !cycle::fits(pod, &trial, position, filters) {
+    if !cycle::fits(pod, trial, position, filters) {
         return None;
     }
     let violating = violating(&lower, budgets);
@@ -118,13 +124,13 @@ fn on_node(
         }
         victims.len() - before
     };
-    let violations = spare(&mut trial, protected);
-    spare(&mut trial, free);
+    let violations = spare(trial, protected);
+    spare(trial, free);
     if victims.is_empty() {
         return None;
     }
     victims.sort_by_key(|victim| importance(victim));
-    Some(Preemption { node: nodes[position].name().to_owned(), victims, violations })
+    Some(Preemption { node: trial[position].name().to_owned(), victims, violations })
 }
 
 /// Orders the most important first: by priority, then by who runs longest.

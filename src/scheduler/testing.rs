@@ -99,7 +99,7 @@ impl MakePod {
     }
 
     pub(super) fn info(self) -> Arc<PodInfo> {
-        Arc::new(PodInfo::new(self.arc()))
+        Arc::new(PodInfo::new(self.arc(), &Arc::default()))
     }
 }
 

@@ -4,11 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use k8s_openapi::api::core::v1::{Affinity, PodAffinityTerm, WeightedPodAffinityTerm};
 
-use crate::controllers::labels::{self, Labels};
+use crate::controllers::labels;
 use crate::scheduler::cache::{NodeInfo, PodInfo, Snapshot};
 use crate::scheduler::framework::{
     ClusterEvent, Filter, NodeFilter, NodeScore, Normalize, Rejection, Score,
 };
+use crate::scheduler::kin::{Kin, Tally};
 
 const NOT_NEAR: &str = "node(s) didn't match pod affinity rules";
 const TOO_NEAR: &str = "node(s) didn't match pod anti-affinity rules";
@@ -92,14 +93,14 @@ fn preferences(pod: &PodInfo) -> impl Iterator<Item = (i64, &PodAffinityTerm)> {
         .chain(far.iter().map(move |term| (weighted(-1)(term), &term.pod_affinity_term)))
 }
 
-/// Whether the term, which `holder` has, means `other`.
-fn means(term: &PodAffinityTerm, holder: &PodInfo, other: &PodInfo) -> bool {
+/// Whether the term, which `holder` has, means pods of that kin.
+fn means(term: &PodAffinityTerm, holder: &PodInfo, other: &Kin) -> bool {
     let Some(selector) = &term.label_selector else { return false };
-    is_in_namespaces(term, holder, other.namespace())
-        && labels::matches(selector, other.pod.metadata.labels.as_ref())
+    is_in_namespaces(term, holder, &other.namespace)
+        && labels::matches(selector, Some(&other.labels))
 }
 
-/// A term without namespaces is about the holder's. Namespaces are selected by their name label.
+/// A term without namespaces is about the holder's.
 fn is_in_namespaces(term: &PodAffinityTerm, holder: &PodInfo, namespace: &str) -> bool {
     let listed = term.namespaces.as_deref().unwrap_or_default();
     if listed.iter().any(|one| one == namespace) {
@@ -108,9 +109,7 @@ fn is_in_namespaces(term: &PodAffinityTerm, holder: &PodInfo, namespace: &str) -
     match &term.namespace_selector {
         None => listed.is_empty() && holder.namespace() == namespace,
         Some(selector) => {
-            let own =
-                Labels::from([("kubernetes.io/metadata.name".to_owned(), namespace.to_owned())]);
-            labels::matches(selector, Some(&own))
+            labels::matches(selector, Some(&holder.surroundings.labels_of(namespace)))
         }
     }
 }
@@ -121,11 +120,8 @@ fn place(term: &PodAffinityTerm, node: &NodeInfo) -> Option<Place> {
 
 /// The places of the pods that a term means.
 fn places_of(term: &PodAffinityTerm, pod: &PodInfo, nodes: &Snapshot) -> HashSet<Place> {
-    nodes
-        .iter()
-        .filter(|node| node.pods.values().any(|other| means(term, pod, other)))
-        .filter_map(|node| place(term, node))
-        .collect()
+    let mut meant = Tally::new(|kin| means(term, pod, kin));
+    nodes.iter().filter(|node| meant.on(node) > 0).filter_map(|node| place(term, node)).collect()
 }
 
 /// The places to which pods that are there let no such pod come.
@@ -133,7 +129,7 @@ fn unwelcome_places(pod: &PodInfo, nodes: &Snapshot) -> Places {
     let mut places = Places::default();
     for node in nodes {
         for other in node.choosy.values() {
-            let against = must_be_far(other).iter().filter(|term| means(term, other, pod));
+            let against = must_be_far(other).iter().filter(|term| means(term, other, &pod.kin));
             against.filter_map(|term| place(term, node)).for_each(|place| places.add(place, 1));
         }
     }
@@ -155,7 +151,8 @@ impl Filter for InterPodAffinity {
             return None;
         }
         // The first pod of a group that wants to be together has nobody to be near to yet.
-        let is_first = near.iter().all(|(term, places)| places.is_empty() && means(term, pod, pod));
+        let is_first =
+            near.iter().all(|(term, places)| places.is_empty() && means(term, pod, &pod.kin));
         Some(Box::new(move |node| {
             let is_near = near.iter().all(|(term, places)| match place(term, node) {
                 None => false,
@@ -199,19 +196,24 @@ impl Score for InterPodAffinity {
         nodes: &'a Snapshot,
     ) -> Option<NodeScore<'a>> {
         let mut worth = Places::default();
-        // Who has no wishes itself matters only to who has.
-        let has_wishes = preferences(pod).next().is_some();
+        for (weight, term) in preferences(pod) {
+            let mut meant = Tally::new(|kin| means(term, pod, kin));
+            for node in nodes {
+                let count = meant.on(node);
+                if let Some(place) = place(term, node).filter(|_| count > 0) {
+                    worth.add(place, weight * count);
+                }
+            }
+        }
         for node in nodes {
-            let others = if has_wishes { &node.pods } else { &node.choosy };
-            for other in others.values() {
-                let own = preferences(pod).filter(|(_, term)| means(term, pod, other));
-                let theirs = preferences(other).filter(|(_, term)| means(term, other, pod));
+            for other in node.choosy.values() {
+                let theirs = preferences(other).filter(|(_, term)| means(term, other, &pod.kin));
                 // Whoever had to be near to such a pod is glad of another.
                 let glad = must_be_near(other)
                     .iter()
-                    .filter(|term| means(term, other, pod))
+                    .filter(|term| means(term, other, &pod.kin))
                     .map(|term| (1, term));
-                for (weight, term) in own.chain(theirs).chain(glad) {
+                for (weight, term) in theirs.chain(glad) {
                     if let Some(place) = place(term, node) {
                         worth.add(place, weight);
                     }
@@ -233,6 +235,7 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
     use super::*;
+    use crate::controllers::labels::Labels;
     use crate::scheduler::testing::{MakePod, node, pod};
 
     const HOST: &str = "kubernetes.io/hostname";
@@ -304,12 +307,31 @@ mod tests {
         other.0.metadata.namespace = Some("prod".to_owned());
         let other = other.info();
         let holder = pod("web").info();
-        assert!(!means(&term("db"), &holder, &other));
+        assert!(!means(&term("db"), &holder, &other.kin));
         let named = PodAffinityTerm { namespaces: Some(vec!["prod".to_owned()]), ..term("db") };
-        assert!(means(&named, &holder, &other));
+        assert!(means(&named, &holder, &other.kin));
         let all =
             PodAffinityTerm { namespace_selector: Some(LabelSelector::default()), ..term("db") };
-        assert!(means(&all, &holder, &other));
+        assert!(means(&all, &holder, &other.kin));
+    }
+
+    #[test]
+    fn namespaces_are_selected_by_any_of_their_labels() {
+        let labels_of = |name: &str| {
+            let team = (name == "prod").then(|| ("team".to_owned(), "red".to_owned()));
+            Some(team.into_iter().collect())
+        };
+        let around = crate::scheduler::kin::Surroundings::new(labels_of);
+        let holder = PodInfo::new(pod("web").arc(), &around);
+        let red = LabelSelector {
+            match_labels: Some(Labels::from([("team".to_owned(), "red".to_owned())])),
+            ..LabelSelector::default()
+        };
+        let term = PodAffinityTerm { namespace_selector: Some(red), ..term("db") };
+        let mut db = pod("db").label("app", "db");
+        assert!(!means(&term, &holder, &around.kin_of(&db.0)));
+        db.0.metadata.namespace = Some("prod".to_owned());
+        assert!(means(&term, &holder, &around.kin_of(&db.0)));
     }
 
     #[test]

@@ -7,11 +7,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelecto
 
 use super::node_affinity::is_selected;
 use super::tolerates;
-use crate::controllers::{labels, owners, pods};
+use crate::controllers::{labels, owners};
 use crate::scheduler::cache::{NodeInfo, PodInfo, Snapshot};
 use crate::scheduler::framework::{
     ClusterEvent, Filter, NodeFilter, NodeScore, Normalize, Rejection, Score,
 };
+use crate::scheduler::kin::Tally;
 
 const NOT_EVEN: &str = "node(s) didn't match pod topology spread constraints";
 const NO_LABEL: &str =
@@ -28,7 +29,7 @@ struct Counted<'a> {
     max_skew: i64,
     /// Whether the pod counts itself.
     own: i64,
-    domains: HashMap<String, i64>,
+    domains: HashMap<&'a str, i64>,
     /// How many the least of them has.
     least: i64,
 }
@@ -90,19 +91,18 @@ fn count<'a>(
     constraint: &'a TopologySpreadConstraint,
     all: &[&TopologySpreadConstraint],
     pod: &PodInfo,
-    nodes: &Snapshot,
+    nodes: &'a Snapshot,
 ) -> Counted<'a> {
     let selector = selector(constraint, pod);
-    let mut domains: HashMap<String, i64> = HashMap::new();
+    let mut domains: HashMap<&'a str, i64> = HashMap::new();
+    let mut matching = Tally::new(|kin| {
+        kin.namespace == pod.namespace()
+            && !kin.is_terminating
+            && labels::matches(&selector, Some(&kin.labels))
+    });
     for node in nodes.iter().filter(|node| is_included(constraint, all, pod, node)) {
         let Some(domain) = node.label(&constraint.topology_key) else { continue };
-        let here = node.pods.values().filter(|other| {
-            other.namespace() == pod.namespace()
-                && !pods::is_terminating(&other.pod)
-                && labels::matches(&selector, other.pod.metadata.labels.as_ref())
-        });
-        *domains.entry(domain.to_owned()).or_default() +=
-            i64::try_from(here.count()).unwrap_or(i64::MAX);
+        *domains.entry(domain).or_default() += matching.on(node);
     }
     // How many domains there must be before the least of them counts as more than 0.
     let min_domains = constraint.min_domains.and_then(|least| usize::try_from(least).ok());
@@ -166,7 +166,7 @@ struct Preference<'a> {
 /// The pods that count, by the values of the label.
 enum Domains<'a> {
     /// Counted over all nodes.
-    Counted(HashMap<String, i64>),
+    Counted(HashMap<&'a str, i64>),
     /// Each node is its own: those of this owner are counted where a node is looked at.
     Node(&'a str),
 }
@@ -236,7 +236,7 @@ impl Preference<'_> {
 fn by_owner<'a>(pod: &'a PodInfo, nodes: &'a Snapshot) -> Vec<Preference<'a>> {
     let Some(owner) = owners::controller_of(&pod.pod.metadata) else { return Vec::new() };
     let hosts = nodes.iter().filter(|node| node.label(HOSTNAME).is_some()).count();
-    let mut zones: HashMap<&str, i64> = HashMap::new();
+    let mut zones: HashMap<&'a str, i64> = HashMap::new();
     for node in nodes {
         if let Some(zone) = node.label(ZONE) {
             *zones.entry(zone).or_default() += siblings(&owner.uid, node);
@@ -247,7 +247,6 @@ fn by_owner<'a>(pod: &'a PodInfo, nodes: &'a Snapshot) -> Vec<Preference<'a>> {
         (count > 0).then_some(Preference { key, max_skew, weight_milli, domains })
     };
     let count = zones.len();
-    let zones = zones.into_iter().map(|(zone, pods)| (zone.to_owned(), pods)).collect();
     // A host name is one node's.
     let by_host = of(HOSTNAME, 3, hosts, Domains::Node(&owner.uid));
     by_host.into_iter().chain(of(ZONE, 5, count, Domains::Counted(zones))).collect()
@@ -255,10 +254,8 @@ fn by_owner<'a>(pod: &'a PodInfo, nodes: &'a Snapshot) -> Vec<Preference<'a>> {
 
 /// How many pods of an owner are on a node.
 fn siblings(owner: &str, node: &NodeInfo) -> i64 {
-    let all = node.pods.values().filter(|other| {
-        !pods::is_terminating(&other.pod) && owners::is_controlled_by(&other.pod.metadata, owner)
-    });
-    i64::try_from(all.count()).unwrap_or(i64::MAX)
+    let all = node.kins.iter().filter(|(kin, _)| !kin.is_terminating && kin.owner == owner);
+    all.map(|(_, count)| count).sum()
 }
 
 /// The natural logarithm in thousandths, without floating point: so that equal scores are equal.
