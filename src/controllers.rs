@@ -80,7 +80,9 @@ pub async fn run(context: LeaderContext) {
     tasks.spawn(writer);
     tasks.spawn(deployment::controller(&context.apart(), begin, &events).run());
     tasks.spawn(replica_set::controller::<ReplicaSet>(&context.apart(), begin, &events).run());
-    tasks.spawn(replica_set::controller::<ReplicationController>(&context.apart(), begin, &events).run());
+    tasks.spawn(
+        replica_set::controller::<ReplicationController>(&context.apart(), begin, &events).run(),
+    );
     tasks.spawn(daemon_set::controller(&context.apart(), begin, &events).run());
     tasks.spawn(stateful_set::controller(&context.apart(), begin, &events).run());
     tasks.spawn(cron_job::controller(&context.apart(), begin, &events).run());

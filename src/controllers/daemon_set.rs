@@ -58,6 +58,7 @@ pub fn controller(
     let sets = context.informers.of::<DaemonSet>();
     let nodes = context.informers.of::<Node>();
     let pods = context.informers.of::<Pod>();
+    pods::index_by_controller(&pods);
     let revisions = context.informers.of::<ControllerRevision>();
     let client = context.client_of(ACCOUNT);
     let events = events.of(COMPONENT);
@@ -137,7 +138,7 @@ impl Reconcile for DaemonSets {
         let Some(current) = self.history.record(key, &*set, draft, &mut revisions).await? else {
             return self.note_collision(key, &set).await.map(|()| Next::OnChange);
         };
-        let all = self.pods.list_in(&key.namespace);
+        let all = pods::claimable::<DaemonSet>(&self.pods, key);
         let view = View {
             set: DaemonSet::clone(&set),
             nodes: self.nodes.list(),

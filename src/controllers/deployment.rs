@@ -47,6 +47,7 @@ pub fn controller(
     let deployments = context.informers.of::<Deployment>();
     let sets = context.informers.of::<ReplicaSet>();
     let pods = context.informers.of::<Pod>();
+    pods::index_by_controller(&pods);
     let reconciler = Deployments {
         client: context.client_of("deployment-controller"),
         informer: Arc::clone(&deployments),
@@ -118,7 +119,7 @@ impl Reconcile for Deployments {
             return Ok(Next::OnChange);
         }
         let sets = self.claim(key, &deployment).await?;
-        let running = self.running(&key.namespace);
+        let running = self.running(&deployment, &sets);
         let before = deployment.status.clone();
         let view = View { deployment: deployment.clone(), sets, running };
         let plan = plan::plan(view, Timestamp::now());
@@ -183,18 +184,22 @@ impl Deployments {
         }
     }
 
-    /// The uids of controllers with pods that have not come to their end.
-    fn running(&self, namespace: &str) -> Vec<String> {
-        let mut uids: Vec<String> = self
-            .pods
-            .list_in(namespace)
-            .iter()
-            .filter(|pod| !pods::is_terminal(pod))
-            .filter_map(|pod| owners::controller_of(&pod.metadata).map(|owner| owner.uid.clone()))
-            .collect();
-        uids.sort_unstable();
-        uids.dedup();
-        uids
+    /// The uids of those ReplicaSets that have pods which have not come to their end. Only who
+    /// recreates waits for them.
+    fn running(&self, deployment: &Deployment, sets: &[ReplicaSet]) -> Vec<String> {
+        let strategy = deployment.spec.as_ref().and_then(|spec| spec.strategy.as_ref());
+        if strategy.and_then(|strategy| strategy.type_.as_deref()) != Some("Recreate") {
+            return Vec::new();
+        }
+        let runs = |uid: &str, pod: &Pod| {
+            !pods::is_terminal(pod) && owners::is_controlled_by(&pod.metadata, uid)
+        };
+        let has_running = |set: &&ReplicaSet| {
+            let uid = owners::uid(&set.metadata);
+            let own = pods::controlled_by::<ReplicaSet>(&self.pods, &ObjectKey::of(*set));
+            own.iter().any(|pod| runs(uid, pod))
+        };
+        sets.iter().filter(has_running).map(|set| owners::uid(&set.metadata).to_owned()).collect()
     }
 
     async fn carry_out(

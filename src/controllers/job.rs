@@ -56,6 +56,7 @@ pub struct Jobs {
 pub fn controller(context: &LeaderContext, begin: u64, events: &EventRecorder) -> Controller<Jobs> {
     let jobs = context.informers.of::<Job>();
     let pods = context.informers.of::<Pod>();
+    pods::index_by_controller(&pods);
     let client = context.client_of(ACCOUNT);
     let events = events.of(ACCOUNT);
     let reconciler = Jobs {
@@ -97,7 +98,7 @@ impl Reconcile for Jobs {
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, ReconcileError> {
         self.own.seen(key).await?;
         self.control.seen(key).await?;
-        let all = self.pods.list_in(&key.namespace);
+        let all = pods::claimable::<Job>(&self.pods, key);
         let job = self.informer.get(&key.namespace, &key.name);
         let strays: Vec<_> = all.iter().filter(|pod| is_stray(key, job.as_deref(), pod)).collect();
         self.release(key, strays).await?;

@@ -22,7 +22,11 @@ impl ObjectKey {
 
     /// The key of an object.
     pub fn of<K: Metadata<Ty = ObjectMeta>>(object: &K) -> Self {
-        let meta = object.metadata();
+        Self::of_meta(object.metadata())
+    }
+
+    /// The key of the object with this metadata.
+    pub fn of_meta(meta: &ObjectMeta) -> Self {
         Self::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
     }
 }

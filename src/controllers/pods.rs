@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::Resource;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use kontiki_api::informer::Informer;
+
+use super::owners::{self, ObjectKey};
 
 /// The pod's phase; empty where it has none yet.
 pub fn phase(pod: &Pod) -> &str {
@@ -93,6 +96,37 @@ pub fn index_by_node(pods: &Informer<Pod>) {
 /// both together.
 pub fn on_node(pods: &Informer<Pod>, node: &str) -> Vec<Arc<Pod>> {
     pods.indexed(BY_NODE, node)
+}
+
+/// The index of pods by their controller, or by their namespace where they have none.
+const BY_CONTROLLER: &str = "controller";
+
+fn controller_key(kind: &str, namespace: &str, name: &str) -> String {
+    format!("{kind}/{namespace}/{name}")
+}
+
+/// Has the pods found by their controller, for [`controlled_by`] and [`claimable`].
+pub fn index_by_controller(pods: &Informer<Pod>) {
+    pods.index_by(BY_CONTROLLER, |pod| {
+        let namespace = owners::namespace(&pod.metadata);
+        vec![match owners::controller_of(&pod.metadata) {
+            Some(owner) => controller_key(&owner.kind, namespace, &owner.name),
+            None => controller_key("", namespace, ""),
+        }]
+    });
+}
+
+/// The pods that name this object, or an earlier one of its name, as their controller. To look
+/// through a namespace for each of its controllers would cost as much as there are of both together.
+pub fn controlled_by<K: Resource>(pods: &Informer<Pod>, key: &ObjectKey) -> Vec<Arc<Pod>> {
+    pods.indexed(BY_CONTROLLER, &controller_key(K::KIND, &key.namespace, &key.name))
+}
+
+/// The same, and those that have no controller: it may adopt them.
+pub fn claimable<K: Resource>(pods: &Informer<Pod>, key: &ObjectKey) -> Vec<Arc<Pod>> {
+    let mut all = controlled_by::<K>(pods, key);
+    all.extend(pods.indexed(BY_CONTROLLER, &controller_key("", &key.namespace, "")));
+    all
 }
 
 /// The name of the node the pod is bound to.

@@ -7,6 +7,8 @@
 //!              └────────── delayed ◄─────────────┘ retry() after 5 ms, 10 ms, … ; add_after()
 //! ```
 //!
+//! A key whose work took long may be told to rest: to the queue it is in work until that is over.
+//!
 //! A key is never in work twice at the same time. [`WorkQueue::add`] waits while the queue is full,
 //! so a flood of changes holds up its source (whose subscription then resyncs) and not the memory.
 
@@ -46,6 +48,8 @@ struct State<K> {
     /// At most one wake-up a key counts: the one `wakes` names. Others are skipped when due.
     delayed: BinaryHeap<Reverse<Delayed<K>>>,
     wakes: HashMap<K, Instant>,
+    /// Keys whose work is over, and when they have rested.
+    resting: BinaryHeap<Reverse<Delayed<K>>>,
     failures: HashMap<K, u32>,
 }
 
@@ -95,6 +99,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
                 in_work: HashSet::new(),
                 delayed: BinaryHeap::new(),
                 wakes: HashMap::new(),
+                resting: BinaryHeap::new(),
                 failures: HashMap::new(),
             }),
             work: Notify::new(),
@@ -164,7 +169,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
                 let mut state = self.state.lock();
                 state.release_due(Instant::now());
                 if let Some(key) = state.take() {
-                    let more = !state.ready.is_empty() || !state.delayed.is_empty();
+                    let more = !state.ready.is_empty() || state.next_due().is_some();
                     drop(state);
                     self.room.notify_one();
                     if more {
@@ -172,7 +177,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
                     }
                     return key;
                 }
-                state.delayed.peek().map(|Reverse(next)| next.at)
+                state.next_due()
             };
             match wake {
                 Some(at) => {
@@ -189,14 +194,25 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
     /// # Panics
     /// Where `key` was not in work.
     pub fn done(&self, key: &K) {
-        let mut state = self.state.lock();
-        let was = state.in_work.remove(key);
-        assert!(was, "only a key in work can be done");
-        if state.dirty.contains(key) {
-            state.ready.push_back(key.clone());
-            drop(state);
+        if self.state.lock().done(key) {
             self.work.notify_one();
         }
+    }
+
+    /// Says that the work on `key` is over, and that it is not to be worked on again for `rest`.
+    ///
+    /// # Panics
+    /// Where `key` was not in work.
+    pub fn done_for(&self, key: &K, rest: Duration) {
+        if rest.is_zero() {
+            return self.done(key);
+        }
+        let mut state = self.state.lock();
+        assert!(state.in_work.contains(key), "only a key in work can be done");
+        let at = Instant::now() + rest;
+        state.resting.push(Reverse(Delayed { at, key: key.clone() }));
+        drop(state);
+        self.work.notify_one();
     }
 
     /// How many keys wait for a worker (the delayed not counted).
@@ -221,7 +237,28 @@ impl<K: Clone + Eq + Hash> State<K> {
         Some(key)
     }
 
+    /// Whether the key is to be worked on again at once.
+    fn done(&mut self, key: &K) -> bool {
+        let was = self.in_work.remove(key);
+        assert!(was, "only a key in work can be done");
+        let is_wanted = self.dirty.contains(key);
+        if is_wanted {
+            self.ready.push_back(key.clone());
+        }
+        is_wanted
+    }
+
+    /// When the next of the delayed, or of those that rest, is to be looked at.
+    fn next_due(&self) -> Option<Instant> {
+        let first = [self.delayed.peek(), self.resting.peek()];
+        first.into_iter().flatten().map(|Reverse(next)| next.at).min()
+    }
+
     fn release_due(&mut self, now: Instant) {
+        while self.resting.peek().is_some_and(|Reverse(next)| next.at <= now) {
+            let Some(Reverse(Delayed { key, .. })) = self.resting.pop() else { break };
+            self.done(&key);
+        }
         while self.delayed.peek().is_some_and(|Reverse(next)| next.at <= now) {
             let Some(Reverse(Delayed { at, key })) = self.delayed.pop() else { return };
             if self.wakes.get(&key) == Some(&at) {
@@ -263,6 +300,26 @@ mod tests {
         let second = tokio::time::timeout(Duration::from_secs(1), queue.next()).await;
         assert!(second.is_err(), "the key is in work: {second:?}");
         queue.done(&"a");
+        assert_eq!(queue.next().await, "a");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_rests_comes_again_when_it_has_and_holds_up_no_other() {
+        let queue = WorkQueue::default();
+        queue.add("a").await;
+        assert_eq!(queue.next().await, "a");
+        queue.add("a").await;
+        queue.add("b").await;
+        let begun = Instant::now();
+        queue.done_for(&"a", Duration::from_millis(50));
+        assert_eq!(queue.next().await, "b");
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        assert_eq!(queue.next().await, "a");
+        assert!(begun.elapsed() >= Duration::from_millis(50));
+        queue.done_for(&"a", Duration::from_millis(50));
+        let again = tokio::time::timeout(Duration::from_secs(1), queue.next()).await;
+        assert!(again.is_err(), "nobody wanted it: {again:?}");
+        queue.add("a").await;
         assert_eq!(queue.next().await, "a");
     }
 

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kontiki_api::client::Client;
 use kontiki_api::informer::Informer;
 use kontiki_api::status::Status;
@@ -41,6 +42,7 @@ pub fn controller<K: Replicated>(
 ) -> Controller<ReplicaSets<K>> {
     let sets = context.informers.of::<K>();
     let pods = context.informers.of::<Pod>();
+    pods::index_by_controller(&pods);
     let client = context.client_of(K::ACCOUNT);
     let reconciler = ReplicaSets {
         client: client.clone(),
@@ -83,7 +85,7 @@ impl<K: Replicated> Reconcile for ReplicaSets<K> {
         };
         let set = owner.as_set();
         let selector = set.spec.as_ref().map(|spec| &spec.selector);
-        let all = self.pods.list_in(&key.namespace);
+        let all = pods::claimable::<K>(&self.pods, key);
         let mut active = match selector {
             Some(selector) => {
                 let active = all.iter().filter(|pod| pods::is_active(pod)).cloned();
@@ -93,7 +95,9 @@ impl<K: Replicated> Reconcile for ReplicaSets<K> {
         };
         let mut outcome = Ok(());
         if set.metadata.deletion_timestamp.is_none() {
-            let related = self.related(&set, &all);
+            // They matter only to who must go.
+            let is_surplus = usize::try_from(plan::wanted(&set)).is_ok_and(|n| active.len() > n);
+            let related = if is_surplus { self.related(&set) } else { Vec::new() };
             outcome = match plan::scale(&set, &active, &related, Timestamp::now()) {
                 Scale::Keep => Ok(()),
                 Scale::Create(count) => self.create(key, &*owner, count, &mut active).await,
@@ -112,26 +116,20 @@ impl<K: Replicated> Reconcile for ReplicaSets<K> {
 }
 
 impl<K: Replicated> ReplicaSets<K> {
-    /// The active pods of all ReplicaSets of the same owner.
-    fn related(&self, set: &ReplicaSet, all: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
-        let owner = owners::controller_of(&set.metadata).map(|owner| owner.uid.clone());
-        let siblings: Vec<String> = match owner {
-            None => vec![owners::uid(&set.metadata).to_owned()],
-            Some(owner) => self
-                .sets
-                .list_in(owners::namespace(&set.metadata))
-                .iter()
-                .filter(|sibling| owners::is_controlled_by(sibling.metadata(), &owner))
-                .map(|sibling| owners::uid(sibling.metadata()).to_owned())
-                .collect(),
+    /// The pods of all ReplicaSets of the same owner.
+    fn related(&self, set: &ReplicaSet) -> Vec<Arc<Pod>> {
+        let of = |set: &ObjectMeta| {
+            let uid = owners::uid(set).to_owned();
+            let all = pods::controlled_by::<K>(&self.pods, &ObjectKey::of_meta(set));
+            all.into_iter().filter(move |pod| owners::is_controlled_by(&pod.metadata, &uid))
         };
-        all.iter()
-            .filter(|pod| {
-                owners::controller_of(&pod.metadata)
-                    .is_some_and(|owner| siblings.contains(&owner.uid))
-            })
-            .cloned()
-            .collect()
+        let Some(owner) = owners::controller_of(&set.metadata) else {
+            return of(&set.metadata).collect();
+        };
+        let siblings = self.sets.list_in(owners::namespace(&set.metadata));
+        let siblings =
+            siblings.iter().filter(|one| owners::is_controlled_by(one.metadata(), &owner.uid));
+        siblings.flat_map(|sibling| of(sibling.metadata())).collect()
     }
 
     async fn create(

@@ -29,6 +29,13 @@ use crate::leader_context::LeaderContext;
 
 /// The longest a reconcile may take before it is given up and tried again.
 const RECONCILE_DEADLINE: Duration = Duration::from_mins(1);
+/// Computing that a reconcile may do without a rest afterwards.
+const BUSY_FREE: Duration = Duration::from_millis(1);
+/// How many times as long as it computed a key rests, so that none takes more than a quarter of a
+/// thread: a ReplicaSet of 5,000 pods was reconciled at each change of each, 17 % of two cores.
+const REST_FACTOR: u32 = 3;
+/// The longest rest.
+const REST_MAX: Duration = Duration::from_millis(100);
 /// How often it is told that informers have not reached the revision at which the term began.
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -304,10 +311,12 @@ impl<R: Reconcile> Worker<R> {
         // successor begins from the whole state.
         while let Some(key) = self.token.run_until_cancelled(self.queue.next()).await {
             self.metrics.set_depth(self.queue.depth());
-            let Some(outcome) = self.token.run_until_cancelled(self.reconcile(&key)).await else {
+            let mut busy = Duration::ZERO;
+            let work = timed(&mut busy, self.reconcile(&key));
+            let Some(outcome) = self.token.run_until_cancelled(work).await else {
                 return;
             };
-            self.queue.done(&key);
+            self.queue.done_for(&key, rest_after(busy));
             self.conclude(key, outcome);
             // A reconcile with nothing to wait for never lets others run: thousands of keys at the
             // begin of a term held their thread for seconds.
@@ -350,6 +359,22 @@ impl<R: Reconcile> Worker<R> {
             }
         }
     }
+}
+
+/// The future, which adds to `busy` how long it computes; not how long it waits.
+async fn timed<T>(busy: &mut Duration, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|context| {
+        let began = Instant::now();
+        let polled = work.as_mut().poll(context);
+        *busy += began.elapsed();
+        polled
+    })
+    .await
+}
+
+fn rest_after(busy: Duration) -> Duration {
+    if busy < BUSY_FREE { Duration::ZERO } else { (busy * REST_FACTOR).min(REST_MAX) }
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

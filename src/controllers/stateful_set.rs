@@ -20,6 +20,7 @@ use super::labels;
 use super::own_writes::OwnWrites;
 use super::owners::{self, ObjectKey};
 use super::pod_control::PodControl;
+use super::pods;
 use super::runtime::{Controller, During, Next, Reconcile, ReconcileError};
 use crate::leader_context::LeaderContext;
 use claims::{Claims, Ready};
@@ -47,6 +48,7 @@ pub fn controller(
 ) -> Controller<StatefulSets> {
     let sets = context.informers.of::<StatefulSet>();
     let pods = context.informers.of::<Pod>();
+    pods::index_by_controller(&pods);
     let revisions = context.informers.of::<ControllerRevision>();
     let volumes = context.informers.of::<PersistentVolumeClaim>();
     let client = context.client_of(ACCOUNT);
@@ -106,8 +108,8 @@ impl Reconcile for StatefulSets {
         let Some(update) = self.history.record(key, &*set, draft, &mut revisions).await? else {
             return self.note_collision(key, &set).await.map(|()| Next::OnChange);
         };
-        let named =
-            self.pods.list_in(&key.namespace).into_iter().filter(|pod| is_named_for(&set, pod));
+        let all = pods::claimable::<StatefulSet>(&self.pods, key).into_iter();
+        let named = all.filter(|pod| is_named_for(&set, pod));
         let pods = self.control.claim(key, &*set, &spec.selector, named).await?;
         let view = view(&set, pods, &revisions, &update);
         let plan = plan::plan(&view, Timestamp::now());

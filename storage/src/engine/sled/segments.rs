@@ -111,7 +111,11 @@ fn check_segment(segment: &[u8], tail: i64) -> Result<(), (usize, &'static str)>
     let Some(header) = header(first) else {
         // sled overwrites what it does not want any more with zeros, from the header on.
         let is_in_use = message(segment, HEADER_BYTES).is_some_and(|message| message.is_whole);
-        return if is_in_use { Err((0, "the header of a segment of sled changed")) } else { Ok(()) };
+        return if is_in_use {
+            Err((0, "the header of a segment of sled changed"))
+        } else {
+            Ok(())
+        };
     };
     if header.lsn < 0 || header.lsn >= tail {
         return Ok(());
