@@ -40,6 +40,10 @@ use plan::{Collect, Finish, Standing};
 const AGAIN: Duration = Duration::from_secs(5);
 /// How soon an owner is looked for again whose kind is not known.
 const UNKNOWN_AGAIN: Duration = Duration::from_secs(30);
+/// How often a write to an object that changes meanwhile is tried at once.
+const ATTEMPTS: usize = 5;
+/// How soon such an object is looked at again.
+const BUSY_AGAIN: Duration = Duration::from_millis(50);
 /// How often it is looked whether there are new kinds.
 const KINDS_PERIOD: Duration = Duration::from_secs(1);
 /// How many dependents of one owner are worked on at the same time.
@@ -249,27 +253,48 @@ impl Garbage {
         self.events.record(reference, EventType::Warning, "OwnerRefInvalidNamespace", message);
     }
 
-    /// Deletes an object as it is at that revision. One that has changed since, let go by its owner
-    /// perhaps, is looked at again when that is seen.
+    /// Deletes an object as it is at that revision, or as it is now where its ties are the same. One
+    /// that has others since, let go by its owner perhaps, is looked at again when that is seen.
     async fn delete(
         &self,
         found: &Found,
-        revision: u64,
+        mut revision: u64,
         propagation: Propagation,
     ) -> Result<Next, ReconcileError> {
         let object = &found.object;
-        let options = DeleteOptions {
-            resource_version: Some(revision.to_string()),
-            ..DeleteOptions::of_uid(&*object.uid).propagate(propagation)
-        };
-        let deleted =
-            self.client.delete_object(found.kind, &object.namespace, &object.name, &options);
-        match deleted.await {
-            Err(status) if !status.is_not_found() && !status.is_conflict() => {
-                Err(status).during(|| format!("deleting {} {}", found.kind.kind, object.name))
+        for _ in 0..ATTEMPTS {
+            let options = DeleteOptions {
+                resource_version: Some(revision.to_string()),
+                ..DeleteOptions::of_uid(&*object.uid).propagate(propagation)
+            };
+            let (namespace, name) = (&object.namespace, &object.name);
+            match self.client.delete_object(found.kind, namespace, name, &options).await {
+                Err(status) if status.is_conflict() => match self.unchanged(found).await? {
+                    Some(now) => revision = now,
+                    None => return Ok(Next::OnChange),
+                },
+                Err(status) if !status.is_not_found() => {
+                    return Err(status).during(|| format!("deleting {} {name}", found.kind.kind));
+                }
+                _ => return Ok(Next::OnChange),
             }
-            _ => Ok(Next::OnChange),
         }
+        Ok(Next::After(BUSY_AGAIN))
+    }
+
+    /// The revision of the object as it is now, if its ties are those that were decided about: who
+    /// changes all the time otherwise, a ReplicaSet whose pods come and go, is always another.
+    async fn unchanged(&self, found: &Found) -> Result<Option<u64>, ReconcileError> {
+        let object = &found.object;
+        let name = &object.name;
+        let now = match self.client.get_object(found.kind, &object.namespace, name).await {
+            Ok(now) => PartialObject::of(&now),
+            Err(status) if status.is_not_found() => return Ok(None),
+            Err(status) => {
+                return Err(status).during(|| format!("reading {} {name}", found.kind.kind));
+            }
+        };
+        Ok(object.has_ties_of(&now).then_some(now.revision))
     }
 
     /// Takes the owners of these uids off the object.
@@ -296,16 +321,29 @@ impl Garbage {
         self.patch(found, json!({ "finalizers": left })).await.map(|_| Next::OnChange)
     }
 
+    /// Changes the metadata of an object whose ties are those that were decided about. Gives its
+    /// revision then, if it is still there.
     async fn patch(&self, found: &Found, mut meta: Value) -> Result<Option<u64>, ReconcileError> {
         let object = &found.object;
-        meta["uid"] = (*object.uid).into();
-        meta["resourceVersion"] = object.revision.to_string().into();
-        let patch = Patch::Merge(json!({ "metadata": meta }));
         let (namespace, name) = (&object.namespace, &object.name);
-        match self.client.patch_object(found.kind, namespace, name, Part::Main, &patch).await {
-            Ok(patched) => Ok(patched.resource_version().parse().ok()),
-            Err(status) if status.is_not_found() => Ok(None),
-            Err(status) => Err(status).during(|| format!("freeing {} {name}", found.kind.kind)),
+        let act = || format!("freeing {} {name}", found.kind.kind);
+        meta["uid"] = (*object.uid).into();
+        let mut revision = object.revision;
+        let mut attempts = 1..ATTEMPTS;
+        loop {
+            meta["resourceVersion"] = revision.to_string().into();
+            let patch = Patch::Merge(json!({ "metadata": meta }));
+            match self.client.patch_object(found.kind, namespace, name, Part::Main, &patch).await {
+                Ok(patched) => return Ok(patched.resource_version().parse().ok()),
+                Err(status) if status.is_not_found() => return Ok(None),
+                Err(status) if status.is_conflict() && attempts.next().is_some() => {
+                    match self.unchanged(found).await? {
+                        Some(now) => revision = now,
+                        None => return Err(status).during(act),
+                    }
+                }
+                Err(status) => return Err(status).during(act),
+            }
         }
     }
 }

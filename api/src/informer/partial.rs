@@ -5,7 +5,7 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::object::OwnerRef;
+use crate::object::{Object, OwnerRef};
 
 /// Identity and ties of an object.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -30,6 +30,27 @@ impl PartialObject {
     /// Whether a finalizer holds it.
     pub fn has_finalizer(&self, finalizer: &str) -> bool {
         self.finalizers.iter().any(|own| own == finalizer)
+    }
+
+    /// What it is of a whole object.
+    pub fn of(object: &Object) -> Self {
+        Self {
+            namespace: object.namespace().into(),
+            name: object.name().into(),
+            uid: object.uid().into(),
+            revision: object.resource_version().parse().unwrap_or(0),
+            owners: object.owner_refs().into(),
+            finalizers: object.finalizers().into_iter().map(str::to_owned).collect(),
+            is_terminating: object.is_terminating(),
+        }
+    }
+
+    /// Whether it is the same object with the same owners and finalizers, whatever else has changed.
+    pub fn has_ties_of(&self, other: &Self) -> bool {
+        let ties = |one: &Self| {
+            (one.uid.clone(), one.owners.clone(), one.finalizers.clone(), one.is_terminating)
+        };
+        ties(self) == ties(other)
     }
 
     /// Reads it from a stored object.

@@ -251,3 +251,37 @@ async fn what_was_orphaned_is_not_collected_on_an_old_sight_of_it() {
     assert_eq!(cluster.list::<Secret>("default").await.len(), 1);
     cluster.stop().await;
 }
+
+/// A ReplicaSet whose pods come and go changes faster than it is seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_changes_all_the_time_is_collected_all_the_same() {
+    let store = Arc::new(Late(LocalKv::in_memory()));
+    let cluster = Cluster::over(store, &[], Settings::default()).await;
+    let owner = cluster.create(&map("owner", vec![])).await;
+    let busy: Secret = serde_json::from_value(json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {
+            "name": "busy", "namespace": "default", "ownerReferences": [owned_by(&owner)],
+        },
+    }))
+    .unwrap();
+    cluster.create(&busy).await;
+    let client = cluster.client.clone();
+    let changing = tokio::spawn(async move {
+        for number in 0_u64.. {
+            let patch =
+                Patch::Merge(json!({ "metadata": { "labels": { "n": number.to_string() } } }));
+            if client.patch::<Secret>("default", "busy", Part::Main, &patch).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    delete(&cluster, "owner", Propagation::Background).await;
+    tokio::time::timeout(Duration::from_secs(20), changing)
+        .await
+        .expect("it is collected")
+        .unwrap();
+    assert!(cluster.list::<Secret>("default").await.is_empty());
+    cluster.stop().await;
+}
