@@ -73,6 +73,63 @@ pub(crate) fn trimmed(stored: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
+/// As much of a stored object as selectors look at: its names, its labels, and the members on these
+/// paths (with dots, followed to the second level). `None` where it is not written as expected.
+pub(crate) fn selectable(stored: &[u8], paths: &[&str]) -> Option<Vec<u8>> {
+    let mut members = Members::of(stored)?;
+    let mut out = Vec::with_capacity(512);
+    out.push(b'{');
+    while let Some(member) = members.next()? {
+        if member.key == b"metadata" {
+            let is_kept = |key: &[u8]| matches!(key, b"name" | b"namespace" | b"labels");
+            append_part(&mut out, &member, is_kept)?;
+            continue;
+        }
+        let below: Vec<&[u8]> = paths.iter().filter_map(|path| below(path, member.key)).collect();
+        if below.iter().any(|path| path.is_empty()) {
+            append_member(&mut out, member.whole);
+        } else if !below.is_empty() && member.value.first() == Some(&b'{') {
+            let is_kept = |key: &[u8]| {
+                below.iter().any(|path| path.split(|byte| *byte == b'.').next() == Some(key))
+            };
+            append_part(&mut out, &member, is_kept)?;
+        }
+    }
+    out.push(b'}');
+    members.is_at_end().then_some(out)
+}
+
+/// What is left of a path below its first step; nothing where it ends there.
+fn below<'a>(path: &'a str, step: &[u8]) -> Option<&'a [u8]> {
+    let rest = path.as_bytes().strip_prefix(step)?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_prefix(b".") }
+}
+
+fn append_member(out: &mut Vec<u8>, whole: &[u8]) {
+    if out.last() != Some(&b'{') {
+        out.push(b',');
+    }
+    out.extend_from_slice(whole);
+}
+
+/// Appends a member with some of its own members.
+fn append_part(
+    out: &mut Vec<u8>,
+    member: &Member<'_>,
+    is_kept: impl Fn(&[u8]) -> bool,
+) -> Option<()> {
+    let mut inner = Members::of(member.value)?;
+    append_member(out, &member.whole[..member.key.len() + 3]);
+    out.push(b'{');
+    while let Some(found) = inner.next()? {
+        if is_kept(found.key) {
+            append_member(out, found.whole);
+        }
+    }
+    out.push(b'}');
+    Some(())
+}
+
 /// Where they stand, with the comma that parts them from another member.
 fn managed_fields(stored: &[u8]) -> Option<Range<usize>> {
     let mut members = Members::of(stored)?;
@@ -289,6 +346,23 @@ mod tests {
         fn no_bytes_make_it_fail(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             append(&mut Vec::new(), &bytes, 7, Type::Left);
             trimmed(&bytes);
+            selectable(&bytes, &["a.b", "c"]);
+        }
+
+        #[test]
+        fn selectors_see_in_a_part_what_they_see_in_the_whole(
+            mut object in prop::collection::btree_map("[a-c]{1,2}", any_value(), 0..6),
+            metadata in prop::collection::btree_map("[a-z]{0,9}|labels|name", any_value(), 0..6),
+        ) {
+            object.insert("metadata".into(), Value::Object(metadata.into_iter().collect()));
+            let whole = serde_json::to_value(&object).unwrap();
+            let stored = serde_json::to_vec(&object).unwrap();
+            let part = selectable(&stored, &["a", "b.c", "b.a.x", "ab.c"]).unwrap();
+            let part: Value = serde_json::from_slice(&part).unwrap();
+            for path in ["/metadata/name", "/metadata/labels", "/a", "/b/c", "/b/a/x", "/ab/c"] {
+                prop_assert_eq!(part.pointer(path), whole.pointer(path), "{}", path);
+            }
+            prop_assert!(part.get("c").is_none() && part.get("ac").is_none());
         }
     }
 
@@ -303,6 +377,36 @@ mod tests {
             let mut shown = stored.clone();
             kind.strategy.present(&mut shown);
             assert_eq!(shown, stored, "{}", kind.kind);
+        }
+    }
+
+    #[test]
+    fn no_kind_computes_a_selectable_field_from_what_is_left_out() {
+        for kind in crate::resources::KINDS.iter().filter(|kind| kind.strategy.shows_as_stored()) {
+            let mut stored = json!({
+                "apiVersion": kind.api_version(), "kind": kind.kind, "metadata": { "name": "a" },
+                "spec": { "hostNetwork": true, "unschedulable": true },
+                "status": { "podIP": "10.0.0.1", "podIPs": [{ "ip": "10.0.0.1" }] },
+                "source": { "component": "c" }, "reportingComponent": "r",
+            });
+            for path in kind.strategy.selectable() {
+                let mut parts = path.split('.').peekable();
+                let mut at = &mut stored;
+                while let Some(part) = parts.next() {
+                    at = &mut at[part];
+                    if parts.peek().is_none() && at.is_null() {
+                        *at = format!("value of {path}").into();
+                    }
+                }
+            }
+            let bytes = serde_json::to_vec(&stored).unwrap();
+            let part = selectable(&bytes, kind.strategy.selectable()).unwrap();
+            let (whole, part) = (Object::new(stored).unwrap(), Object::from_stored(&part).unwrap());
+            for path in kind.strategy.selectable() {
+                let field = |object: &Object| kind.strategy.field(object, path);
+                assert_eq!(field(&part), field(&whole), "{} {path}", kind.kind);
+                assert!(!field(&whole).is_empty(), "{} {path}", kind.kind);
+            }
         }
     }
 

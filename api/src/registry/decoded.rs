@@ -1,6 +1,6 @@
-//! [`Decoded`]: what the latest events are about, decoded once for all watchers whose selectors look
-//! at it. A thousand agents that each watch the pods of their node decoded every pod a thousand
-//! times.
+//! [`Decoded`]: as much as selectors look at of what the latest events are about, decoded once for all
+//! watchers. A thousand agents that each watch the pods of their node decoded every pod a thousand
+//! times; and to decode the whole of it was 9 % of all that a cluster did that bound 10,000 pods.
 
 use std::sync::Arc;
 
@@ -11,7 +11,6 @@ use parking_lot::Mutex;
 use super::stored;
 use super::strategy::Kind;
 use crate::object::Object;
-use crate::spliced;
 use crate::status::Status;
 
 /// How many objects are kept: watchers are told of an event at nearly the same time, and the object
@@ -36,7 +35,7 @@ impl Default for Decoded {
 }
 
 impl Decoded {
-    /// The object of a kind that is shown as it is stored, without its `managedFields`.
+    /// The object of a kind that is shown as it is stored: its names, labels and selectable fields.
     pub(super) fn get(&self, kind: &Kind, kv: &KeyValue) -> Result<Arc<Object>, Status> {
         let revision = kv.mod_revision;
         let place = usize::try_from(revision.get() % PLACES as u64).unwrap_or(0);
@@ -47,9 +46,7 @@ impl Decoded {
             return Ok(Arc::clone(&kept.object));
         }
         // Others who want the same wait here, rather than do the same.
-        let trimmed =
-            KeyValue { value: spliced::trimmed(&kv.value).into_owned().into(), ..kv.clone() };
-        let object = Arc::new(stored::decode(kind, &trimmed)?);
+        let object = Arc::new(stored::selectable(kind, kv)?);
         *kept = Some(Kept { key: kv.key.clone(), revision, object: Arc::clone(&object) });
         Ok(object)
     }

@@ -1,5 +1,6 @@
 //! Reading: one object, or a page of them.
 
+use bytes::Bytes;
 use kontiki_storage::kv::{Consistency, KeyRange, KeyValue, RangeRequest, RangeResponse, Revision};
 
 use super::options::{Freshness, ListOptions, ObjectList};
@@ -118,8 +119,8 @@ impl Registry {
         Ok(list)
     }
 
-    /// A page of a list that leaves nothing out, of objects that are shown as they are stored;
-    /// `None` of any other: what that shows must be decoded first.
+    /// A page of objects that are shown as they are stored, not decoded; `None` of any other, and of
+    /// a list of one name.
     pub(crate) async fn list_stored(
         &self,
         _ctx: &RequestContext,
@@ -131,25 +132,36 @@ impl Registry {
             return Ok(None);
         }
         let selection = Selection::parse(kind, &options.label_selector, &options.field_selector)?;
-        if !selection.is_everything() {
+        if selection.single_name().is_some() {
             return Ok(None);
         }
         let folder = key::folder(kind, namespace);
         let start = start(&folder, options)?;
-        let request = RangeRequest {
-            revision: start.revision,
-            limit: options.limit,
-            consistency: start.consistency,
-            ..RangeRequest::new(KeyRange::between(start.key.clone(), end_of(&folder)))
-        };
-        let response = self.page(request, &start, &folder, options).await?;
-        let at = start.revision.unwrap_or(response.revision);
-        let mut rest = ObjectList { resource_version: at.get(), ..ObjectList::default() };
-        let left = response.count.saturating_sub(response.kvs.len() as u64);
-        if let Some(last) = response.kvs.last().filter(|_| left > 0) {
-            rest.end_page(&last.key, left, &selection, &folder, at);
+        let mut list = StoredList { kvs: Vec::new(), rest: ObjectList::default() };
+        let mut next = Some(start.key.clone());
+        let mut revision = start.revision;
+        while let Some(from) = next.take() {
+            let wanted = options.limit.saturating_sub(list.kvs.len() as u64);
+            let request = RangeRequest {
+                revision,
+                // What is not decoded may be read at once.
+                limit: if options.limit == 0 { 0 } else { chunk(wanted, &selection) },
+                consistency: revision.map_or(start.consistency, Consistency::NotOlderThan),
+                ..RangeRequest::new(KeyRange::between(from, end_of(&folder)))
+            };
+            let response = self.page(request, &start, &folder, options).await?;
+            let at = *revision.get_or_insert(response.revision);
+            list.rest.resource_version = at.get();
+            let Some((last, left)) = list.take(response, options.limit, &selection).await? else {
+                break;
+            };
+            if options.limit == 0 || (list.kvs.len() as u64) < options.limit {
+                next = Some(after(&last));
+            } else {
+                list.rest.end_page(&last, left, &selection, &folder, at);
+            }
         }
-        Ok(Some(StoredList { kvs: response.kvs, rest }))
+        Ok(Some(list))
     }
 
     /// Reads the keys of a page.
@@ -243,6 +255,40 @@ fn take(
     }
     list.end_page(last, left, selection, folder, revision);
     Ok(None)
+}
+
+impl StoredList {
+    /// Takes what is selected, up to the limit. Gives the last key that was looked at and how many
+    /// are behind it, where there are any.
+    async fn take(
+        &mut self,
+        response: RangeResponse,
+        limit: u64,
+        selection: &Selection,
+    ) -> Result<Option<(Bytes, u64)>, Status> {
+        if selection.is_everything() && self.kvs.is_empty() {
+            let left = response.count.saturating_sub(response.kvs.len() as u64);
+            self.kvs = response.kvs;
+            return Ok(self.kvs.last().map(|last| (last.key.clone(), left)).filter(|_| left > 0));
+        }
+        let mut last = None;
+        let mut seen = 0_u64;
+        for kv in response.kvs {
+            seen += 1;
+            last = Some(kv.key.clone());
+            if selection.matches(&stored::selectable(selection.kind(), &kv)?) {
+                self.kvs.push(kv);
+                if limit > 0 && self.kvs.len() as u64 >= limit {
+                    break;
+                }
+            }
+            if seen.is_multiple_of(CHUNK) {
+                tokio::task::yield_now().await;
+            }
+        }
+        let left = response.count.saturating_sub(seen);
+        Ok(last.map(|last| (last, left)).filter(|_| left > 0))
+    }
 }
 
 impl ObjectList {

@@ -1,6 +1,7 @@
 //! Between the store's bytes and objects. Stored objects carry no resourceVersion: it is the
 //! revision of their key, and is put in when they are read (invariant A1).
 
+use bytes::Bytes;
 use kontiki_storage::kv::{
     Compare, Consistency, KeyRange, KeyValue, KvError, Op, OpResponse, Proposal, RangeRequest,
     RangeResponse, Revision, Txn, TxnResponse,
@@ -11,6 +12,7 @@ use super::strategy::{Attached, Kind};
 use crate::context::RequestContext;
 use crate::crd;
 use crate::object::Object;
+use crate::spliced;
 use crate::status::Status;
 
 /// The most bytes an object may have, encoded: etcd's limit for a request.
@@ -31,6 +33,13 @@ pub(super) enum Committed {
     At(Revision),
     /// A condition did not hold; this is what the key holds.
     Refused(Option<Stored>),
+}
+
+/// As much of an object that is shown as it is stored as selectors look at.
+pub(super) fn selectable(kind: &Kind, kv: &KeyValue) -> Result<Object, Status> {
+    let part = spliced::selectable(&kv.value, kind.strategy.selectable());
+    let value = part.map_or_else(|| kv.value.clone(), Bytes::from);
+    decode(kind, &KeyValue { value, ..kv.clone() })
 }
 
 /// Decodes a stored object and puts its resourceVersion in.
