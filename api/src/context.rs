@@ -79,10 +79,8 @@ impl RequestContext {
         if !verdict.is_allowed() && !verdict.error.is_empty() {
             return Err(Status::internal(verdict.error));
         }
-        let allowed_by = match verdict.is_allowed() {
-            true => std::mem::take(&mut verdict.reason),
-            false => String::new(),
-        };
+        let allowed_by =
+            if verdict.is_allowed() { std::mem::take(&mut verdict.reason) } else { String::new() };
         if let Err(why) = verdict.into_result() {
             return Err(authz::refusal(&user, &attributes, &why));
         }

@@ -61,13 +61,14 @@ pub(in crate::engine) fn check(path: &Path) -> Result<(), EngineError> {
     };
     let length = file.metadata().map_err(io_error("look at", path))?.len();
     let starts = || (0..length).step_by(SEGMENT_BYTES);
-    let mut stable = 0;
+    let mut stable = 0_u64;
     for start in starts() {
         let mut bytes = [0; HEADER_BYTES];
         read(&file, &mut bytes, start).map_err(io_error("read", path))?;
-        stable = stable.max(header(&bytes).map_or(0, |header| header.stable));
+        let seen = header(&bytes).and_then(|header| u64::try_from(header.stable).ok());
+        stable = stable.max(seen.unwrap_or(0));
     }
-    let tail = stable - stable % SEGMENT_BYTES as i64;
+    let tail = stable - stable % SEGMENT_BYTES as u64;
     let mut segment = vec![0; SEGMENT_BYTES];
     for start in starts() {
         let read = read(&file, &mut segment, start).map_err(io_error("read", path))?;
@@ -106,7 +107,7 @@ fn header(bytes: &[u8; HEADER_BYTES]) -> Option<Header> {
 }
 
 /// Where the segment is damaged, and how.
-fn check_segment(segment: &[u8], tail: i64) -> Result<(), (usize, &'static str)> {
+fn check_segment(segment: &[u8], tail: u64) -> Result<(), (usize, &'static str)> {
     let Some(first) = segment.first_chunk::<HEADER_BYTES>() else { return Ok(()) };
     let Some(header) = header(first) else {
         // sled overwrites what it does not want any more with zeros, from the header on.
@@ -117,10 +118,10 @@ fn check_segment(segment: &[u8], tail: i64) -> Result<(), (usize, &'static str)>
             Ok(())
         };
     };
-    if header.lsn < 0 || header.lsn >= tail {
+    let Some(lsn) = u64::try_from(header.lsn).ok().filter(|lsn| *lsn < tail) else {
         return Ok(());
-    }
-    let number = header.lsn.unsigned_abs() / SEGMENT_BYTES as u64;
+    };
+    let number = lsn / SEGMENT_BYTES as u64;
     let mut at = HEADER_BYTES;
     while at + RED_ZONE <= segment.len() {
         match message(segment, at) {
@@ -131,10 +132,10 @@ fn check_segment(segment: &[u8], tail: i64) -> Result<(), (usize, &'static str)>
                 at += found.bytes;
             }
             found => {
-                return match is_rot(segment, at, found, number) {
-                    true => Err((at, "a record in a segment of sled changed: its checksum fails")),
-                    false => Ok(()),
-                };
+                if is_rot(segment, at, found, number) {
+                    return Err((at, "a record in a segment of sled changed: its checksum fails"));
+                }
+                return Ok(());
             }
         }
     }

@@ -1,15 +1,15 @@
 use super::*;
 
-const STABLE: i64 = 100 * SEGMENT_BYTES as i64;
+const STABLE: u64 = 100 * SEGMENT_BYTES as u64;
 
 fn sealed(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes) ^ u32::MAX
 }
 
 fn header_of(number: u64) -> Vec<u8> {
-    let lsn = i64::try_from(number).unwrap() * SEGMENT_BYTES as i64;
+    let lsn = i64::try_from(number * SEGMENT_BYTES as u64).unwrap();
     let mut words = (lsn ^ i64::MAX).to_le_bytes().to_vec();
-    words.extend_from_slice(&(0 ^ i64::MAX).to_le_bytes());
+    words.extend_from_slice(&i64::MAX.to_le_bytes());
     [sealed(&words).to_le_bytes().to_vec(), words].concat()
 }
 
@@ -91,8 +91,8 @@ fn a_segment_that_was_written_anew_from_its_middle_is_none_that_rotted() {
 fn the_end_of_the_log_is_left_to_sled() {
     let mut segment = segment(5);
     segment[30_000] ^= 1;
-    assert!(check_segment(&segment, 5 * SEGMENT_BYTES as i64).is_ok());
-    assert!(check_segment(&segment, 6 * SEGMENT_BYTES as i64).is_err());
+    assert!(check_segment(&segment, 5 * SEGMENT_BYTES as u64).is_ok());
+    assert!(check_segment(&segment, 6 * SEGMENT_BYTES as u64).is_err());
 }
 
 #[test]
