@@ -33,7 +33,8 @@ impl Running {
             Err(error) if error.kind() == ErrorKind::InvalidData => true,
             Err(error) => return Err(io_error("read", &path)(error)),
         };
-        // Until everything is synced this once, the last cut counts: the name comes later.
+        // After a power cut the mark stays until what was found is synced: who is killed before that
+        // must not be taken for one that was only killed.
         let running = Self { path, after_power_cut };
         if !after_power_cut {
             running.mark(&boot)?;
