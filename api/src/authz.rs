@@ -26,6 +26,7 @@ pub mod aggregate;
 pub mod covers;
 pub(crate) mod defaults;
 pub(crate) mod reconcile;
+pub(crate) mod reload;
 
 use std::borrow::Cow;
 

@@ -22,7 +22,7 @@ use crate::audit::{Audit, AuditConfig};
 use crate::authn::oidc::Issuers;
 use crate::authn::webhook::TokenWebhook;
 use crate::authn::{AuthenticationConfig, ClientCertificates, TokenWebhookConfig, User};
-use crate::authz::{AuthorizationConfig, Authorizer, ClusterAuthorizer, reconcile};
+use crate::authz::{AuthorizationConfig, Authorizer, ClusterAuthorizer, reconcile, reload};
 use crate::client::Client;
 use crate::fairness::Fairness;
 use crate::informer::{Informer, Informers};
@@ -242,7 +242,13 @@ impl ApiServer {
         let chosen = config.authorization.as_ref();
         let authorizer = ClusterAuthorizer::new(Arc::clone(&kv), &informers, chosen);
         let authorizer = Arc::new(authorizer.map_err(SetupError::Identity)?);
+        if let Some(config) = config.authorization.clone() {
+            let authorizer = Arc::clone(&authorizer);
+            let follow = |stop| reload::follow(authorizer, config, reload::PERIOD, stop);
+            informers.attend(follow);
+        }
         let rbac = Arc::clone(authorizer.rbac());
+        let authorization = Arc::clone(&authorizer);
         let authorizer: Arc<dyn Authorizer> = authorizer;
         let plugins = &config.admission_plugins;
         let told = &config.admission_configuration;
@@ -271,6 +277,7 @@ impl ApiServer {
             sealed,
             registry,
             authorizer,
+            authorization,
             rbac,
             tokens,
             kubelet: kubelet.map_err(SetupError::Identity)?,

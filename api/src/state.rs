@@ -11,8 +11,8 @@ use crate::aggregate::{Aggregation, Known};
 use crate::audit::Audit;
 use crate::authn::oidc::Issuers;
 use crate::authn::webhook::TokenWebhook;
-use crate::authz::Authorizer;
 use crate::authz::rbac::Rbac;
+use crate::authz::{Authorizer, ClusterAuthorizer};
 use crate::discovery::Discovery;
 use crate::fairness::Fairness;
 use crate::kubelet::Kubelet;
@@ -30,6 +30,8 @@ use crate::usage::Usage;
 pub(crate) struct Api {
     pub(crate) registry: Arc<Registry>,
     pub(crate) authorizer: Arc<dyn Authorizer>,
+    /// The same, where it is asked what it was told.
+    pub(crate) authorization: Arc<ClusterAuthorizer>,
     pub(crate) rbac: Arc<Rbac>,
     pub(crate) tokens: Tokens,
     /// Whose tokens are good beside the cluster's own.

@@ -10,7 +10,8 @@ use kontiki_api::authz::AuthorizationConfig;
 #[derive(Debug, Args)]
 pub(super) struct AuthorizationFlags {
     /// Who is asked who may do what, in which order: an AuthorizationConfiguration of
-    /// apiserver.config.k8s.io/v1 with the types Node, RBAC and Webhook. By default Node and RBAC.
+    /// apiserver.config.k8s.io/v1 with the types Node, RBAC and Webhook, read again when it changes.
+    /// By default Node and RBAC.
     #[arg(long, env = "KONTIKI_AUTHORIZATION_CONFIG", value_name = "FILE")]
     authorization_config: Option<PathBuf>,
 }
@@ -19,9 +20,7 @@ impl AuthorizationFlags {
     /// Reads what they name.
     pub(super) fn validate(self) -> anyhow::Result<Option<AuthorizationConfig>> {
         let Some(path) = self.authorization_config else { return Ok(None) };
-        let named = || format!("--authorization-config {}", path.display());
-        let text = std::fs::read_to_string(&path).with_context(named)?;
-        let config = AuthorizationConfig::parse(&text).map_err(anyhow::Error::msg);
-        config.map(Some).with_context(named)
+        let config = AuthorizationConfig::read(&path).map_err(anyhow::Error::msg);
+        config.map(Some).with_context(|| format!("--authorization-config {}", path.display()))
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kontiki_storage::kv::{KeyRange, Kv, RangeRequest};
+use parking_lot::RwLock;
 
 use super::chain::{Chain, Link, Said};
 use super::config::{AuthorizationConfig, AuthorizerConfig};
@@ -24,12 +25,18 @@ const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(2);
 /// It must ask nobody outside about masters and about what runs in this process: else a webhook that
 /// does not answer could keep those out who repair it.
 pub struct ClusterAuthorizer {
-    chain: Chain,
+    chosen: RwLock<Arc<Chosen>>,
     /// Who is asked about what runs in this process.
     in_process: Chain,
     nodes: Arc<NodeAuthorizer>,
     rbac: Arc<Rbac>,
     kv: Arc<dyn Kv>,
+}
+
+/// A configuration, and who is asked by it.
+struct Chosen {
+    config: Option<AuthorizationConfig>,
+    chain: Chain,
 }
 
 impl ClusterAuthorizer {
@@ -42,33 +49,31 @@ impl ClusterAuthorizer {
     ) -> Result<Self, String> {
         let nodes = Arc::new(NodeAuthorizer::new(informers));
         let rbac = Arc::new(Rbac::new(informers));
-        let node = || Link::Local(Arc::clone(&nodes) as _);
-        let roles = || Link::Local(Arc::clone(&rbac) as _);
-        let link = |one: &AuthorizerConfig| match one {
-            AuthorizerConfig::Node => Ok(node()),
-            AuthorizerConfig::Rbac => Ok(roles()),
-            AuthorizerConfig::Webhook(config) => {
-                Webhook::new(config).map(|webhook| Link::Webhook(Box::new(webhook)))
-            }
-        };
-        let built_in = || Chain::new(vec![node(), roles()]);
         let chain = match config {
-            Some(config) => {
-                Chain::new(config.authorizers.iter().map(link).collect::<Result<_, _>>()?)
-            }
-            None => built_in(),
+            Some(config) => chain_of(config, &nodes, &rbac)?,
+            None => built_in(&nodes, &rbac),
         };
-        let in_process = built_in();
-        Ok(Self { chain, in_process, nodes, rbac, kv })
+        let chosen = RwLock::new(Arc::new(Chosen { config: config.cloned(), chain }));
+        let in_process = built_in(&nodes, &rbac);
+        Ok(Self { chosen, in_process, nodes, rbac, kv })
+    }
+
+    /// Asks by another configuration from now on. The error says what is wrong with it; then the old
+    /// one holds.
+    pub(crate) fn choose(&self, config: AuthorizationConfig) -> Result<(), String> {
+        let chain = chain_of(&config, &self.nodes, &self.rbac)?;
+        *self.chosen.write() = Arc::new(Chosen { config: Some(config), chain });
+        Ok(())
+    }
+
+    /// What it was told; `None` where it is as without a configuration.
+    pub(crate) fn config(&self) -> Option<AuthorizationConfig> {
+        self.chosen.read().config.clone()
     }
 
     /// The rules it decides by.
     pub fn rbac(&self) -> &Arc<Rbac> {
         &self.rbac
-    }
-
-    fn chain_for(&self, user: &User) -> &Chain {
-        if user.is_in_process { &self.in_process } else { &self.chain }
     }
 
     /// Waits until what was written before the call counts, or a deadline is past.
@@ -88,14 +93,20 @@ impl Authorizer for ClusterAuthorizer {
         if user.is_in(MASTERS) || is_open_to_all(attributes) {
             return Some(Verdict::allow());
         }
-        self.chain_for(user).known(user, attributes, &Said::default())
+        if user.is_in_process {
+            return self.in_process.known(user, attributes, &Said::default());
+        }
+        let chosen = Arc::clone(&self.chosen.read());
+        chosen.chain.known(user, attributes, &Said::default())
     }
 
     async fn authorize(&self, user: &User, attributes: &Attributes) -> Verdict {
         if user.is_in(MASTERS) || is_open_to_all(attributes) {
             return Verdict::allow();
         }
-        let (chain, mut said) = (self.chain_for(user), Said::default());
+        let chosen = Arc::clone(&self.chosen.read());
+        let chain = if user.is_in_process { &self.in_process } else { &chosen.chain };
+        let mut said = Said::default();
         let verdict = chain.ask(user, attributes, &mut said).await;
         if verdict.is_allowed() {
             return verdict;
@@ -103,6 +114,25 @@ impl Authorizer for ClusterAuthorizer {
         self.catch_up().await;
         chain.ask(user, attributes, &mut said).await
     }
+}
+
+fn built_in(nodes: &Arc<NodeAuthorizer>, rbac: &Arc<Rbac>) -> Chain {
+    Chain::new(vec![Link::Local(Arc::clone(nodes) as _), Link::Local(Arc::clone(rbac) as _)])
+}
+
+fn chain_of(
+    config: &AuthorizationConfig,
+    nodes: &Arc<NodeAuthorizer>,
+    rbac: &Arc<Rbac>,
+) -> Result<Chain, String> {
+    let link = |one: &AuthorizerConfig| match one {
+        AuthorizerConfig::Node => Ok(Link::Local(Arc::clone(nodes) as _)),
+        AuthorizerConfig::Rbac => Ok(Link::Local(Arc::clone(rbac) as _)),
+        AuthorizerConfig::Webhook(config) => {
+            Webhook::new(config).map(|webhook| Link::Webhook(Box::new(webhook)))
+        }
+    };
+    config.authorizers.iter().map(link).collect::<Result<_, _>>().map(Chain::new)
 }
 
 /// A revision that includes every write answered before this call.

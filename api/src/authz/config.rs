@@ -27,6 +27,8 @@ const UNAUTHORIZED_TTL: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct AuthorizationConfig {
     pub(super) authorizers: Vec<AuthorizerConfig>,
+    /// The file it was read from, with what was in it.
+    pub(super) file: Option<(PathBuf, String)>,
 }
 
 /// One of those who are asked.
@@ -97,6 +99,13 @@ impl AuthorizationConfig {
         Self::of(document)
     }
 
+    /// Reads one from a file, which is read again when it changes.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+        let config = Self::parse(&text)?;
+        Ok(Self { file: Some((path.to_owned(), text)), ..config })
+    }
+
     /// Whether roles and bindings are asked.
     pub(crate) fn has_rbac(&self) -> bool {
         self.authorizers.iter().any(|one| matches!(one, AuthorizerConfig::Rbac))
@@ -137,7 +146,7 @@ impl AuthorizationConfig {
             }
             authorizers.push(authorizer);
         }
-        Ok(Self { authorizers })
+        Ok(Self { authorizers, file: None })
     }
 }
 

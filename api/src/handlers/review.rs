@@ -203,7 +203,8 @@ fn rules(api: &Api, user: &User, review: &Object) -> Result<Value, Status> {
     if namespace.is_empty() {
         return Err(Status::bad_request("no namespace on request"));
     }
-    let config = api.config.authorization.as_ref();
+    let config = api.authorization.config();
+    let config = config.as_ref();
     let (rules, mut errors) = match config {
         Some(config) if !config.has_rbac() => Default::default(),
         _ => api.rbac.rules_of(user, namespace),
