@@ -27,6 +27,9 @@ const HEADER_BYTES: usize = 20;
 /// Less than this at the end of a segment holds no message.
 const RED_ZONE: usize = 32;
 
+/// What takes so long to look through that it is told.
+const LONG: u64 = 1 << 30;
+
 const CAP: u8 = 2;
 const KINDS: std::ops::RangeInclusive<u8> = 1..=11;
 
@@ -60,6 +63,9 @@ pub(in crate::engine) fn check(path: &Path) -> Result<(), EngineError> {
         Err(error) => return Err(io_error("open", path)(error)),
     };
     let length = file.metadata().map_err(io_error("look at", path))?.len();
+    if length >= LONG {
+        tracing::info!(path = %path.display(), bytes = length, "looking through the store's file");
+    }
     let starts = || (0..length).step_by(SEGMENT_BYTES);
     let mut stable = 0_u64;
     for start in starts() {
