@@ -3,8 +3,8 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt as _, future, stream};
 use openraft::base::{BoxFuture, BoxStream};
@@ -19,6 +19,7 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RPCTypes, RaftNetworkFactory};
+use parking_lot::Mutex;
 
 use crate::config::Blocking;
 use crate::proto;
@@ -62,7 +63,7 @@ pub(crate) struct Peer {
 impl Network {
     fn peer(&self, target: NodeId, member: &Member, lane: Lane) -> Peer {
         let client = self.transport.client(target, member);
-        let contact = Arc::new(Contact { target, is_lost: AtomicBool::new(false) });
+        let contact = Contact::new(target);
         Peer { me: self.me, target, client, lane, contact, blocking: self.blocking }
     }
 }
@@ -187,19 +188,58 @@ fn heartbeats<'s>(
     }))
 }
 
-/// Whether a peer answers, told when that changes: openraft tells it at every heartbeat, a hundred
-/// lines a second for a peer that is away.
+/// Whether a peer answers, told when that changes for long enough to matter: openraft tells it at every
+/// heartbeat, a hundred lines a second for a peer that is away.
 struct Contact {
     target: NodeId,
-    is_lost: AtomicBool,
+    silence: Mutex<Silence>,
+}
+
+/// How long a peer leaves heartbeats unanswered before it is told.
+const SILENCE_TOLD: Duration = Duration::from_secs(1);
+
+/// Since when a peer has not answered, and whether that was told.
+#[derive(Debug, Default)]
+struct Silence {
+    since: Option<Instant>,
+    is_told: bool,
+}
+
+/// What is to be told.
+#[derive(Debug, PartialEq, Eq)]
+enum News {
+    Silent,
+    Back,
+}
+
+impl Silence {
+    fn note(&mut self, answers: bool, now: Instant) -> Option<News> {
+        if answers {
+            self.since = None;
+            return std::mem::take(&mut self.is_told).then_some(News::Back);
+        }
+        let since = *self.since.get_or_insert(now);
+        if self.is_told || now.duration_since(since) < SILENCE_TOLD {
+            return None;
+        }
+        self.is_told = true;
+        Some(News::Silent)
+    }
 }
 
 impl Contact {
+    fn new(target: NodeId) -> Arc<Self> {
+        Arc::new(Self { target, silence: Mutex::default() })
+    }
+
     fn tell(&self, error: Option<&CallError>) {
         let peer = self.target;
-        match (self.is_lost.swap(error.is_some(), Ordering::Relaxed), error) {
-            (false, Some(error)) => tracing::warn!(peer, %error, "a peer does not answer"),
-            (true, None) => tracing::info!(peer, "the peer answers again"),
+        let news = self.silence.lock().note(error.is_none(), Instant::now());
+        match (news, error) {
+            (Some(News::Silent), Some(error)) => {
+                tracing::warn!(peer, %error, "a peer does not answer");
+            }
+            (Some(News::Back), _) => tracing::info!(peer, "the peer answers again"),
             _ => {}
         }
     }
@@ -332,5 +372,27 @@ impl NetTransferLeader<TypeConfig> for Peer {
         } else {
             Err(NetworkError::from_string(reply.refused).into())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silence_is_told_once_and_only_if_it_lasts() {
+        let mut silence = Silence::default();
+        let begin = Instant::now();
+        let mut note =
+            |answers, millis| silence.note(answers, begin + Duration::from_millis(millis));
+        assert_eq!(note(false, 0), None);
+        assert_eq!(note(false, 500), None);
+        assert_eq!(note(true, 600), None, "a short one is not told at all");
+        assert_eq!(note(false, 700), None);
+        assert_eq!(note(false, 1_650), None);
+        assert_eq!(note(false, 1_700), Some(News::Silent));
+        assert_eq!(note(false, 9_000), None);
+        assert_eq!(note(true, 9_100), Some(News::Back));
+        assert_eq!(note(true, 9_200), None);
     }
 }
