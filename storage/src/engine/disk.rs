@@ -132,13 +132,15 @@ impl DiskEngine {
     ) -> Result<Self, EngineError> {
         std::fs::create_dir_all(directory).map_err(io_error("create", directory))?;
         let lock = DirectoryLock::acquire(directory)?;
-        let running = Running::begin(directory)?;
-        check_segments(&directory.join("sled"), running.after_power_cut)?;
+        let mut running = Running::begin(directory)?;
+        let is_whole = check_segments(&directory.join("sled"), running.after_power_cut)?;
         let pages = Pages::open(&directory.join("sled"))?;
         // What the last process wrote may stand in the page cache alone. The journal's segments
         // before the checkpoint are used again: nothing may depend on them after a power cut.
         pages.records.sync()?;
-        running.settled()?;
+        if is_whole {
+            running.settled()?;
+        }
         let checkpoint = pages.checkpoint()?;
         let mut overlay = Overlay::default();
         let journal_directory = directory.join("journal");
@@ -178,15 +180,17 @@ impl DiskEngine {
     }
 }
 
-/// Refuses a damaged file of sled. After a power cut, what had not been synced looks like damage, too:
-/// then the journal has it, and what it does not have is found by the peers' hashes.
-fn check_segments(path: &Path, after_power_cut: bool) -> Result<(), EngineError> {
+/// Whether sled's file is whole; one that is damaged is refused. After a power cut, what had not been
+/// synced looks like damage, too: then the journal has it, and what it does not have is found by the
+/// peers' hashes. It stays in the file until sled uses its segment again, so it is tolerated until then.
+fn check_segments(path: &Path, after_power_cut: bool) -> Result<bool, EngineError> {
     match segments::check(&path.join("db")) {
+        Ok(()) => Ok(true),
         Err(error @ EngineError::Damaged { .. }) if after_power_cut => {
             tracing::warn!(%error, "taken for what the power cut left unfinished");
-            Ok(())
+            Ok(false)
         }
-        outcome => outcome,
+        Err(error) => Err(error),
     }
 }
 

@@ -24,7 +24,8 @@ const WIDTH: usize = 36;
 #[derive(Debug)]
 pub(super) struct Running {
     path: PathBuf,
-    /// The last engine of this directory was cut off together with the machine.
+    /// An engine of this directory was cut off together with the machine, and what that left
+    /// unfinished may be there still.
     pub(super) after_power_cut: bool,
 }
 
@@ -51,18 +52,22 @@ impl Running {
         Ok(running)
     }
 
-    /// All that the last engine wrote is synced: from now on this boot counts.
-    pub(super) fn settled(&self) -> Result<(), EngineError> {
+    /// Nothing unfinished was found, and all that is there is synced: from now on this boot counts.
+    pub(super) fn settled(&mut self) -> Result<(), EngineError> {
         if self.after_power_cut {
             self.write(&boot()).map_err(io_error("write", &self.path))?;
+            self.after_power_cut = false;
         }
         Ok(())
     }
 
     /// Everything is on the disk, and nobody writes any more.
     pub(super) fn end(&self) {
-        // What was written before makes the next engine only less strict, and only after another boot.
-        let _ = self.write(CLOSED);
+        // What the cut left unfinished is no more finished for that.
+        if !self.after_power_cut {
+            // What was written before makes the next engine only less strict, after another boot.
+            let _ = self.write(CLOSED);
+        }
     }
 
     fn write(&self, word: &str) -> std::io::Result<()> {
@@ -90,6 +95,8 @@ mod tests {
         std::fs::write(directory.path().join(FILE), "another boot\n").unwrap();
         assert!(begin().after_power_cut);
         assert!(begin().after_power_cut, "killed before all was synced");
+        begin().end();
+        assert!(begin().after_power_cut, "closed with what the cut left unfinished");
         begin().settled().unwrap();
         assert!(!begin().after_power_cut);
         begin().end();
